@@ -1,0 +1,266 @@
+"""The whole contract between advss and its plugins: a plugin author reads this file and no other.
+
+A distribution joins by one entry point in the group ``advss`` that names a module implementing any of the three
+hooks at the end of this file. Each hook takes nothing and returns classes; the keyword-only, typed parameters of a
+class's ``__init__`` are its options on the command line, in YAML and in the help.
+
+Letters: B batch, C channels, H W the image's sides, h w the feature map's, K classes.
+
+One idea carries it: a pretext task, an ensemble of M tasks with its diversity term, and a classifier are all one
+:class:`Objective` over a tuple of inputs; a defense turns an objective into a training loss. So every defense composes
+with every task and no pair is coded by hand.
+
+Randomness: whatever is drawn comes from the ``generator`` that is passed in. Dropout and initialisation use torch's
+global generator, which core seeds around each call; nothing else touches it.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+import pluggy
+import torch.nn.functional as F
+from torch import Generator, Tensor, nn
+
+API = (1, 0)  # a plugin module may say `advss_api = (1, 0)`; one that needs a newer major is refused
+
+hookspec = pluggy.HookspecMarker("advss")
+hookimpl = pluggy.HookimplMarker("advss")
+
+
+# ---------------------------------------------------------------- what passes through
+@dataclass(frozen=True)
+class DataFacts:
+    """What is known of the data before training: number of images, side in pixels, channels, classes (0: no labels)."""
+
+    images: int
+    side: int
+    channels: int = 3
+    classes: int = 0
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One batch of B images on the run's device, the same for every member of an ensemble."""
+
+    x: Tensor  # (B, C, H, W) float32 in [0, 1], augmented once
+    raw: Tensor  # (B, C, H, W) float32 in [0, 1], before augmentation, for tasks that bring their own
+    index: Tensor  # (B,) int64, place among the training images, the validation part included
+    label: Tensor  # (B,) int64
+    progress: float = 0.0  # share of the stage done, in [0, 1)
+
+
+@dataclass(frozen=True)
+class Views:
+    """What a task makes of a batch."""
+
+    inputs: tuple[Tensor, ...]  # each in [0, 1]; each may be perturbed, in a ball of its own
+    targets: dict[str, Tensor] = field(default_factory=dict)  # all else, never perturbed
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What an objective says of its inputs."""
+
+    value: Tensor  # scalar, float32
+    logits: tuple[Tensor, ...] = ()  # each (..., K) float32, for divergences; empty where a task has none
+    metrics: dict[str, Tensor] = field(default_factory=dict)  # scalars without gradient; "accuracy" selects epochs
+    penalty: Tensor | float = 0.0  # the weighted diversity term, kept apart
+
+    @property
+    def total(self) -> Tensor:
+        """What is minimised over parameters and maximised over inputs: value + penalty."""
+        return self.value + self.penalty
+
+
+def accuracy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Share of ``labels`` (...) that ``logits`` (..., K) rank first; a scalar without gradient."""
+    return (logits.detach().argmax(-1) == labels).float().mean()
+
+
+# ---------------------------------------------------------------- models as plugins see them
+class BranchNorm(nn.Module):
+    """Several normalisation layers in the place of one; :func:`branch` says which answers."""
+
+    def __init__(self, norms: dict[str, nn.Module]) -> None:
+        super().__init__()
+        self.branches = nn.ModuleDict(norms)
+        self.current = next(iter(norms))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise ``x`` by the current branch."""
+        out: Tensor = self.branches[self.current](x)
+        return out
+
+
+@contextmanager
+def branch(name: str, *modules: nn.Module) -> Iterator[None]:
+    """Within the context, the BatchNorm branch ``name`` answers in ``modules``; others keep theirs where it is absent."""
+    norms = [m for root in modules for m in root.modules() if isinstance(m, BranchNorm)]
+    before = [norm.current for norm in norms]
+    for norm in norms:
+        norm.current = name if name in norm.branches else norm.current
+    try:
+        yield
+    finally:
+        for norm, current in zip(norms, before, strict=True):
+            norm.current = current
+
+
+class Encoder(nn.Module, ABC):
+    """θ_p, shared by all tasks: normalisation, stem, and every stage but the last ("stem to stage 3")."""
+
+    channels: int  # width of the feature map that forward() returns
+    features: int  # width of the vector that tail() ends in
+    multiple: int  # sides of inputs must be multiples of this: 1 for convolutions, the patch size for a ViT
+    data: DataFacts  # what the encoder was made for
+
+    @abstractmethod
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        """Feature map (B, channels, h, w) of images in [0, 1]; smaller sides than the data's are allowed."""
+
+    @abstractmethod
+    def tail(self) -> nn.Module:
+        """A fresh last stage, norm and pooling, (B, channels, h, w) -> (B, features), that the caller owns."""
+
+
+class Classifier(nn.Module, ABC):
+    """Encoder, last stage and linear head: images in [0, 1] (B, C, H, W) -> logits (B, K)."""
+
+    encoder: Encoder
+    tail: nn.Module
+    head: nn.Linear
+
+    @abstractmethod
+    def fresh(self) -> list[nn.Parameter]:
+        """The parameters that pretraining did not load (θ_f: always the head; the last stage when a task has none)."""
+
+
+# ---------------------------------------------------------------- tasks: views + loss
+class Task(nn.Module):
+    """Views and a loss; its own parameters and buffers are θ_pc. Pretext tasks and fine-tuning schemes are tasks."""
+
+    def views(self, batch: Batch, generator: Generator) -> Views:
+        """What is fed to :meth:`loss`, a function of the batch, the task's buffers and the generator alone."""
+        raise NotImplementedError
+
+    def freeze(self, encoder: Any, views: Views) -> Views:
+        """Called once before an attack, without gradients: compute into ``targets`` what no perturbation changes."""
+        return views
+
+    def loss(self, encoder: Any, inputs: tuple[Tensor, ...], targets: dict[str, Tensor]) -> Loss:
+        """The loss at ``inputs``, which stand where ``views().inputs`` stood; mean over the batch."""
+        raise NotImplementedError
+
+
+class PretextTask(Task):
+    """A self-supervised task. Make its heads in :meth:`build`; set ``self.tail = encoder.tail()`` if it has a stage 4."""
+
+    name: ClassVar[str]
+    branches: ClassVar[tuple[str, ...]] = ("main",)  # BatchNorm branches; the first is the one that is fine-tuned
+    tail: nn.Module | None = None  # fine-tuning starts from it where there is one
+
+    def build(self, encoder: Encoder) -> None:
+        """Make the heads, for ``encoder.channels``, ``.features`` and ``.data``; ValueError where it cannot work."""
+
+    def prepare(self, encoder: Encoder, data: Iterable[Batch]) -> None:
+        """Once before the first epoch: fill buffers that build() sized; ``data`` is every image once, not augmented."""
+
+    def after_step(self, encoder: Encoder) -> None:
+        """After each optimiser step, without gradients: moving-average teachers."""
+
+
+class Objective(ABC):
+    """All that a defense sees: one loss over a tuple of inputs. Core makes it; nobody subclasses it."""
+
+    inputs: tuple[Tensor, ...]  # the unperturbed inputs of all members in order
+    stage: Literal["pretrain", "finetune"]  # for options whose default differs by stage
+
+    @abstractmethod
+    def __call__(self, inputs: tuple[Tensor, ...], *, penalty: bool = True) -> Loss:
+        """Sum of the members' losses at ``inputs``, plus the diversity term unless ``penalty`` is false."""
+
+    @abstractmethod
+    def attacking(self, mode: Literal["train", "eval"] = "train") -> AbstractContextManager[None]:
+        """While attacking: no parameter gradients, statistics held, freeze() done, modes and flags restored after.
+
+        ``mode="train"`` leaves every module as the training step has it; ``"eval"`` is the whole network's, dropout too.
+        """
+
+    @abstractmethod
+    def holding_statistics(self) -> AbstractContextManager[None]:
+        """BatchNorm's running statistics do not move within."""
+
+    @abstractmethod
+    def parameters(self) -> dict[str, Tensor]:
+        """The parameters that train, by name."""
+
+    @abstractmethod
+    def at(self, parameters: dict[str, Tensor]) -> AbstractContextManager[None]:
+        """Within, the objective is evaluated at these values (by name) in place of its parameters."""
+
+
+class Defense:
+    """Turns an objective into a training loss. The default of both methods is standard training."""
+
+    name: ClassVar[str]
+    adversarial: ClassVar[bool] = True  # stages under it choose their epoch by robust accuracy, else by clean accuracy
+
+    def attack(self, objective: Objective, generator: Generator) -> tuple[Tensor, ...]:
+        """Detached inputs to train on, as many as ``objective.inputs``."""
+        return objective.inputs
+
+    def loss(self, objective: Objective, inputs: tuple[Tensor, ...], generator: Generator) -> Loss:
+        """The loss to minimise over parameters, at what :meth:`attack` returned."""
+        return objective(inputs)
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A part of fine-tuning. ``groups`` as for torch optimisers, ``lr_scale`` allowed; all other parameters stand."""
+
+    share: float  # of the stage's epochs
+    groups: list[dict[str, Any]]
+
+
+class FinetuneScheme(Task):
+    """What of a classifier trains, and on which loss: by default cross-entropy. Here ``encoder`` is the classifier."""
+
+    name: ClassVar[str]
+
+    def build(self, classifier: Classifier) -> None:
+        """Make extra heads, as modules of this scheme."""
+
+    def phases(self, classifier: Classifier) -> list[Phase]:
+        """Which parameters train for which share of the epochs; a subtree with none stands in eval, statistics too."""
+        raise NotImplementedError
+
+    def views(self, batch: Batch, generator: Generator) -> Views:
+        """The images and their labels."""
+        return Views((batch.x,), {"label": batch.label})
+
+    def loss(self, encoder: Classifier, inputs: tuple[Tensor, ...], targets: dict[str, Tensor]) -> Loss:
+        """Cross-entropy of the classifier's logits."""
+        logits_BK = encoder(inputs[0]).float()
+        label = targets["label"]
+        return Loss(F.cross_entropy(logits_BK, label), (logits_BK,), {"accuracy": accuracy(logits_BK, label)})
+
+
+# ---------------------------------------------------------------- the three hooks
+@hookspec
+def advss_pretext_tasks() -> list[type[PretextTask]]:  # type: ignore[empty-body]
+    """Return the pretext tasks of this distribution."""
+
+
+@hookspec
+def advss_defenses() -> list[type[Defense]]:  # type: ignore[empty-body]
+    """Return the defenses of this distribution."""
+
+
+@hookspec
+def advss_finetune_schemes() -> list[type[FinetuneScheme]]:  # type: ignore[empty-body]
+    """Return the fine-tuning schemes of this distribution."""
