@@ -1,0 +1,1 @@
+"""M tasks as one objective, with the diversity term between them."""

@@ -1,0 +1,1 @@
+"""Pretrain, fine-tune, evaluate; fit is the three in a row."""

@@ -1,0 +1,1 @@
+"""One trainer for every stage: steps, schedule, precision, checkpoints, signals."""

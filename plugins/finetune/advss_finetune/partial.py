@@ -1,0 +1,19 @@
+"""Partial fine-tuning, F1 (standard) and F2 (adversarial) of the paper's Table 2: θ_f trains on a fixed θ_p."""
+
+from __future__ import annotations
+
+from advss.hookspecs import Classifier, FinetuneScheme, Phase
+
+
+class Partial(FinetuneScheme):
+    """What pretraining loaded stands still, BatchNorm statistics too; the head and any fresh last stage train.
+
+    Without pretraining (P1) the encoder stands at its random initialisation.
+    """
+
+    name = "partial"
+
+    def phases(self, classifier: Classifier) -> list[Phase]:
+        """One phase with θ_f alone."""
+        theta_p = {id(p) for p in classifier.encoder.parameters()}
+        return [Phase(1.0, [{"params": [p for p in classifier.fresh() if id(p) not in theta_p]}])]
