@@ -1,0 +1,9 @@
+"""Discovery and names of plugins: pretext tasks, defenses and fine-tuning schemes of any distribution."""
+
+from __future__ import annotations
+
+from advss.plugins.discovery import KINDS, Kind
+from advss.plugins.options import Option, options_of
+from advss.plugins.registry import PluginRow, Registry, build, complete, forget, registry
+
+__all__ = ["KINDS", "Kind", "Option", "PluginRow", "Registry", "build", "complete", "forget", "options_of", "registry"]

@@ -1,0 +1,132 @@
+"""Options: the keyword-only, typed parameters of a class, as the command line, YAML and the help see them.
+
+Values come as text (from flags) or as YAML's types; jsonargparse turns them into what the annotation asks for.
+"""
+
+from __future__ import annotations
+
+import re
+import types
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from functools import cache
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from advss.errors import UsageError, did_you_mean
+from advss.plugins.discovery import own_parameters
+
+REQUIRED = MISSING  # the default of an option that has none
+FRACTION = re.compile(r"\s*([+-]?\d+\.?\d*)\s*/\s*(\d+\.?\d*)\s*")
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option: its annotation, its default (``REQUIRED`` where it has none) and one line of documentation."""
+
+    name: str
+    annotation: Any
+    default: Any
+    doc: str
+
+    @property
+    def type(self) -> str:
+        """The annotation as a user reads it: ``int``, ``float | 'auto'``, ``'linf' | 'l2'``."""
+        return type_name(self.annotation)
+
+
+@cache
+def options_of(offered: type) -> tuple[Option, ...]:
+    """The options of a plugin's class or the fields of a settings dataclass, in the order of their definition."""
+    docs = _docs(offered)
+    if is_dataclass(offered):
+        hints = get_type_hints(offered)
+        return tuple(Option(f.name, hints[f.name], f.default, docs.get(f.name, "")) for f in fields(offered))
+    parameters = own_parameters(offered)
+    hints = get_type_hints(offered.__init__) if parameters else {}  # type: ignore[misc]
+    return tuple(
+        Option(p.name, hints[p.name], REQUIRED if p.default is p.empty else p.default, docs.get(p.name, ""))
+        for p in parameters
+    )
+
+
+def typed(offered: type, said: Mapping[str, Any], *, flag: str, what: str) -> dict[str, Any]:
+    """What was said of a class's options, each in its annotated type.
+
+    Args:
+        offered: the class.
+        said: values by option name.
+        flag: the options' prefix in error messages, such as ``--defense.``.
+        what: whose options they are, such as ``pgd``.
+
+    Raises:
+        UsageError: an unknown option, or a value of another type.
+    """
+    known = {option.name: option for option in options_of(offered)}
+    result = {}
+    for name, value in said.items():
+        if name not in known:
+            raise UsageError(f"unknown option {flag}{name} of {what}{did_you_mean(name, known)}")
+        result[name] = convert(known[name], value, flag=f"{flag}{name}")
+    return result
+
+
+def convert(option: Option, value: Any, *, flag: str) -> Any:
+    """``value`` in the option's type; text such as ``8/255`` is a fraction where a float is asked for.
+
+    Raises:
+        UsageError: it is of another type.
+    """
+    from jsonargparse import ArgumentError, ArgumentParser
+
+    asked = _read(option.annotation, value) if isinstance(value, str) else value
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--value", type=option.annotation)
+    wrong = UsageError(f"{flag}: expected {option.type}, got {value!r}")
+    if value is None and not _accepts(option.annotation, type(None)):  # jsonargparse lets null pass for any type
+        raise wrong
+    try:
+        return parser.parse_object({"value": asked}).value
+    except ArgumentError as error:
+        raise wrong from error
+
+
+def type_name(annotation: Any) -> str:
+    """An annotation in a few words."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin in (Union, types.UnionType):
+        return " | ".join(type_name(a) for a in arguments)
+    if origin is Literal:
+        return " | ".join(str(a) if isinstance(a, str) else repr(a) for a in arguments)
+    if annotation in (None, type(None)):
+        return "null"
+    if origin is not None:
+        inner = ", ".join("..." if a is Ellipsis else type_name(a) for a in arguments)
+        return f"{origin.__name__}[{inner}]"
+    return getattr(annotation, "__name__", str(annotation))
+
+
+def _accepts(annotation: Any, wanted: type) -> bool:
+    if get_origin(annotation) in (Union, types.UnionType):
+        return any(_accepts(a, wanted) for a in get_args(annotation))
+    return annotation in (wanted, Any)
+
+
+def _read(annotation: Any, text: str) -> Any:
+    """Text in the forms that YAML does not know: ``8/255`` for a float, ``60,80`` for a sequence."""
+    match = FRACTION.fullmatch(text)
+    if match and _accepts(annotation, float) and float(match[2]):
+        return float(match[1]) / float(match[2])
+    if get_origin(annotation) in (tuple, list) and not text.lstrip().startswith("["):
+        return f"[{text}]"
+    return text
+
+
+def _docs(offered: type) -> dict[str, str]:
+    """One line an option, from the ``Args:`` or ``Attributes:`` of the class's or its ``__init__``'s docstring."""
+    from docstring_parser import DocstringStyle, parse
+
+    docs: dict[str, str] = {}
+    for text in (offered.__init__.__doc__, offered.__doc__):  # type: ignore[misc]
+        for parameter in parse(text or "", style=DocstringStyle.GOOGLE).params:
+            docs[parameter.arg_name] = " ".join((parameter.description or "").split())
+    return docs
