@@ -1,0 +1,129 @@
+"""Batches on the device, each a function of (key, epoch, step) alone.
+
+Letters: B images of a batch, C channels, H W sides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from advss.data.augmentation import Augment, augmented, drawn
+from advss.data.images import InMemory
+from advss.data.prefetch import Ahead
+from advss.data.splits import Part
+from advss.errors import UsageError
+from advss.hookspecs import Batch
+from advss.randomness import Key, stream
+
+
+class Loader:
+    """Shuffled, augmented batches of a part, or its images in order.
+
+    A part in memory lives on ``device`` as uint8 and batches are indexed there; one on disk is decoded ahead by
+    threads. Both give the same batches.
+
+    Args:
+        part: the images.
+        batch_size: B; the last, partial batch of an epoch is dropped.
+        device: where batches are made.
+        augment: what is drawn anew for each image.
+        key: of the random streams, such as (seed, stage).
+
+    Raises:
+        UsageError: ``batch_size`` is not positive.
+    """
+
+    def __init__(
+        self, part: Part, *, batch_size: int, device: torch.device, augment: Augment, key: tuple[Key, ...]
+    ) -> None:
+        _check(batch_size)
+        self.batch_size = batch_size
+        self._device = device
+        self._augment = augment
+        self._key = key
+        self._images = part.images.to(device) if isinstance(part.images, InMemory) else part.images
+        self._index = part.index.to(device)
+        self._labels = part.labels.to(device)
+        # where places are needed: on the device, or on the CPU by the threads that decode
+        self._where = device if isinstance(self._images, InMemory) else torch.device("cpu")
+        self._order = lru_cache(maxsize=2)(self._shuffled)
+        self._shuffled_pixels = self._reader(self._places)
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Whole batches in an epoch.
+
+        Raises:
+            UsageError: the part is smaller than a batch.
+        """
+        if len(self) < self.batch_size:
+            raise UsageError(
+                f"{len(self)} images are fewer than a batch of {self.batch_size}: lower `--pretrain-batch-size` or "
+                "`--finetune-batch-size`, or keep more images"
+            )
+        return len(self) // self.batch_size
+
+    def batch(self, epoch: int, step: int, *, progress: float) -> Batch:
+        """Batch ``step`` (0 to steps_per_epoch - 1) of ``epoch``, whatever was asked for before.
+
+        Raises:
+            UsageError: the part is smaller than a batch, or an image on disk cannot be read.
+        """
+        position = epoch * self.steps_per_epoch + step
+        pixels = self._shuffled_pixels(position)
+        raw = pixels / 255
+        x = raw
+        if self._augment:
+            generator = stream(self._device, *self._key, "augment", epoch, step)
+            x = augmented(pixels, *drawn(self._augment, len(pixels), generator), padding=self._augment.crop) / 255
+        return self._batch(x, raw, self._places(position), progress)
+
+    def in_order(self, batch_size: int) -> Iterator[Batch]:
+        """Every image once, in order and not augmented; the last batch may be smaller.
+
+        Raises:
+            UsageError: ``batch_size`` is not positive, or an image on disk cannot be read.
+        """
+        _check(batch_size)
+        chunks = torch.split(torch.arange(len(self), device=self._where), batch_size)
+        read = self._reader(chunks.__getitem__, end=len(chunks))
+        for position, places in enumerate(chunks):
+            raw = read(position) / 255
+            yield self._batch(raw, raw, places, 0.0)
+
+    def _batch(self, x: Tensor, raw: Tensor, places: Tensor, progress: float) -> Batch:
+        places = places.to(self._device)
+        return Batch(x, raw, self._index[places], self._labels[places], progress)
+
+    def _reader(self, places_at: Callable[[int], Tensor], end: int | None = None) -> Callable[[int], Tensor]:
+        """From a position to the uint8 images at ``places_at`` it, on the device."""
+        images, device = self._images, self._device
+        if isinstance(images, InMemory):
+            return lambda position: images.read(places_at(position))
+
+        def decoded(position: int) -> Tensor:
+            pixels = images.read(places_at(position))
+            return pixels.pin_memory() if device.type == "cuda" else pixels
+
+        ahead = Ahead(decoded, end=end)
+        return lambda position: ahead(position).to(device, non_blocking=True)
+
+    def _places(self, position: int) -> Tensor:
+        """Places (B,) in the part of the batch at ``position``, counted from the first of epoch 0."""
+        epoch, step = divmod(position, self.steps_per_epoch)
+        return self._order(epoch)[step * self.batch_size : (step + 1) * self.batch_size]
+
+    def _shuffled(self, epoch: int) -> Tensor:
+        return torch.randperm(len(self), generator=stream("cpu", *self._key, "order", epoch)).to(self._where)
+
+
+def _check(batch_size: int) -> None:
+    if batch_size < 1:
+        raise UsageError(f"batch size {batch_size}: expected at least 1")

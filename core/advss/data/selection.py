@@ -1,0 +1,28 @@
+"""Choosing some of many images with regard to their classes."""
+
+from __future__ import annotations
+
+import torch
+from torch import Generator, Tensor
+
+
+def choose(labels_N: Tensor, count: int, generator: Generator, *, equal: bool = False) -> Tensor:
+    """``count`` places of 0 to N-1, at random within each class, in rising order.
+
+    Args:
+        labels_N: the class of each image, int64.
+        count: how many to choose, at most N.
+        generator: on the CPU.
+        equal: as many of each class as of any other, as far as a class reaches; else each class in proportion to its
+            size. Either holds to within one image a class.
+    """
+    shuffled = torch.randperm(len(labels_N), generator=generator)
+    by_class = shuffled[labels_N[shuffled].argsort(stable=True)]
+    sizes = torch.bincount(labels_N)
+    starts = sizes.cumsum(0) - sizes
+    classes = labels_N[by_class]
+    rank = (torch.arange(len(labels_N)) - starts[classes]).double()  # 0, 1, 2 ... within the class
+    turn = rank if equal else (rank + 0.5) / sizes[classes]
+    # ties fall at random, else the first classes would win them all
+    tie = torch.randperm(len(labels_N), generator=generator)
+    return by_class[tie[turn[tie].argsort(stable=True)[:count]]].sort().values

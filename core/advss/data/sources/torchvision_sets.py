@@ -1,0 +1,112 @@
+"""CIFAR-10, CIFAR-100 and STL-10, as torchvision stores them."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from advss.data.sources.base import Source, Split
+from advss.errors import UsageError
+
+
+class TorchvisionSource(Source):
+    """A set that torchvision reads.
+
+    Args:
+        root: folder that holds torchvision's files, or will.
+        download: fetch what is missing.
+    """
+
+    title: ClassVar[str]
+
+    def __init__(self, *, root: Path = Path("data"), download: bool = False) -> None:
+        self.root = root
+        self.download = download
+        self._opened: dict[Split, tuple[Tensor, Tensor]] = {}
+        self._classes: tuple[str, ...] = ()
+
+    def classes(self) -> tuple[str, ...]:
+        """As :meth:`Source.classes`."""
+        self._open("train")
+        return self._classes
+
+    def labels(self, split: Split) -> Tensor:
+        """As :meth:`Source.labels`."""
+        return self._open(split)[1]
+
+    def images(self, split: Split, places_B: Tensor) -> Tensor:
+        """As :meth:`Source.images`."""
+        return self._open(split)[0].index_select(0, places_B)
+
+    @abstractmethod
+    def _read(self, split: Split) -> Any:
+        """The data set of torchvision, with ``data``, ``classes`` and ``targets`` or ``labels``."""
+
+    @abstractmethod
+    def _tensors(self, stored: Any) -> tuple[Tensor, Tensor]:
+        """Its images uint8 (N, 3, S, S) and labels int64 (N,)."""
+
+    def _open(self, split: Split) -> tuple[Tensor, Tensor]:
+        if split not in self._opened:
+            stored = self._checked(lambda: self._read(split))
+            self._opened[split] = self._tensors(stored)
+            self._classes = tuple(stored.classes)
+        return self._opened[split]
+
+    def _checked(self, read: Callable[[], Any]) -> Any:
+        try:
+            return read()
+        except (RuntimeError, OSError) as error:
+            if self.download:
+                raise UsageError(f"{self.title} could not be fetched into '{self.root}': {error}") from error
+            raise UsageError(
+                f"{self.title} is not in '{self.root}', or incomplete: `--data.root FOLDER` says where it is, "
+                "`--data.download true` fetches it"
+            ) from error
+
+
+class Cifar10(TorchvisionSource):
+    """CIFAR-10: 50,000 training and 10,000 test images of 32x32 pixels, 10 classes."""
+
+    name: ClassVar[str] = "cifar10"
+    title: ClassVar[str] = "CIFAR-10"
+
+    def _read(self, split: Split) -> Any:
+        from torchvision.datasets import CIFAR10
+
+        return CIFAR10(self.root, train=split == "train", download=self.download)
+
+    def _tensors(self, stored: Any) -> tuple[Tensor, Tensor]:
+        return torch.from_numpy(stored.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(stored.targets)
+
+
+class Cifar100(Cifar10):
+    """CIFAR-100: 50,000 training and 10,000 test images of 32x32 pixels, 100 classes."""
+
+    name: ClassVar[str] = "cifar100"
+    title: ClassVar[str] = "CIFAR-100"
+
+    def _read(self, split: Split) -> Any:
+        from torchvision.datasets import CIFAR100
+
+        return CIFAR100(self.root, train=split == "train", download=self.download)
+
+
+class Stl10(TorchvisionSource):
+    """STL-10: 5,000 training and 8,000 test images of 96x96 pixels, 10 classes; the unlabelled images are left out."""
+
+    name: ClassVar[str] = "stl10"
+    title: ClassVar[str] = "STL-10"
+
+    def _read(self, split: Split) -> Any:
+        from torchvision.datasets import STL10
+
+        return STL10(self.root, split=split, download=self.download)
+
+    def _tensors(self, stored: Any) -> tuple[Tensor, Tensor]:
+        return torch.from_numpy(stored.data), torch.from_numpy(stored.labels).long()

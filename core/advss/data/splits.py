@@ -1,0 +1,128 @@
+"""Training, validation and test images of one run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from advss.data.images import Images, InMemory, OnDisk
+from advss.data.options import make_source
+from advss.data.selection import choose
+from advss.data.sources import Source, Split
+from advss.data.statistics import channel_statistics, digest
+from advss.errors import UsageError
+from advss.hookspecs import DataFacts
+from advss.randomness import stream
+
+VALID_SHARE = 0.1  # of the training images
+RESIDENT_BYTES = 4 * 2**30  # a split whose decoded images take more is read from disk batch by batch
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some images of a run: n of them."""
+
+    images: Images
+    index: Tensor  # (n,) int64: place among the run's training images, validation included, or in the whole test set
+    labels: Tensor  # (n,) int64
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def select(self, places: Tensor) -> Part:
+        """The part made of the images at ``places`` (of 0 to n-1)."""
+        return Part(self.images.select(places), self.index[places], self.labels[places])
+
+    def subset(self, count: int, *, seed: int) -> Part:
+        """``count`` images, as many of each class as there are; 0, or more than n, keeps all."""
+        if not 0 < count < len(self):
+            return self
+        return self.select(choose(self.labels, count, stream("cpu", seed, "subset"), equal=True))
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The data of a run."""
+
+    train: Part
+    valid: Part
+    test: Part
+    classes: tuple[str, ...]
+    mean: tuple[float, ...]  # of each channel over the training part, pixels in [0, 1]
+    std: tuple[float, ...]
+    facts: DataFacts  # images: training and validation together
+    fingerprint: str  # sha256 of images and labels
+    name: str  # of the source
+
+
+def open_splits(name: str, options: dict[str, Any], *, limit: int = 0, seed: int = 0) -> Splits:
+    """Read the data of a run: 90 % of the training images to train on, 10 % to validate on, by class; and the test set.
+
+    Args:
+        name: of the source.
+        options: of the source.
+        limit: keep that many training images and at most that many test images, as many of each class; 0 keeps all.
+        seed: decides what ``limit`` keeps and what is validated on.
+
+    Raises:
+        UsageError: unknown names or options; data that are missing, unreadable, too few or of different sides.
+    """
+    source = make_source(name, options)
+    kept = _kept(source, "train", limit, seed)
+    test = _kept(source, "test", limit, seed)
+    if test.images.side != kept.images.side:
+        raise UsageError(f"{name}: training images have side {kept.images.side}, test images {test.images.side} pixels")
+    # places of training images are those among the kept, so that per-image buffers are no larger than need be
+    train, valid = _divided(Part(kept.images, torch.arange(len(kept)), kept.labels), seed)
+    mean, std = channel_statistics(train.images)
+    classes = source.classes()
+    facts = DataFacts(images=len(kept), side=kept.images.side, classes=len(classes))
+    fingerprint = digest([(kept.images, kept.labels), (test.images, test.labels)], classes)
+    return Splits(train, valid, test, classes, mean, std, facts, fingerprint, name)
+
+
+def open_test(name: str, options: dict[str, Any], *, limit: int = 0, seed: int = 0) -> Part:
+    """The test images alone, for sources that have no others; errors as of :func:`open_splits`."""
+    return _kept(make_source(name, options), "test", limit, seed)
+
+
+def part_tensors(part: Part, limit: int = 0) -> tuple[Tensor, Tensor]:
+    """Images (n, 3, S, S) float32 in [0, 1] and labels (n,) int64 of ``part``.
+
+    ``limit`` keeps that many, always the same, as many of each class; 0 keeps all.
+    """
+    chosen = part.subset(limit, seed=0)
+    return chosen.images.read(torch.arange(len(chosen))) / 255, chosen.labels
+
+
+def _kept(source: Source, split: Split, limit: int, seed: int) -> Part:
+    if limit < 0:
+        raise UsageError(f"--data.limit {limit}: expected a number of images, or 0 for all")
+    labels = source.labels(split)
+    if len(labels) == 0:
+        raise UsageError(f"{source.name}: the {split} set is empty")
+    places = torch.arange(len(labels))
+    if 0 < limit < len(labels):
+        places = choose(labels, limit, stream("cpu", seed, "data", split), equal=True)
+    return Part(_images(source, split, places), places, labels[places])
+
+
+def _images(source: Source, split: Split, places: Tensor) -> Images:
+    first = source.images(split, places[:1])
+    if len(places) * first.numel() <= RESIDENT_BYTES:
+        return InMemory(source.images(split, places))
+    return OnDisk(partial(source.images, split), places, side=first.shape[-1])
+
+
+def _divided(kept: Part, seed: int) -> tuple[Part, Part]:
+    if len(kept) < 2:
+        raise UsageError(f"{len(kept)} training image: at least 2 are needed, one of them to validate on")
+    count = max(1, round(VALID_SHARE * len(kept)))
+    valid = choose(kept.labels, count, stream("cpu", seed, "data", "valid"))
+    train = torch.ones(len(kept), dtype=torch.bool)
+    train[valid] = False
+    return kept.select(train.nonzero().squeeze(1)), kept.select(valid)
