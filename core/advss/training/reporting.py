@@ -1,0 +1,44 @@
+"""What training says while it runs, and to whom: a progress bar, lines in a log, or nobody."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+
+class Reporter(Protocol):
+    """Told of every stage, step and epoch. Metrics by name: ``loss``, ``ta``, ``ra``; behind ``train/`` or ``valid/`` too."""
+
+    def start(self, stage: str, *, steps: int, done: int, epochs: int) -> None:
+        """A stage of ``steps`` optimiser steps begins, of which ``done`` were done before it was interrupted."""
+
+    def step(self, *, step: int, images: int, metrics: Mapping[str, float]) -> None:
+        """``step`` steps of the stage are done; the last one took in ``images`` images."""
+
+    def epoch(self, *, epoch: int, epochs: int, metrics: Mapping[str, float]) -> None:
+        """``epoch`` of ``epochs`` epochs are done and validated."""
+
+    def finish(self) -> None:
+        """The stage is over, or was interrupted."""
+
+    def say(self, line: str) -> None:
+        """A line for the user, such as a warning, beside the progress."""
+
+
+class Silent:
+    """A reporter that says nothing, for tests and for calls from Python."""
+
+    def start(self, stage: str, *, steps: int, done: int, epochs: int) -> None:
+        """Say nothing."""
+
+    def step(self, *, step: int, images: int, metrics: Mapping[str, float]) -> None:
+        """Say nothing."""
+
+    def epoch(self, *, epoch: int, epochs: int, metrics: Mapping[str, float]) -> None:
+        """Say nothing."""
+
+    def finish(self) -> None:
+        """Say nothing."""
+
+    def say(self, line: str) -> None:
+        """Say nothing."""
