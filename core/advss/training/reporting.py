@@ -7,7 +7,7 @@ from typing import Protocol
 
 
 class Reporter(Protocol):
-    """Told of every stage, step and epoch. Metrics by name: ``loss``, ``ta``, ``ra``; behind ``train/`` or ``valid/`` too."""
+    """Told of every stage, step and epoch; metrics by name: ``loss``, ``ta``, ``ra`` (``train/loss``, ``valid/ra``)."""
 
     def start(self, stage: str, *, steps: int, done: int, epochs: int) -> None:
         """A stage of ``steps`` optimiser steps begins, of which ``done`` were done before it was interrupted."""

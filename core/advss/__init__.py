@@ -1,0 +1,26 @@
+"""advss: adversarial self-supervised pretraining and fine-tuning of image classifiers.
+
+``load_model``, ``load_data`` and ``fit`` are the Python side of the command line; plugins are written against
+:mod:`advss.hookspecs`. Importing this package imports no torch.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from advss.api import fit, load_data, load_model
+
+__all__ = ["fit", "load_data", "load_model"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        from advss import api
+
+        return getattr(api, name)
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("advss")
+    raise AttributeError(f"module 'advss' has no attribute '{name}'")

@@ -1,0 +1,61 @@
+"""What Python code calls: a run, and a run's model and data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import Tensor, nn
+
+from advss.data.splits import open_splits, part_tensors
+from advss.stages.evaluate import load_classifier
+from advss.stages.resolve import from_mapping, read_config
+from advss.stages.run import fit as fit_run
+from advss.stages.runs import find_run
+from advss.training.reporting import Silent
+
+
+def fit(**settings: Any) -> dict[str, Any]:
+    """Pretrain, fine-tune and evaluate.
+
+    Args:
+        **settings: the command line's options, with underscores and without dashes, e.g. ``pretext="selfie"``,
+            ``defense={"pgd": {"steps": 5}}``, ``pretrain_epochs=1``.
+
+    Returns:
+        The content of the run's result.json.
+
+    Raises:
+        UsageError: an unknown or unusable setting, before any training.
+    """
+    return fit_run(from_mapping(settings), reporter=Silent())
+
+
+def load_model(run: str | Path, *, runs_dir: str | Path = "runs") -> nn.Module:
+    """The best fine-tuned classifier of a run, in eval mode, on the CPU.
+
+    Args:
+        run: a run's name, its folder, or a fine-tuning checkpoint (``.safetensors``).
+        runs_dir: where names are looked up.
+
+    Returns:
+        A module from images in [0, 1] (B, 3, H, W) to logits (B, K); normalisation is inside.
+
+    Raises:
+        UsageError: there is no such run or model, or its bytes are not those saved.
+    """
+    path = Path(run)
+    return load_classifier(path if path.is_file() else find_run(run, Path(runs_dir)).best("finetune"))
+
+
+def load_data(
+    run: str | Path, split: Literal["train", "valid", "test"] = "test", *, runs_dir: str | Path = "runs"
+) -> tuple[Tensor, Tensor]:
+    """The images and labels that a run saw: (N, 3, H, W) float32 in [0, 1] and (N,) int64.
+
+    Raises:
+        UsageError: there is no such run, or its data cannot be read.
+    """
+    config = read_config(find_run(run, Path(runs_dir)).config)
+    splits = open_splits(config.data.name, config.data.options, limit=config.limit, seed=config.seed)
+    return part_tensors({"train": splits.train, "valid": splits.valid, "test": splits.test}[split])

@@ -1,0 +1,137 @@
+"""What one run is told: plain values, no torch, equal whether it comes from flags, YAML or Python."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+Precision = Literal["auto", "float32", "bf16"]
+MemoryFormat = Literal["auto", "contiguous", "channels_last"]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A component by name with its options: a plugin, a data source or a backbone.
+
+    ``key`` tells members apart ("selfie", "selfie#2"); ``name`` is what was asked for, ``options`` what was said.
+    """
+
+    name: str
+    options: dict[str, Any] = field(default_factory=dict)
+    key: str = ""
+
+
+@dataclass(frozen=True)
+class StageSettings:
+    """Optimisation of one stage; on the command line each has the prefix ``--pretrain-`` or ``--finetune-``.
+
+    Attributes:
+        epochs: passes over the training part; 0 skips the stage
+        batch_size: images a step
+        optimizer: SGD or AdamW
+        lr: peak learning rate
+        momentum: of SGD
+        nesterov: Nesterov's momentum
+        weight_decay: of all parameters, biases and norms included
+        schedule: of the learning rate, stepped after each optimiser step; onecycle ignores the warm-up
+        warmup_steps: optimiser steps of linear warm-up (cosine, multistep, constant)
+        warmup_lr: learning rate at the first warm-up step
+        min_lr: learning rate at the end of the cosine
+        milestones: epochs at which multistep multiplies the learning rate by 0.1
+        clip: largest norm of the gradient; 0 does not clip
+        ema: decay of the moving average of the weights that is validated and kept; 0 keeps the weights
+        crop: padding in pixels of the random crop; 0 does not crop
+        flip: horizontal flips
+    """
+
+    epochs: int
+    batch_size: int
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    lr: float = 0.1
+    momentum: float = 0.9
+    nesterov: bool = False
+    weight_decay: float = 3e-4
+    schedule: Literal["cosine", "onecycle", "multistep", "constant"] = "cosine"
+    warmup_steps: int = 0
+    warmup_lr: float = 0.01
+    min_lr: float = 0.0
+    milestones: tuple[int, ...] = ()
+    clip: float = 0.0
+    ema: float = 0.0
+    crop: int = 0
+    flip: bool = False
+
+
+@dataclass(frozen=True)
+class EvalSettings:
+    """The attack that measures RA; flags ``--eval-...``.
+
+    Attributes:
+        norm: shape of the ball
+        eps: radius of the ball, pixels in [0, 1]
+        step_size: length of one ascent step, pixels in [0, 1]
+        steps: ascent steps
+        restarts: random starts; an image counts as robust when it withstands all
+        limit: attack a seeded, class-balanced subset of this many test images; 0 takes all
+        batch_size: images at once; halved when memory runs out
+        valid_steps: steps of the attack on the validation images after each epoch
+    """
+
+    norm: Literal["linf", "l2"] = "linf"
+    eps: float = 8 / 255
+    step_size: float = 2 / 255
+    steps: int = 20
+    restarts: int = 1
+    limit: int = 0
+    batch_size: int = 256
+    valid_steps: int = 10
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """One run, resolved.
+
+    Attributes:
+        pretext: the tasks that pretrain together; none is P1
+        defense: of pretraining
+        finetune: what trains, and on which loss
+        finetune_defense: of fine-tuning
+        data: the images
+        backbone: a timm model
+        pretraining: optimisation of pretraining
+        finetuning: optimisation of fine-tuning
+        evaluation: the attack that measures RA
+        diversity: weight of the diversity term of an ensemble, eq. (4)
+        limit: keep that many training and at most that many test images; 0 keeps all
+        seed: of every random stream
+        name: of the run and its folder; made from the date and the choices when absent
+        precision: of the networks' arithmetic; auto is bf16 where a GPU has it, else float32
+        device: auto, cpu, cuda, cuda:1, mps; auto is cuda where there is one
+        memory_format: of images and weights; auto measures which is faster
+        runs_dir: folder of the run folders
+        checkpoint_minutes: minutes between checkpoints within an epoch
+        log_every: optimiser steps between logged training metrics
+        tracking: send the journal to MLflow
+    """
+
+    pretext: tuple[Choice, ...]
+    defense: Choice
+    finetune: Choice
+    finetune_defense: Choice
+    data: Choice
+    backbone: Choice
+    pretraining: StageSettings
+    finetuning: StageSettings
+    evaluation: EvalSettings = EvalSettings()
+    diversity: float = 0.0
+    limit: int = 0
+    seed: int = 0
+    name: str | None = None
+    precision: Precision = "float32"
+    device: str = "auto"
+    memory_format: MemoryFormat = "auto"
+    runs_dir: Path = Path("runs")
+    checkpoint_minutes: float = 10.0
+    log_every: int = 10
+    tracking: bool = True

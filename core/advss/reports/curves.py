@@ -1,0 +1,63 @@
+"""A run's learning curves, drawn from its journal: loss and accuracies by epoch, a figure a stage."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from pathlib import Path
+
+from advss.tracking.journal import read_metrics
+
+Curves = dict[str, dict[int, float]]  # metric -> epoch -> value
+
+ACCURACIES = {
+    "train/accuracy": ("train, as trained", "tab:gray", "--"),
+    "valid/ta": ("validation TA", "tab:blue", "-"),
+    "valid/ra": ("validation RA", "tab:red", "-"),
+    "valid/clean/accuracy": ("validation, clean", "tab:blue", "-"),
+    "valid/adversarial/accuracy": ("validation, adversarial", "tab:red", "-"),
+}
+LOSSES = {
+    "train/loss": ("train", "tab:gray", "--"),
+    "valid/clean/loss": ("validation, clean", "tab:blue", "-"),
+    "valid/adversarial/loss": ("validation, adversarial", "tab:red", "-"),
+}
+
+
+def draw_curves(journal: Path, folder: Path) -> list[Path]:
+    """Write ``folder``/STAGE.png for every stage with finished epochs; returns the files."""
+    drawn = []
+    for stage, curves in _by_stage(journal).items():
+        path = folder / f"{stage}.png"
+        folder.mkdir(parents=True, exist_ok=True)
+        _draw(stage, curves, path)
+        drawn.append(path)
+    return drawn
+
+
+def _by_stage(journal: Path) -> dict[str, Curves]:
+    stages: dict[str, Curves] = defaultdict(lambda: defaultdict(dict))
+    for record in read_metrics(journal):
+        for name, value in record.values.items():
+            if record.epoch is not None and name.startswith(("train/", "valid/")):
+                stages[record.stage][name][record.epoch] = value
+    return stages
+
+
+def _draw(stage: str, curves: Curves, path: Path) -> None:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.4), layout="constrained")
+    FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2)
+    for axes, wanted, label in ((left, LOSSES, "loss"), (right, ACCURACIES, "accuracy")):
+        for name, (title, colour, style) in wanted.items():
+            if points := sorted(curves.get(name, {}).items()):
+                axes.plot(*zip(*points, strict=True), style, color=colour, label=title, marker="o", markersize=3)
+        axes.set(xlabel="epoch", ylabel=label)
+        axes.grid(alpha=0.3)
+        if axes.lines:
+            axes.legend(frameon=False)
+    right.set_ylim(0, 1.02)
+    figure.suptitle(stage)
+    figure.savefig(path, dpi=120)

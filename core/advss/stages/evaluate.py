@@ -1,0 +1,103 @@
+"""Stage 3: TA and RA of a fine-tuned model on the test part."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from advss.attacks.evaluation import in_chunks, right_clean_and_attacked
+from advss.config import EvalSettings
+from advss.data.splits import Part, part_tensors
+from advss.errors import UsageError
+from advss.models.spec import ModelSpec
+from advss.models.weights import load_strict
+from advss.randomness import stream
+from advss.stages.finetune import new_classifier
+from advss.training.checkpoints import load_checkpoint
+from advss.training.reporting import Reporter
+
+STAGE = "evaluate"
+
+
+def load_classifier(path: Path) -> nn.Module:
+    """The classifier of a fine-tuning checkpoint, in eval mode, on the CPU: images in [0, 1] -> logits.
+
+    Raises:
+        UsageError: the file is not whole, or not of fine-tuning.
+    """
+    checkpoint = load_checkpoint(path)
+    manifest = checkpoint.manifest
+    if manifest.get("kind") != "finetune":
+        raise UsageError(f"{path} is a checkpoint of '{manifest.get('kind')}'; a classifier comes from fine-tuning")
+    model = new_classifier(ModelSpec.from_json(manifest["model"]), len(manifest["classes"]), seed=0)
+    own = ("scheme.", "optimizer.", "average.", "average_count")
+    load_strict(model, {n: t for n, t in checkpoint.tensors.items() if not n.startswith(own)}, what=str(path))
+    return model.eval()
+
+
+def evaluate_model(
+    model: nn.Module, test: Part, settings: EvalSettings, *, device: torch.device, seed: int, reporter: Reporter
+) -> dict[str, Any]:
+    """TA on the test part and RA on it, or on a seeded subset of ``settings.limit`` images.
+
+    Returns:
+        ta, ra, ra_images and ra_attack as they stand in result.json.
+    """
+    x, label = part_tensors(test)
+    chosen = _subset(label, settings.limit, seed)
+    model = model.to(device)
+    clean = _clean_accuracy(model, x, label, settings.batch_size, device)
+    reporter.start(STAGE, steps=len(chosen), done=0, epochs=1)
+    done = 0
+
+    def tick(images: int) -> None:
+        nonlocal done
+        done += images
+        reporter.step(step=done, images=images, metrics={})
+
+    def part(start: int, end: int) -> tuple[torch.Tensor, torch.Tensor]:
+        where = chosen[start:end]
+        return right_clean_and_attacked(
+            model,
+            x[where].to(device),
+            label[where].to(device),
+            stream(device, seed, STAGE, start),
+            norm=settings.norm,
+            eps=settings.eps,
+            step_size=settings.step_size,
+            steps=settings.steps,
+            restarts=settings.restarts,
+        )
+
+    _, robust = in_chunks(part, len(chosen), settings.batch_size, tick)
+    reporter.finish()
+    described = {k: v for k, v in asdict(settings).items() if k in ("norm", "eps", "step_size", "steps", "restarts")}
+    return {"ta": clean, "ra": float(robust.double().mean()), "ra_images": len(chosen), "ra_attack": described}
+
+
+def _clean_accuracy(
+    model: nn.Module, x: torch.Tensor, label: torch.Tensor, chunk: int, device: torch.device
+) -> float:
+    with torch.no_grad():
+        right = sum(
+            int((model(x[i : i + chunk].to(device)).argmax(1).cpu() == label[i : i + chunk]).sum())
+            for i in range(0, len(x), chunk)
+        )
+    return right / len(x)
+
+
+def _subset(label: torch.Tensor, limit: int, seed: int) -> torch.Tensor:
+    """Places of a seeded, class-balanced subset in rising order; all for ``limit`` 0."""
+    if limit == 0 or limit >= len(label):
+        return torch.arange(len(label))
+    order = torch.randperm(len(label), generator=stream("cpu", seed, "subset"))
+    rank = torch.empty_like(order)
+    for value in label.unique():
+        members = order[label[order] == value]
+        rank[members] = torch.arange(len(members))
+    # by rank within the class first: the first `limit` hold as many of each class as can be
+    return order[rank[order].argsort(stable=True)][:limit].sort().values

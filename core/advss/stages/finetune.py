@@ -1,0 +1,157 @@
+"""Stage 2, F1 to F4 of the paper's Table 2: train a classifier on a pretrained encoder, partly or fully."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from advss.errors import UsageError
+from advss.hookspecs import FinetuneScheme
+from advss.models.classifier import ImageClassifier
+from advss.models.encoder import keep_branch
+from advss.models.spec import ModelSpec, build_encoder_from
+from advss.plugins.registry import build
+from advss.randomness import global_stream
+from advss.stages.session import Session, build_defense, check_runs, described
+from advss.stages.validation import classifier_score, classifier_validation
+from advss.training.checkpoints import has_checkpoint, load_checkpoint
+from advss.training.trainer import Progress, Trainer
+from advss.training.work import Modules, Work
+
+STAGE = "finetune"
+
+
+@dataclass(frozen=True)
+class Start:
+    """The weights that fine-tuning starts from: the encoder's, and a last stage's where the task had one."""
+
+    spec: ModelSpec
+    encoder: dict[str, Tensor]
+    tail: dict[str, Tensor] | None
+
+
+def finetune_stage(session: Session, source: Path | None) -> Progress:
+    """Train, or go on training, the classifier of a run; leaves finetune/{last,best}.safetensors.
+
+    Args:
+        session: the opened run.
+        source: the pretraining checkpoint to start from; None is random initialisation (P1).
+    """
+    work = finetune_work(session, source)
+    check_runs(work)
+    session.settle_layout(work)
+    trainer = Trainer(
+        work,
+        folder=session.folder.path / STAGE,
+        tracker=session.tracker,
+        reporter=session.reporter,
+        checkpoint_minutes=session.config.checkpoint_minutes,
+        log_every=session.config.log_every,
+    )
+    return trainer.run(session.stop)
+
+
+def finetune_work(session: Session, source: Path | None) -> Work:
+    """The fine-tuning stage of a run, built and not yet trained."""
+    config, settings, splits = session.config, session.config.finetuning, session.splits
+    classifier, spec = _classifier(session, source)
+    scheme = build("finetune", config.finetune.name, config.finetune.options)
+    assert isinstance(scheme, FinetuneScheme)
+    with global_stream("cpu", config.seed, "init", "scheme"):
+        scheme.build(classifier)
+    modules = Modules(classifier, {config.finetune.name: scheme}, STAGE).to(session.device)
+    phases = scheme.phases(classifier)
+    if not any(group["params"] for phase in phases for group in phase.groups):
+        raise UsageError(f"--finetune {config.finetune.name}: nothing is left to train; use another scheme")
+    defense = build_defense(config.finetune_defense, flag="--finetune-defense.")
+    valid = session.loader(splits.valid, settings, STAGE + "-valid")
+    return Work(
+        modules=modules,
+        defense=defense,
+        loader=session.loader(splits.train, settings, STAGE),
+        phases=phases,
+        settings=settings,
+        validate=classifier_validation(
+            valid, config.evaluation, seed=config.seed, adversarial=defense.adversarial, stop=session.stop
+        ),
+        score=classifier_score(adversarial=defense.adversarial),
+        seed=config.seed,
+        device=session.device,
+        bf16=session.bf16,
+        manifest={
+            "kind": STAGE,
+            "model": spec.to_json(),
+            "classes": list(splits.classes),
+            "finetune": described(config.finetune),
+            "defense": described(config.finetune_defense),
+            "loaded": sorted(classifier.loaded),
+        },
+    )
+
+
+def _classifier(session: Session, source: Path | None) -> tuple[ImageClassifier, ModelSpec]:
+    """A classifier with what pretraining gave; on resuming only the record of it, the weights follow."""
+    seed, wanted = session.config.seed, session.spec(("main",))
+    last = session.folder.last(STAGE)
+    if has_checkpoint(last):
+        manifest = load_checkpoint(last).manifest
+        classifier = new_classifier(ModelSpec.from_json(manifest["model"]), len(session.splits.classes), seed=seed)
+        classifier.loaded = set(manifest["loaded"])
+        return classifier, ModelSpec.from_json(manifest["model"])
+    if source is None:
+        return new_classifier(wanted, len(session.splits.classes), seed=seed), wanted
+    start = read_start(source)
+    _check_same_backbone(start.spec, wanted, source)
+    # the mean and standard deviation that the encoder was trained with stay, in spec and weights alike
+    spec = dataclasses.replace(wanted, mean=start.spec.mean, std=start.spec.std)
+    classifier = new_classifier(spec, len(session.splits.classes), seed=seed)
+    classifier.load_pretrained(start.encoder, start.tail)
+    return classifier, spec
+
+
+def new_classifier(spec: ModelSpec, classes: int, *, seed: int) -> ImageClassifier:
+    """A classifier at its random initialisation, a function of the seed."""
+    with global_stream("cpu", seed, "init", "encoder"):
+        encoder = build_encoder_from(spec)
+    with global_stream("cpu", seed, "init", "classifier"):
+        return ImageClassifier(encoder, encoder.tail(), classes)
+
+
+def read_start(path: Path) -> Start:
+    """What a pretraining checkpoint gives to fine-tuning, its several BatchNorm branches brought down to one.
+
+    Raises:
+        UsageError: the file is no whole pretraining checkpoint.
+    """
+    checkpoint = load_checkpoint(path)
+    manifest = checkpoint.manifest
+    if manifest.get("kind") != "pretrain":
+        raise UsageError(f"{path} is a checkpoint of '{manifest.get('kind')}'; fine-tuning starts from pretraining")
+    start: dict[str, Any] = manifest["start"]
+    encoder = _under("encoder.", checkpoint.tensors)
+    tail = _under(start["tail"], checkpoint.tensors) if start["tail"] else None
+    return Start(
+        ModelSpec.from_json(manifest["model"]),
+        keep_branch(encoder, start["branch"]),
+        keep_branch(tail, start["branch"]) if tail is not None else None,
+    )
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+
+
+def _check_same_backbone(found: ModelSpec, wanted: ModelSpec, source: Path) -> None:
+    if (found.backbone, found.options) != (wanted.backbone, wanted.options):
+        raise UsageError(
+            f"{source} is of backbone {found.backbone} {found.options}, not of {wanted.backbone} {wanted.options}; "
+            f"say --backbone {found.backbone} with the same options"
+        )
+    if found.data.side != wanted.data.side:
+        raise UsageError(
+            f"{source} was pretrained on images of side {found.data.side}, these have {wanted.data.side}; resize them"
+        )

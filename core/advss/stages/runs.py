@@ -1,0 +1,118 @@
+"""The run folder: runs/NAME with config.yaml, result.json, metrics.jsonl, pretrain/, finetune/ and figures/."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from advss.config import RunConfig
+from advss.errors import UsageError, did_you_mean
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+#-]*")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths within one run."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """The run's name."""
+        return self.path.name
+
+    @property
+    def config(self) -> Path:
+        """The resolved, re-runnable configuration."""
+        return self.path / "config.yaml"
+
+    @property
+    def result(self) -> Path:
+        """What the run came to, as far as it is known."""
+        return self.path / "result.json"
+
+    @property
+    def journal(self) -> Path:
+        """Every metric, one record a line."""
+        return self.path / "metrics.jsonl"
+
+    def best(self, stage: str) -> Path:
+        """The checkpoint of the stage's best epoch."""
+        return self.path / stage / "best.safetensors"
+
+    def last(self, stage: str) -> Path:
+        """The checkpoint that resuming goes on from."""
+        return self.path / stage / "last.safetensors"
+
+    def read_result(self) -> dict[str, Any]:
+        """The content of result.json; empty before there is one."""
+        if not self.result.is_file():
+            return {}
+        content: dict[str, Any] = json.loads(self.result.read_text())
+        return content
+
+
+def check_name(name: str) -> str:
+    """Return ``name``.
+
+    Raises:
+        UsageError: it could leave the runs folder, or is no plain file name.
+    """
+    if not NAME.fullmatch(name) or ".." in name:
+        raise UsageError(f"--name: '{name}' is no run name; use letters, digits and . _ - without '..' or separators")
+    return name
+
+
+def plan_run(config: RunConfig, *, resume: bool) -> RunFolder:
+    """The folder of a run that is to be started or resumed; nothing is made yet.
+
+    Raises:
+        UsageError: the name is bad, or the folder exists and ``resume`` is false.
+    """
+    name = check_name(config.name) if config.name else _fresh_name(config)
+    path = config.runs_dir / name
+    if path.is_symlink():
+        raise UsageError(f"--name: {path} is a link; give the run a folder of its own")
+    if path.exists() and not resume:
+        raise UsageError(f"--name: run folder {path} exists; continue it by --resume {name} or choose another --name")
+    return RunFolder(path)
+
+
+def make_folder(folder: RunFolder) -> None:
+    """Make the run's folder.
+
+    Raises:
+        UsageError: it cannot be made.
+    """
+    try:
+        folder.path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"--runs-dir: cannot make {folder.path}: {error.strerror}") from error
+
+
+def find_run(run: str | Path, runs_dir: Path = Path("runs")) -> RunFolder:
+    """A run by its folder or its name.
+
+    Raises:
+        UsageError: there is no such run; the nearest name is given.
+    """
+    for path in (Path(run), runs_dir / run):
+        if (path / "config.yaml").is_file():
+            return RunFolder(path)
+    names = [p.parent.name for p in runs_dir.glob("*/config.yaml")] if runs_dir.is_dir() else []
+    raise UsageError(f"there is no run '{run}' in {runs_dir}{did_you_mean(str(run), names)}")
+
+
+def _fresh_name(config: RunConfig) -> str:
+    pretext = "+".join(member.name.split(":")[-1] for member in config.pretext) or "scratch"
+    base = f"{pretext}-{config.defense.name}-{config.finetune.name}-{time.strftime('%Y%m%d-%H%M%S')}".replace(":", "-")
+    name, count = base, 1
+    while (config.runs_dir / name).exists():
+        count += 1
+        name = f"{base}-{count}"
+    return check_name(name)

@@ -1,0 +1,148 @@
+"""What every stage of one run shares: configuration, folder, data, device, tracker, reporter and stop request."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from advss.config import Choice, RunConfig, StageSettings
+from advss.data.loader import Augment, Loader
+from advss.data.splits import Part, Splits
+from advss.errors import UsageError
+from advss.hookspecs import Batch, Defense
+from advss.models.spec import ModelSpec
+from advss.plugins.registry import build
+from advss.stages.runs import RunFolder
+from advss.tracking.tracker import Tracker
+from advss.training.checkpoints import has_checkpoint, load_checkpoint, write_json
+from advss.training.layout import FORMATS, choose_format
+from advss.training.reporting import Reporter
+from advss.training.signals import StopRequest
+from advss.training.work import Work, set_trainable
+
+
+@dataclass
+class Session:
+    """One run, opened."""
+
+    config: RunConfig
+    folder: RunFolder
+    splits: Splits
+    device: torch.device
+    tracker: Tracker
+    reporter: Reporter
+    stop: StopRequest
+
+    @property
+    def bf16(self) -> bool:
+        """Whether forward passes of training run in bfloat16."""
+        precision = self.config.precision
+        return precision == "bf16" or (
+            precision == "auto" and self.device.type == "cuda" and torch.cuda.is_bf16_supported()
+        )
+
+    def loader(self, part: Part, settings: StageSettings, stage: str) -> Loader:
+        """Batches of a part as the stage's settings say."""
+        return Loader(
+            part,
+            batch_size=settings.batch_size,
+            device=self.device,
+            augment=Augment(crop=settings.crop, flip=settings.flip),
+            key=(self.config.seed, stage),
+        )
+
+    def everything_in_order(self) -> Iterator[Batch]:
+        """Every training image once, the validation part included, not augmented."""
+        settings = self.config.pretraining
+        for part in (self.splits.train, self.splits.valid):
+            yield from self.loader(part, settings, "prepare").in_order(settings.batch_size)
+
+    def spec(self, branches: tuple[str, ...]) -> ModelSpec:
+        """The encoder that the configuration asks for, for this data."""
+        backbone, splits = self.config.backbone, self.splits
+        return ModelSpec(backbone.name, dict(backbone.options), splits.facts, splits.mean, splits.std, branches)
+
+    def settle_layout(self, work: Work) -> None:
+        """Choose the memory layout, by measurement where it is ``auto``, and put the modules into it.
+
+        A stage that is resumed keeps the layout it was begun in, so that its numbers stay the same.
+        """
+        last = self.folder.last(work.stage)
+        if has_checkpoint(last):
+            chosen = load_checkpoint(last).manifest["memory_format"]
+        else:
+            set_trainable(work.modules, work.phases[0])
+            chosen = choose_format(self.config.memory_format, lambda f: _trial(work, f), self.device)
+        work.memory_format = FORMATS[chosen]
+        work.manifest["memory_format"] = chosen
+        work.modules.to(memory_format=work.memory_format)  # type: ignore[call-overload]
+
+    def record(self, **content: Any) -> dict[str, Any]:
+        """Merge ``content`` into result.json and return the whole."""
+        result = self.folder.read_result() | content
+        write_json(self.folder.result, result)
+        return result
+
+
+def _trial(work: Work, memory_format: torch.memory_format) -> None:
+    """One training step's passes in a layout; parameters, statistics and gradients are left as found."""
+    work.modules.to(memory_format=memory_format)  # type: ignore[call-overload]
+    before, work.memory_format = work.memory_format, memory_format
+    objective = work.objective(work.loader.batch(0, 0, progress=0.0), step=0)
+    work.memory_format = before
+    generator = torch.Generator(work.device).manual_seed(0)
+    with objective.holding_statistics():
+        inputs = work.defense.attack(objective, generator)
+        work.defense.loss(objective, inputs, generator).total.backward()  # type: ignore[no-untyped-call]
+    work.modules.zero_grad(set_to_none=True)
+
+
+def check_runs(work: Work) -> None:
+    """Try the stage's loss on its first batch, so that what cannot work fails before any training.
+
+    Raises:
+        UsageError: naming the tasks and what went wrong.
+    """
+    batch = work.loader.batch(0, 0, progress=0.0)
+    objective = work.objective(batch, step=0)
+    names = ", ".join(work.modules.tasks())
+    try:
+        with objective.attacking("train"):
+            value = objective(objective.inputs).total
+    except (RuntimeError, ValueError, IndexError, KeyError, AssertionError) as error:
+        reason = " ".join(str(error).split())
+        raise UsageError(f"{work.stage}: {names} cannot run on this backbone and data: {reason}") from error
+    if value.ndim:
+        raise UsageError(f"{work.stage}: the loss of {names} must be a scalar, not of shape {tuple(value.shape)}")
+
+
+def build_defense(choice: Choice, *, flag: str = "--defense.") -> Defense:
+    """The defense that was chosen."""
+    defense = build("defense", choice.name, choice.options, flag=flag)
+    assert isinstance(defense, Defense)
+    return defense
+
+
+def described(choice: Choice) -> dict[str, Any]:
+    """A choice as it stands in a manifest."""
+    return {"name": choice.name, "options": choice.options}
+
+
+def choose_device(asked: str) -> torch.device:
+    """``auto`` is cuda when there is one, else cpu.
+
+    Raises:
+        UsageError: the device does not exist here.
+    """
+    if asked == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(asked)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(f"--device: '{asked}' cannot be used here ({reason}); use cpu or auto") from error
+    return device

@@ -1,0 +1,116 @@
+"""What is measured on the validation part after each epoch, and which epoch is best. The test part is never seen here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from advss.attacks.evaluation import as_victim, in_chunks, right_clean_and_attacked
+from advss.config import EvalSettings
+from advss.data.loader import Loader
+from advss.ensemble.objective import TaskObjective
+from advss.hookspecs import Batch, Defense, Loss
+from advss.randomness import stream
+from advss.training.signals import StopRequest
+from advss.training.work import Metrics, Modules
+
+CLEAN, ADVERSARIAL = "clean", "adversarial"
+
+
+def pretext_validation(
+    loader: Loader, batch_size: int, defense: Defense, *, seed: int, diversity: float, stop: StopRequest
+) -> Callable[[Modules], Metrics]:
+    """Mean loss and metrics of the pretext objective, clean and under the defense's own attack.
+
+    The views are the same after every epoch, so that epochs compare.
+    """
+
+    def validate(modules: Modules) -> Metrics:
+        sums: Metrics = {}
+        count = 0
+        with as_victim(modules):
+            for place, batch in enumerate(loader.in_order(batch_size)):
+                stop.check()
+                count += len(batch.x)
+                for name, value in _measure(modules, batch, defense, (seed, "valid", place), diversity).items():
+                    sums[name] = sums.get(name, 0.0) + value * len(batch.x)
+        return {name: total / count for name, total in sums.items()}
+
+    return validate
+
+
+def _measure(
+    modules: Modules, batch: Batch, defense: Defense, key: tuple[int | str, ...], diversity: float
+) -> Metrics:
+    tasks = modules.tasks()
+    with torch.no_grad():
+        views = tuple(task.views(batch, stream(batch.x.device, *key, name)) for name, task in tasks.items())
+    objective = TaskObjective(modules.trunk, tasks, views, stage=modules.stage, key=key, diversity=diversity)
+    with torch.no_grad():
+        measured = _named(CLEAN, objective(objective.inputs, penalty=False))
+        if defense.adversarial:
+            with torch.enable_grad():
+                inputs = defense.attack(objective, stream(batch.x.device, *key, "defense"))
+            measured |= _named(ADVERSARIAL, objective(inputs, penalty=False))
+    return measured
+
+
+def _named(kind: str, loss: Loss) -> Metrics:
+    return {f"{kind}/loss": float(loss.value)} | {f"{kind}/{name}": float(m) for name, m in loss.metrics.items()}
+
+
+def pretext_score(metrics: Metrics) -> tuple[float, ...]:
+    """Adversarial pretext accuracy (clean under standard training), averaged over members; else the loss, negated."""
+    kind = ADVERSARIAL if f"{ADVERSARIAL}/loss" in metrics else CLEAN
+    members = [name for name in metrics if name.startswith(f"{kind}/") and name.endswith("loss")]
+    accuracies = [metrics.get(name.removesuffix("loss") + "accuracy") for name in members]
+    known = [value for value in accuracies if value is not None]
+    losers = len(members) - len(known) - (1 if len(members) > 1 else 0)  # an ensemble's own loss has no accuracy
+    if known and losers == 0:
+        return (sum(known) / len(known), -metrics[f"{kind}/loss"])
+    return (-metrics[f"{kind}/loss"],)
+
+
+def classifier_validation(
+    loader: Loader, evaluation: EvalSettings, *, seed: int, adversarial: bool, stop: StopRequest
+) -> Callable[[Modules], Metrics]:
+    """TA, and RA under a PGD of ``valid_steps`` steps when the stage trains adversarially."""
+
+    def validate(modules: Modules) -> Metrics:
+        batches = loader.in_order(evaluation.batch_size)
+        measured = [_accuracies(modules, batch, place) for place, batch in enumerate(batches)]
+        count = sum(n for n, _, _ in measured)
+        metrics = {"ta": sum(ta for _, ta, _ in measured) / count}
+        if adversarial:
+            metrics["ra"] = sum(ra for _, _, ra in measured) / count
+        return metrics
+
+    def _accuracies(modules: Modules, batch: Batch, place: int) -> tuple[int, float, float]:
+        def part(start: int, end: int) -> tuple[torch.Tensor, torch.Tensor]:
+            stop.check()
+            x, label = batch.x[start:end], batch.label[start:end]
+            if not adversarial:
+                with as_victim(modules), torch.no_grad():
+                    right = modules.trunk(x).argmax(1) == label
+                return right, right
+            return right_clean_and_attacked(
+                modules.trunk,
+                x,
+                label,
+                stream(x.device, seed, "valid", place, start),
+                norm=evaluation.norm,
+                eps=evaluation.eps,
+                step_size=evaluation.step_size,
+                steps=evaluation.valid_steps,
+            )
+
+        clean, robust = in_chunks(part, len(batch.x), len(batch.x), lambda done: None)
+        return len(clean), float(clean.sum()), float(robust.sum())
+
+    return validate
+
+
+def classifier_score(*, adversarial: bool) -> Callable[[Metrics], tuple[float, ...]]:
+    """RA with ties by TA for adversarial training; TA for standard training."""
+    return lambda metrics: (metrics["ra"], metrics["ta"]) if adversarial else (metrics["ta"],)

@@ -1,0 +1,274 @@
+"""The one trainer of every stage: epochs of steps, validation, checkpoints, and an end that loses nothing.
+
+Each step is a function of (seed, stage, step): a run that was interrupted and resumed is, on a CPU, bit for bit the run
+that was not.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from advss.errors import UsageError
+from advss.hookspecs import Loss, PretextTask
+from advss.randomness import stream
+from advss.tracking.tracker import Tracker
+from advss.training.checkpoints import has_checkpoint, load_checkpoint, save_checkpoint
+from advss.training.optimisation import Schedule, make_optimizer, make_schedule, pack_optimizer, unpack_optimizer
+from advss.training.reporting import Reporter
+from advss.training.signals import Interrupted, StopRequest
+from advss.training.work import Metrics, Modules, Work, set_trainable
+
+MOST_BAD_STEPS = 3  # non-finite losses in a row after which training stops
+
+
+@dataclass
+class Progress:
+    """Where training stands; kept in every checkpoint."""
+
+    epoch: int = 0
+    batch: int = 0  # steps done of the epoch
+    sums: Metrics = field(default_factory=dict)  # of the training metrics over the epoch's counted steps
+    counted: int = 0  # steps of the epoch whose loss was finite
+    best_epoch: int = 0  # counted from 1; 0 before the first validation
+    best_score: list[float] = field(default_factory=list)
+    best_metrics: Metrics = field(default_factory=dict)
+    skipped: int = 0  # steps left out for a non-finite loss
+    seconds: float = 0.0
+
+
+class Trainer:
+    """Trains one stage in ``folder`` (…/pretrain or …/finetune), going on from its last checkpoint if there is one."""
+
+    def __init__(
+        self,
+        work: Work,
+        *,
+        folder: Path,
+        tracker: Tracker,
+        reporter: Reporter,
+        checkpoint_minutes: float = 10.0,
+        log_every: int = 10,
+    ) -> None:
+        self.work, self.tracker, self.reporter = work, tracker, reporter
+        self.last, self.best = folder / "last.safetensors", folder / "best.safetensors"
+        self.checkpoint_s, self.log_every = 60 * checkpoint_minutes, log_every
+        self.steps_per_epoch = work.loader.steps_per_epoch
+        self.progress = Progress()
+        self.average = _moving_average(work.modules, work.settings.ema)
+        self.phase = -1
+        self.optimizer: Optimizer
+        self.schedule: Schedule
+        self.bad_in_a_row = 0
+        self._kept_buffers = [b.clone() for b in work.modules.buffers()]
+        self._saved_at = self._resumed_at = time.monotonic()
+
+    # ---- the run
+    def run(self, stop: StopRequest) -> Progress:
+        """Train to the last epoch.
+
+        Raises:
+            Interrupted: a signal came; the last checkpoint holds everything up to this step.
+            UsageError: three non-finite losses in a row; the last checkpoint holds the state before them.
+        """
+        self._restore()
+        epochs, work = self.work.settings.epochs, self.work
+        total = epochs * self.steps_per_epoch
+        self.reporter.start(work.stage, steps=total, done=self._step_number(), epochs=epochs)
+        try:
+            while self.progress.epoch < epochs:
+                self._epoch(stop)
+        except Interrupted:
+            self._save_last()
+            raise
+        finally:
+            self.reporter.finish()
+        return self.progress
+
+    def _epoch(self, stop: StopRequest) -> None:
+        self._enter_phase()
+        while self.progress.batch < self.steps_per_epoch:
+            stop.check()
+            self._train_step()
+            if time.monotonic() - self._saved_at > self.checkpoint_s:
+                self._save_last()
+        stop.check()
+        self._end_epoch()
+
+    def _end_epoch(self) -> None:
+        progress = self.progress
+        trained = {f"train/{name}": total / max(progress.counted, 1) for name, total in progress.sums.items()}
+        validated = {f"valid/{name}": value for name, value in self.work.validate(self._kept_modules()).items()}
+        metrics, epoch = trained | validated, progress.epoch + 1
+        score = list(self.work.score({n.removeprefix("valid/"): v for n, v in validated.items()}))
+        better = not progress.best_score or score > progress.best_score
+        if better:
+            progress.best_epoch, progress.best_score, progress.best_metrics = epoch, score, metrics
+        progress.epoch, progress.batch, progress.sums, progress.counted = epoch, 0, {}, 0
+        if better:
+            self._save(self.best, self._kept_modules().named_state(), {"epoch": epoch, "metrics": metrics, "score": score})
+        self._save_last()
+        self.tracker.metrics(self.work.stage, self._step_number(), metrics, epoch=epoch)
+        self.reporter.epoch(epoch=epoch, epochs=self.work.settings.epochs, metrics=metrics)
+
+    def _enter_phase(self) -> None:
+        starts = self.work.phase_starts()
+        phase = max(i for i, start in enumerate(starts[:-1]) if start <= self.progress.epoch)
+        if phase == self.phase:
+            return
+        self.phase = phase
+        chosen, settings = self.work.phases[phase], self.work.settings
+        set_trainable(self.work.modules, chosen)
+        self.optimizer = make_optimizer(settings, [dict(group) for group in chosen.groups])
+        epochs = starts[phase + 1] - starts[phase]
+        self.schedule = make_schedule(
+            settings, self.optimizer, steps=epochs * self.steps_per_epoch, steps_per_epoch=self.steps_per_epoch
+        )
+        self._phase_start = starts[phase] * self.steps_per_epoch
+
+    # ---- a step
+    def _train_step(self) -> None:
+        work, progress, step = self.work, self.progress, self._step_number()
+        share = step / (work.settings.epochs * self.steps_per_epoch)
+        batch = work.loader.batch(progress.epoch, progress.batch, progress=share)
+        self.schedule(step - self._phase_start)
+        if self._kept_buffers:
+            torch._foreach_copy_(self._kept_buffers, list(work.modules.buffers()))
+        objective = work.objective(batch, step=step)
+        generator = stream(work.device, work.seed, work.stage, step, "defense")
+        inputs = work.defense.attack(objective, generator)
+        loss = work.defense.loss(objective, inputs, generator)
+        metrics = self._update(loss)
+        progress.batch += 1
+        if metrics:
+            progress.counted += 1
+            for name, value in metrics.items():
+                progress.sums[name] = progress.sums.get(name, 0.0) + value
+            self._log(step, len(batch.x), metrics)
+
+    def _update(self, loss: Loss) -> Metrics:
+        """Step the optimiser; no metrics, and nothing changed, where loss or gradient is not finite."""
+        self.optimizer.zero_grad(set_to_none=True)
+        total = loss.total
+        total.backward()  # type: ignore[no-untyped-call]
+        learning = [p for group in self.optimizer.param_groups for p in group["params"]]
+        norm = nn.utils.clip_grad_norm_(learning, self.work.settings.clip or math.inf)
+        names = ["loss", *loss.metrics, "gradient_norm"]
+        values = torch.stack([t.detach().float() for t in (total, *loss.metrics.values(), norm)]).tolist()
+        if not (math.isfinite(values[0]) and math.isfinite(values[-1])):
+            self._skip()
+            return {}
+        self.bad_in_a_row = 0
+        self.optimizer.step()
+        if self.average is not None:
+            self.average.update_parameters(self.work.modules)
+        with torch.no_grad():
+            for task in self.work.modules.tasks().values():
+                if isinstance(task, PretextTask):
+                    task.after_step(self.work.modules.trunk)  # type: ignore[arg-type]
+        return dict(zip(names, values, strict=True))
+
+    def _skip(self) -> None:
+        """Forget a step with a non-finite loss, what its forward passes left in buffers too."""
+        self.optimizer.zero_grad(set_to_none=True)
+        if self._kept_buffers:
+            torch._foreach_copy_(list(self.work.modules.buffers()), self._kept_buffers)
+        self.progress.skipped += 1
+        self.bad_in_a_row += 1
+        step = self._step_number()
+        self.reporter.say(f"advss: warning: loss is not finite at {self.work.stage} step {step}; step skipped")
+        if self.bad_in_a_row >= MOST_BAD_STEPS:
+            self._save_last()
+            raise UsageError(
+                f"{MOST_BAD_STEPS} non-finite losses in a row at {self.work.stage} step {step}; the last good weights "
+                f"are in {self.last}; lower --{self.work.stage}-lr, or set --{self.work.stage}-clip 5"
+            )
+
+    def _log(self, step: int, images: int, metrics: Metrics) -> None:
+        self.reporter.step(step=step + 1, images=images, metrics=metrics)
+        if (step + 1) % self.log_every == 0:
+            rate = self.optimizer.param_groups[0]["lr"]
+            logged = {f"step/{name}": value for name, value in metrics.items()} | {"step/lr": rate}
+            self.tracker.metrics(self.work.stage, step + 1, logged, epoch=self.progress.epoch + 1)
+
+    # ---- checkpoints
+    def _step_number(self) -> int:
+        return self.progress.epoch * self.steps_per_epoch + self.progress.batch
+
+    def _kept_modules(self) -> Modules:
+        """The modules that are validated and kept: the moving average where there is one."""
+        if self.average is None:
+            return self.work.modules
+        averaged = self.average.module
+        assert isinstance(averaged, Modules)
+        return averaged
+
+    def _save(self, path: Path, tensors: dict[str, Tensor], more: dict[str, Any]) -> None:
+        versions = {"advss": _advss_version(), "torch": torch.__version__}
+        save_checkpoint(path, tensors, {"step": self._step_number(), **versions, **self.work.manifest, **more})
+
+    def _save_last(self) -> None:
+        now = time.monotonic()
+        self.progress.seconds += now - self._resumed_at
+        self._resumed_at = self._saved_at = now
+        tensors = self.work.modules.named_state()
+        groups: list[dict[str, Any]] = []
+        if self.phase >= 0:
+            packed, groups = pack_optimizer(self.optimizer)
+            tensors |= {f"optimizer.{name}": t for name, t in packed.items()}
+        if self.average is not None:
+            tensors |= {f"average.{name}": t for name, t in self._kept_modules().named_state().items()}
+            tensors["average_count"] = self.average.n_averaged
+        self._save(self.last, tensors, {"progress": asdict(self.progress), "phase": self.phase, "groups": groups})
+
+    def _restore(self) -> None:
+        if not has_checkpoint(self.last):
+            return
+        checkpoint = load_checkpoint(self.last)
+        manifest, tensors = checkpoint.manifest, checkpoint.tensors
+        for key, value in self.work.manifest.items():
+            if manifest.get(key) != value:
+                raise UsageError(f"checkpoint {checkpoint.path} is of another {key}: {manifest.get(key)}, not {value}")
+        self.progress = Progress(**manifest["progress"])
+        self._adopt_best()
+        packed = {n.removeprefix("optimizer."): tensors.pop(n) for n in list(tensors) if n.startswith("optimizer.")}
+        averaged = {n.removeprefix("average."): tensors.pop(n) for n in list(tensors) if n.startswith("average.")}
+        count = tensors.pop("average_count", None)
+        self.work.modules.load_named_state(tensors, what=str(checkpoint.path))
+        if self.average is not None and count is not None:
+            self._kept_modules().load_named_state(averaged, what=f"{checkpoint.path} (average)")
+            self.average.n_averaged.copy_(count)
+        if packed and manifest["phase"] >= 0 and self.progress.epoch < self.work.settings.epochs:
+            self._enter_phase()
+            if self.phase == manifest["phase"]:
+                unpack_optimizer(self.optimizer, packed, manifest["groups"])
+
+
+    def _adopt_best(self) -> None:
+        """Keep to the best checkpoint where it is of a later epoch than the last one: the plug was pulled between."""
+        if has_checkpoint(self.best):
+            best = load_checkpoint(self.best).manifest
+            if best["epoch"] > self.progress.epoch and best["score"] > self.progress.best_score:
+                self.progress.best_epoch, self.progress.best_score = best["epoch"], best["score"]
+                self.progress.best_metrics = best["metrics"]
+
+
+def _moving_average(modules: Modules, decay: float) -> AveragedModel | None:
+    if decay == 0:
+        return None
+    # buffers are copied, not averaged: an average of integers, a permutation say, would be rounded
+    return AveragedModel(modules, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=False)
+
+
+def _advss_version() -> str:
+    from importlib.metadata import version
+
+    return version("advss")

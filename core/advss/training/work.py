@@ -1,0 +1,127 @@
+"""What a trainer is given: the modules of a stage, their names in a checkpoint, and which of them train when."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from advss.config import StageSettings
+from advss.data.loader import Loader
+from advss.ensemble.objective import Stage, TaskObjective
+from advss.hookspecs import Batch, Defense, Phase, Task
+from advss.models.weights import load_strict
+from advss.randomness import stream
+
+Metrics = dict[str, float]
+
+
+class Modules(nn.Module):
+    """Trunk and members of a stage: what trains, is averaged and is saved."""
+
+    def __init__(self, trunk: nn.Module, members: Mapping[str, Task], stage: Stage) -> None:
+        super().__init__()
+        self.trunk = trunk
+        self.members = nn.ModuleDict(dict(members))
+        self.stage = stage
+
+    def tasks(self) -> dict[str, Task]:
+        """The members by key."""
+        return {key: task for key, task in self.members.items() if isinstance(task, Task)}
+
+    def _places(self) -> dict[str, nn.Module]:
+        if self.stage == "pretrain":
+            return {"encoder.": self.trunk, **{f"tasks.{key}.": task for key, task in self.members.items()}}
+        return {f"{name}.": part for name, part in self.trunk.named_children()} | {
+            "scheme.": next(iter(self.members.values()))
+        }
+
+    def named_state(self) -> dict[str, Tensor]:
+        """Parameters and buffers by the names they have in a checkpoint."""
+        return {f"{at}{name}": t for at, module in self._places().items() for name, t in module.state_dict().items()}
+
+    def load_named_state(self, state: Mapping[str, Tensor], *, what: str) -> None:
+        """Load what :meth:`named_state` gave, strictly.
+
+        Raises:
+            UsageError: a key is missing, left over or of another shape; it is named and nothing is loaded.
+        """
+        load_strict(_Named(self._places()), dict(state), what=what)
+
+
+class _Named(nn.Module):
+    """Modules under their checkpoint names, so that one strict load checks all before it copies any."""
+
+    def __init__(self, places: Mapping[str, nn.Module]) -> None:
+        super().__init__()
+        for place, module in places.items():
+            parent: nn.Module = self
+            *outer, last = place.rstrip(".").split(".")
+            for name in outer:
+                if name not in parent._modules:
+                    parent.add_module(name, nn.Module())
+                parent = parent.get_submodule(name)
+            parent.add_module(last, module)
+
+
+@dataclass
+class Work:
+    """One stage, ready to train."""
+
+    modules: Modules
+    defense: Defense
+    loader: Loader
+    phases: list[Phase]
+    settings: StageSettings
+    validate: Callable[[Modules], Metrics]
+    score: Callable[[Metrics], tuple[float, ...]]  # the epoch with the greatest is kept; the earliest of equals
+    seed: int
+    device: torch.device
+    diversity: float = 0.0
+    bf16: bool = False
+    memory_format: torch.memory_format = torch.contiguous_format
+    manifest: dict[str, Any] = field(default_factory=dict)  # what rebuilds the model; must agree on resuming
+
+    @property
+    def stage(self) -> Stage:
+        """Which stage this is."""
+        return self.modules.stage
+
+    def objective(self, batch: Batch, *, step: int) -> TaskObjective:
+        """The stage's objective on a batch: every draw a function of (seed, stage, step, member)."""
+        key = (self.seed, self.stage, step)
+        tasks = self.modules.tasks()
+        with torch.no_grad():
+            views = tuple(t.views(batch, stream(self.device, *key, name, "views")) for name, t in tasks.items())
+        return TaskObjective(
+            self.modules.trunk,
+            tasks,
+            views,
+            stage=self.stage,
+            key=key,
+            diversity=self.diversity,
+            bf16=self.bf16,
+            memory_format=self.memory_format,
+        )
+
+    def phase_starts(self) -> list[int]:
+        """The epoch at which each phase begins, and at the end the number of epochs."""
+        shares = [0.0]
+        for phase in self.phases:
+            shares.append(shares[-1] + phase.share)
+        return [round(share / shares[-1] * self.settings.epochs) for share in shares]
+
+
+def set_trainable(module: nn.Module, phase: Phase) -> None:
+    """Let the phase's parameters train and all others stand; a subtree without any stands in eval mode."""
+    chosen = {id(p) for group in phase.groups for p in group["params"]}
+    for parameter in module.parameters():
+        parameter.requires_grad_(id(parameter) in chosen)
+    module.train()
+    for part in module.modules():
+        own = list(part.parameters())
+        if own and not any(p.requires_grad for p in own):
+            part.eval()
