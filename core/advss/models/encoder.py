@@ -21,6 +21,7 @@ from advss.errors import UsageError, did_you_mean
 from advss.hookspecs import BranchNorm, DataFacts, Encoder
 from advss.models.families import Family, family_of, labels
 
+STEM_STRIDE = 4  # of the stems that timm builds
 SMALL = 64  # pixels: images up to this side get a stem that keeps their resolution
 
 
@@ -36,10 +37,12 @@ class Backbone:
     def build(self) -> tuple[Any, nn.Sequential]:
         """A trunk and a tail, initialised by timm from torch's global generator."""
         net = self._create()
-        if type(net) is not self.family.kind or not self.family.has_all_stages(net):
+        if not self.family.can_cut(net):
             raise UsageError(f"--backbone {self._said()}: cannot be split before its last stage; families: {labels()}")
         if self.family.small_stem is not None and self.data.side <= SMALL:
             self.family.small_stem(net, self.data.channels)
+            for level in net.feature_info:
+                level["reduction"] = max(1, level["reduction"] // STEM_STRIDE)
         return net, self.family.cut(net)
 
     def _create(self) -> Any:
@@ -60,6 +63,7 @@ class TimmEncoder(Encoder):
 
     mean: Tensor  # (1, C, 1, 1), as std
     std: Tensor
+    net: Any  # the trunk: timm declares no types
 
     def __init__(
         self, backbone: Backbone, *, mean: Sequence[float], std: Sequence[float], branches: Sequence[str] = ("main",)
@@ -74,19 +78,29 @@ class TimmEncoder(Encoder):
         self.channels = int(net.feature_info[-2]["num_chs"])
         self.features = int(net.head_hidden_size)
         self.multiple = math.lcm(*net.patch_embed.patch_size) if backbone.family.patches else 1
+        self._smallest = int(net.feature_info[-2]["reduction"]) if backbone.family.unpadded else self.multiple
         self._check_side()
         self.net = use_branches(net, self._branches)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        """Feature map (B, D, h, w) of images in [0, 1]; sides are multiples of ``multiple``."""
-        net: Any = self.net
-        features: Tensor = net.forward_features((x_BCHW - self.mean) / self.std)
+        """Feature map (B, D, h, w) of images in [0, 1].
+
+        Raises:
+            UsageError: a side is too small, or not a multiple of ``multiple``.
+        """
+        for side in x_BCHW.shape[2:]:
+            if side < self._smallest or side % self.multiple:
+                raise UsageError(f"--backbone {self._backbone.name}: {self._asked()}, and these have {side}")
+        features: Tensor = self.net.forward_features((x_BCHW - self.mean) / self.std)
         if not self._backbone.family.patches:
             return features
-        height, width = (
-            side // patch for side, patch in zip(x_BCHW.shape[2:], net.patch_embed.patch_size, strict=True)
-        )
-        return features.transpose(1, 2).reshape(len(features), self.channels, height, width)
+        height = x_BCHW.shape[2] // self.net.patch_embed.patch_size[0]
+        return features.transpose(1, 2).reshape(len(features), self.channels, height, -1)
+
+    def _asked(self) -> str:
+        if self._backbone.family.patches:
+            return f"images need sides that are multiples of --backbone.patch_size, {self.multiple} pixels"
+        return f"images need sides of at least {self._smallest} pixels"
 
     def tail(self) -> nn.Module:
         """A newly initialised last stage, norm and pooling, (B, D, h, w) -> (B, features), on the encoder's device."""

@@ -46,15 +46,16 @@ class Family:
     stem_options: frozenset[str] = frozenset()  # have no effect once the stem is replaced
     fixed: Mapping[str, Any] = field(default_factory=dict)  # options that the split asks for
     patches: bool = False  # is built for one side of images, cut in patches
+    unpadded: bool = False  # halves maps without padding, so images have a smallest side
 
     def options(self) -> set[str]:
         """Names of timm's options that a user may set."""
         return set(inspect.signature(self.kind).parameters) - NEVER_OPTIONS - set(self.fixed)
 
-    def has_all_stages(self, net: Any) -> bool:
-        """Whether options left ``net`` the stages that the cut counts on."""
+    def can_cut(self, net: Any) -> bool:
+        """Whether ``net`` is of this kind, with the stages that the cut counts on: options may have changed both."""
         found = len(net.feature_info)
-        return found == self.levels if self.levels else found > 1
+        return type(net) is self.kind and (found == self.levels if self.levels else found > 1)
 
 
 def family_of(name: str) -> Family:
@@ -64,7 +65,7 @@ def family_of(name: str) -> Family:
         UsageError: timm does not know the name, it names pretrained weights, or its family cannot be split.
     """
     architecture, _, tag = name.partition(".")
-    if not timm.is_model(architecture):
+    if architecture not in timm.list_models():
         raise UsageError(f"--backbone {name}: timm has no such model{_nearest(architecture)}")
     if tag:
         fix = f"'.{tag}' names pretrained weights, but training starts from random ones; use {architecture}"
@@ -191,6 +192,7 @@ FAMILIES = (
         modules=("convnext",),
         cut=_cut_convnext,
         levels=4,
+        unpadded=True,
         small_stem=_convnext_stem,
         stem_options=frozenset({"stem_type", "patch_size"}),
     ),
