@@ -1,0 +1,76 @@
+"""Load of processor, memory and GPUs, written to the journal under the names MLflow gives its system metrics."""
+
+from __future__ import annotations
+
+import importlib
+import threading
+import time
+from typing import Any
+
+import psutil
+
+from advss.tracking.journal import Journal, read_records
+
+PERIOD_S = 10.0  # between two samples
+MIB = 2**20
+
+
+class SystemMonitor(threading.Thread):
+    """Samples until closed; a sample's step is the whole seconds since the run first began."""
+
+    def __init__(self, journal: Journal, *, period_s: float = PERIOD_S) -> None:
+        super().__init__(name="advss-system", daemon=True)
+        self._journal = journal
+        self._period_s = period_s
+        self._closing = threading.Event()
+
+    def run(self) -> None:
+        """The thread's work."""
+        began = next(read_records(self._journal.path)).time
+        gpus = _gpus()
+        psutil.cpu_percent()  # the first call has nothing to compare with
+        while not self._closing.wait(self._period_s):
+            values = {f"system/{key}": value for key, value in {**_host(), **_load(gpus)}.items()}
+            self._journal.metrics("", round(time.time() - began), values)
+
+    def close(self) -> None:
+        """Stop sampling."""
+        self._closing.set()
+        self.join(1.0)
+
+
+def _host() -> dict[str, float]:
+    memory = psutil.virtual_memory()
+    return {
+        "cpu_utilization_percentage": psutil.cpu_percent(),
+        "system_memory_usage_megabytes": memory.used / MIB,
+        "system_memory_usage_percentage": memory.percent,
+        "process_memory_usage_megabytes": psutil.Process().memory_info().rss / MIB,
+    }
+
+
+def _gpus() -> list[Any]:
+    """NVIDIA's handles of all GPUs; none without nvidia-ml-py or a driver."""
+    try:
+        nvml = importlib.import_module("pynvml")
+    except ImportError:
+        return []
+    try:
+        nvml.nvmlInit()
+        return [nvml.nvmlDeviceGetHandleByIndex(index) for index in range(nvml.nvmlDeviceGetCount())]
+    except nvml.NVMLError:
+        return []
+
+
+def _load(gpus: list[Any]) -> dict[str, float]:
+    values: dict[str, float] = {}
+    for index, gpu in enumerate(gpus):
+        nvml = importlib.import_module("pynvml")
+        memory = nvml.nvmlDeviceGetMemoryInfo(gpu)
+        values |= {
+            f"gpu_{index}_utilization_percentage": float(nvml.nvmlDeviceGetUtilizationRates(gpu).gpu),
+            f"gpu_{index}_memory_usage_megabytes": memory.used / MIB,
+            f"gpu_{index}_memory_usage_percentage": 100 * memory.used / memory.total,
+            f"gpu_{index}_power_usage_watts": nvml.nvmlDeviceGetPowerUsage(gpu) / 1000,
+        }
+    return values
