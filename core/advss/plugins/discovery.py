@@ -204,11 +204,14 @@ def _checked(offered: object, kind: Kind) -> tuple[str, type]:
             f"class {offered.__name__} has the name {name!r}; expected letters, digits, '-' and '_'"
             " ('none' is not for pretext tasks)"
         )
-    for parameter in own_parameters(offered):
+    parameters = own_parameters(offered)
+    for parameter in parameters:
         if parameter.kind is not parameter.KEYWORD_ONLY or parameter.annotation is parameter.empty:
             raise _RefusedError(
                 f"option '{parameter.name}' of class {offered.__name__} must be keyword-only and annotated"
             )
+    if parameters:
+        get_type_hints(offered.__init__)  # an annotation that cannot be read is found now and not when it is needed
     return name, offered
 
 

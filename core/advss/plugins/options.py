@@ -70,6 +70,19 @@ def typed(offered: type, said: Mapping[str, Any], *, flag: str, what: str) -> di
     return result
 
 
+def completed(offered: type, said: Mapping[str, Any], *, flag: str, what: str) -> dict[str, Any]:
+    """All options of a class: what was said, typed, and the defaults of the rest.
+
+    Raises:
+        UsageError: as :func:`typed`, or an option without a default that was not given.
+    """
+    options = typed(offered, said, flag=flag, what=what)
+    for option in options_of(offered):
+        if option.name not in options and option.default is REQUIRED:
+            raise UsageError(f"{flag}{option.name} is missing: {what} has no default for it ({option.type})")
+    return {option.name: options.get(option.name, option.default) for option in options_of(offered)}
+
+
 def convert(option: Option, value: Any, *, flag: str) -> Any:
     """``value`` in the option's type; text such as ``8/255`` is a fraction where a float is asked for.
 

@@ -12,7 +12,7 @@ from typing import Any
 from advss.config import Choice
 from advss.errors import UsageError, did_you_mean
 from advss.plugins.discovery import GROUP, KINDS, Discovery, Kind, Plugin, discover
-from advss.plugins.options import REQUIRED, options_of, typed
+from advss.plugins.options import completed, typed
 
 FLAGS: dict[Kind, str] = {"pretext": "--pretext", "defense": "--defense", "finetune": "--finetune"}
 LABELS: dict[Kind, str] = {"pretext": "pretext task", "defense": "defense", "finetune": "fine-tuning scheme"}
@@ -122,11 +122,7 @@ def complete(kind: Kind, choice: Choice, *, flag: str | None = None) -> dict[str
     """
     prefix = flag or f"{FLAGS[kind]}."
     offered = registry().find(kind, choice.name)
-    options = typed(offered, choice.options, flag=prefix, what=choice.name)
-    for option in options_of(offered):
-        if option.name not in options and option.default is REQUIRED:
-            raise UsageError(f"{prefix}{option.name} is missing: {choice.name} has no default for it ({option.type})")
-        options.setdefault(option.name, option.default)
+    options = completed(offered, choice.options, flag=prefix, what=choice.name)
     _instance(offered, options, flag=prefix, what=choice.name)
     return options
 

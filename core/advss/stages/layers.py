@@ -76,7 +76,12 @@ def read_layer(content: Mapping[str, Any], *, where: str = "", text: bool = Fals
         if flag in SETTINGS:
             layer.settings[flag] = Said(value, origin)
         elif flag.partition(".")[0] in COMPONENTS:
-            _read_component(layer, flag, Said(_plain(value) if text and head == "backbone" and rest else value, origin), chooses=chooses)
+            _read_component(
+                layer,
+                flag,
+                Said(_plain(value) if text and head == "backbone" and rest else value, origin),
+                chooses=chooses,
+            )
         elif flag == "cases" and where and chooses:
             layer.cases = [_read_case(case, where=where) for case in _list(value, origin)]
         elif flag == "description" and where:
@@ -109,10 +114,10 @@ def read_environment(environ: Mapping[str, str]) -> Layer:
 
 def _variable_hint(variable: str, known: Mapping[str, str]) -> str:
     words = variable.removeprefix("ADVSS_").lower()
-    for component in sorted(COMPONENTS, key=len, reverse=True):
+    for component in ("finetune-defense", "pretext", "defense", "data", "backbone"):
         option = words.removeprefix(component.replace("-", "_") + "_").lstrip("_")
-        if option != words and not did_you_mean(variable, known).startswith("; did"):
-            return f"; options of components have no variable: use --{component}.{option}"
+        if option != words:
+            return f": options of components have no variable; use --{component}.{option}"
     return did_you_mean(variable, [*known, *SPECIAL_VARIABLES])
 
 
@@ -129,7 +134,9 @@ def _read_component(layer: Layer, flag: str, said: Said, *, chooses: bool) -> No
         part.members = members
     for member in [] if chooses else members:
         if not member.options:
-            raise UsageError(f"{said.origin}: a case adds options and chooses nothing; write {{{member.name}: {{...}}}}")
+            raise UsageError(
+                f"{said.origin}: a case adds options and chooses nothing; write {{{member.name}: {{...}}}}"
+            )
         options = [((member.key, name), Said(value, f"{said.origin}.{name}")) for name, value in member.options.items()]
         part.options.extend(options)
 
@@ -147,7 +154,7 @@ def _members(component: str, said: Said) -> tuple[Choice, ...]:
     several = component == "pretext"
     value = said.value
     if isinstance(value, str):
-        value = [word.strip() for word in value.split(",")] if several else [value.strip()]
+        value = [word.strip() for word in value.split(",")]
     elif isinstance(value, Mapping):
         value = [{name: options} for name, options in value.items()]
     named = [_member(item, said.origin) for item in _list(value, said.origin)]
@@ -166,9 +173,7 @@ def _members(component: str, said: Said) -> tuple[Choice, ...]:
 
 
 def _member(item: object, origin: str) -> tuple[str, dict[str, Any]]:
-    name, options = item, {}
-    if isinstance(item, Mapping) and len(item) == 1:
-        (name, options) = next(iter(item.items()))
+    name, options = next(iter(item.items())) if isinstance(item, Mapping) and len(item) == 1 else (item, None)
     if not isinstance(name, str) or not name or not isinstance(options or {}, Mapping):
         raise UsageError(f"{origin}: expected a name, or a name with its options, got {item!r}")
     return name, {str(key).replace("-", "_"): value for key, value in dict(options or {}).items()}

@@ -8,21 +8,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from advss.config import Choice, EvalSettings, RunConfig, StageSettings
-from advss.errors import UsageError, did_you_mean
-from advss.plugins.options import REQUIRED, Option, options_of, typed
-from advss.plugins.registry import complete, registry
-from advss.stages.layers import Layer, Part, Said, read_environment, read_layer
+from advss.config import RunConfig
+from advss.errors import UsageError
+from advss.stages.fold import fold
+from advss.stages.layers import Layer, read_environment, read_layer
 from advss.stages.recipes import is_recipe, read_config
-from advss.stages.settings import COMPONENTS, SETTINGS, typed_setting
+from advss.stages.settings import COMPONENTS, SETTINGS
 
-Names = dict[str, tuple[Choice, ...]]  # components' choices, without options
 DEFAULT_RECIPES = {"digits": "digits"}  # data -> recipe where no --config names one
 OTHER_RECIPE = "cifar10-paper"
 HARMLESS = ("device", "checkpoint-minutes", "tracking", "runs-dir", "name")  # may differ when a run is resumed
@@ -51,10 +49,10 @@ def resolve(
     later = [read_config(config) for config in configs]
     later += [read_environment(os.environ if environ is None else environ), read_layer(said, text=text)]
     if run is not None:
-        return _Fold([read_config(run / "config.yaml"), *later]).config()
+        return fold([read_config(run / "config.yaml"), *later])
     if any(is_recipe(config) for config in configs):
-        return _Fold(later).config()
-    return _Fold([read_config(_default_recipe(later)), *later]).config()
+        return fold(later)
+    return fold([read_config(_default_recipe(later)), *later])
 
 
 def from_mapping(settings: Mapping[str, Any], *, environ: Mapping[str, str] | None = None) -> RunConfig:

@@ -36,7 +36,7 @@ class Setting:
 def _settings() -> dict[str, Setting]:
     nested = {"pretraining", "finetuning", "evaluation"} | {c.replace("-", "_") for c in COMPONENTS}
     run = [Setting("run", o) for o in options_of(RunConfig) if o.name not in nested]
-    stages = [Setting(s, o) for s in ("pretrain", "finetune") for o in options_of(StageSettings)]  # type: ignore[arg-type]
+    stages = [Setting(s, o) for s in ("pretrain", "finetune") for o in options_of(StageSettings)]
     return {s.flag: s for s in [*run, *stages, *(Setting("eval", o) for o in options_of(EvalSettings))]}
 
 
