@@ -13,6 +13,11 @@ import torch
 from torch import Tensor
 
 
+def unit(pixels: Tensor) -> Tensor:
+    """Levels 0 to 255 as float32 in [0, 1]."""
+    return pixels.float().div_(255)
+
+
 class Images(ABC):
     """N square RGB images, uint8, addressed by place 0 to N-1."""
 
@@ -57,7 +62,7 @@ class InMemory(Images):
 
     def to(self, device: torch.device) -> InMemory:
         """This set on ``device``; only its own images travel."""
-        if self.pixels.device.type == device.type:
+        if self.pixels.device == device:
             return self
         return InMemory(self.pixels.index_select(0, self.rows).to(device))
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from advss.data.augmentation import Augment, augmented, drawn
-from advss.data.images import InMemory
+from advss.data.images import InMemory, unit
 from advss.data.prefetch import Ahead
 from advss.data.splits import Part
 from advss.errors import UsageError
@@ -78,11 +78,11 @@ class Loader:
         """
         position = epoch * self.steps_per_epoch + step
         pixels = self._shuffled_pixels(position)
-        raw = pixels / 255
+        raw = unit(pixels)
         x = raw
         if self._augment:
             generator = stream(self._device, *self._key, "augment", epoch, step)
-            x = augmented(pixels, *drawn(self._augment, len(pixels), generator), padding=self._augment.crop) / 255
+            x = unit(augmented(pixels, *drawn(self._augment, len(pixels), generator), padding=self._augment.crop))
         return self._batch(x, raw, self._places(position), progress)
 
     def in_order(self, batch_size: int) -> Iterator[Batch]:
@@ -95,7 +95,7 @@ class Loader:
         chunks = torch.split(torch.arange(len(self), device=self._where), batch_size)
         read = self._reader(chunks.__getitem__, end=len(chunks))
         for position, places in enumerate(chunks):
-            raw = read(position) / 255
+            raw = unit(read(position))
             yield self._batch(raw, raw, places, 0.0)
 
     def _batch(self, x: Tensor, raw: Tensor, places: Tensor, progress: float) -> Batch:

@@ -40,6 +40,6 @@ def _converted(key: str, value: Any, kind: type) -> Any:
             return value if isinstance(value, bool) else _WORDS[value.lower()]
         if isinstance(value, bool) or not isinstance(value, (kind, str, int)):
             raise TypeError
-        return kind(value)
+        return value.expanduser() if isinstance(value := kind(value), Path) else value
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UsageError(f"--data.{key} {value}: expected {_EXPECTED[kind]}") from error

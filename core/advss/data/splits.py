@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from advss.data.images import Images, InMemory, OnDisk
+from advss.data.images import Images, InMemory, OnDisk, unit
 from advss.data.options import make_source
 from advss.data.selection import choose
-from advss.data.sources import Source, Split
+from advss.data.sources import EncodedSource, Source, Split
 from advss.data.statistics import channel_statistics, digest
 from advss.errors import UsageError
 from advss.hookspecs import DataFacts
@@ -96,7 +96,7 @@ def part_tensors(part: Part, limit: int = 0) -> tuple[Tensor, Tensor]:
     ``limit`` keeps that many, always the same, as many of each class; 0 keeps all.
     """
     chosen = part.subset(limit, seed=0)
-    return chosen.images.read(torch.arange(len(chosen))) / 255, chosen.labels
+    return unit(chosen.images.read(torch.arange(len(chosen)))), chosen.labels
 
 
 def _kept(source: Source, split: Split, limit: int, seed: int) -> Part:
@@ -115,6 +115,8 @@ def _images(source: Source, split: Split, places: Tensor) -> Images:
     first = source.images(split, places[:1])
     if len(places) * first.numel() <= RESIDENT_BYTES:
         return InMemory(source.images(split, places))
+    if isinstance(source, EncodedSource):
+        source.check(split, places)
     return OnDisk(partial(source.images, split), places, side=first.shape[-1])
 
 

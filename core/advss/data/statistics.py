@@ -10,7 +10,7 @@ from torch import Tensor
 
 from advss.data.images import Images, InMemory
 
-SAMPLE = 10_000  # images that stand for a set too large to hold
+SAMPLE = 4096  # images that stand for a set too large to hold
 CHUNK = 512  # images read at once
 LEVELS = 256
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from advss.data.sources.base import Source, Split
+from advss.data.sources.base import EncodedSource, Source, Split
 from advss.data.sources.cifar10c import Cifar10C
 from advss.data.sources.digits import Digits
 from advss.data.sources.imagefolder import ImageFolder
@@ -13,4 +13,4 @@ SOURCES: dict[str, type[Source]] = {
     source.name: source for source in (Digits, Cifar10, Cifar100, Stl10, ImageFolder, Parquet, Cifar10C)
 }
 
-__all__ = ["SOURCES", "Source", "Split"]
+__all__ = ["SOURCES", "EncodedSource", "Source", "Split"]

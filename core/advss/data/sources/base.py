@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
+from advss.data.decoding import Decoder, Encoded
 from advss.data.images import ImageSet, InMemory
 
 Split = Literal["train", "test"]
@@ -38,3 +40,26 @@ class Source(ABC):
         """Everything of ``split``, in memory."""
         labels = self.labels(split)
         return ImageSet(InMemory(self.images(split, torch.arange(len(labels)))), labels, self.classes())
+
+
+class EncodedSource(Source):
+    """A source of image files, which are decoded when they are asked for.
+
+    Args:
+        size: side in pixels of the images, see :class:`advss.data.decoding.Decoder`.
+    """
+
+    def __init__(self, *, size: int) -> None:
+        self._decoder = Decoder(size=size)
+
+    @abstractmethod
+    def encoded(self, split: Split, places_B: Tensor) -> Callable[[int], Encoded]:
+        """From 0 to B-1 to the encoded image at that one of ``places_B``."""
+
+    def images(self, split: Split, places_B: Tensor) -> Tensor:
+        """As :meth:`Source.images`."""
+        return self._decoder(len(places_B), self.encoded(split, places_B))
+
+    def check(self, split: Split, places_B: Tensor) -> None:
+        """Raise for what the beginnings of the images at ``places_B`` show to be broken or of another side."""
+        self._decoder.check(len(places_B), self.encoded(split, places_B))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
@@ -9,12 +10,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from advss.data.decoding import SUFFIXES, Decoder, Encoded
-from advss.data.sources.base import Source, Split
+from advss.data.decoding import SUFFIXES, Encoded
+from advss.data.sources.base import EncodedSource, Split
 from advss.errors import UsageError
 
 
-class ImageFolder(Source):
+class ImageFolder(EncodedSource):
     """``ROOT/train/CLASS/*.png`` and ``ROOT/test/CLASS/*.png`` (or ``ROOT/val``); classes in the order of their names.
 
     Images lie at any depth below their class; files of other types and hidden ones are passed over.
@@ -28,8 +29,8 @@ class ImageFolder(Source):
     name: ClassVar[str] = "imagefolder"
 
     def __init__(self, *, root: Path, size: int = 0) -> None:
+        super().__init__(size=size)
         self.root = root
-        self._decoder = Decoder(size=size)
         self._files: dict[Split, list[tuple[Path, int]]] = {}
 
     def classes(self) -> tuple[str, ...]:
@@ -40,8 +41,8 @@ class ImageFolder(Source):
         """As :meth:`Source.labels`."""
         return torch.tensor([label for _, label in self._listed(split)])
 
-    def images(self, split: Split, places_B: Tensor) -> Tensor:
-        """As :meth:`Source.images`."""
+    def encoded(self, split: Split, places_B: Tensor) -> Callable[[int], Encoded]:
+        """As :meth:`EncodedSource.encoded`."""
         files = self._listed(split)
         places = places_B.tolist()
 
@@ -49,7 +50,7 @@ class ImageFolder(Source):
             path, _ = files[places[i]]
             return str(path), path
 
-        return self._decoder(len(places), encoded)
+        return encoded
 
     @cached_property
     def _classes(self) -> tuple[str, ...]:

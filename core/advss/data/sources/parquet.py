@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache, cached_property
 from pathlib import Path
@@ -14,21 +14,23 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from advss.data.decoding import Decoder, Encoded
-from advss.data.sources.base import Source, Split
+from advss.data.decoding import Encoded
+from advss.data.sources.base import EncodedSource, Split
 from advss.errors import UsageError, did_you_mean
 
+TRAIN_FILES = ("**/train*.parquet", "**/train/*.parquet")  # patterns, the first that finds any
+TEST_FILES = ("**/test*.parquet", "**/test/*.parquet", "**/validation*.parquet", "**/validation/*.parquet")
 IMAGE_COLUMNS = ("img", "image")
 
 
-class Parquet(Source):
+class Parquet(EncodedSource):
     """Rows of an image, a struct {bytes, path} named ``img`` or ``image``, and an integer label.
 
     The names of the classes are read from the schema's ``huggingface`` metadata; without them they are the numbers.
     The encoded images are held in memory while they are decoded.
 
     Args:
-        root: a folder, searched at any depth, for train*.parquet and test*.parquet (or validation*.parquet).
+        root: a folder, searched at any depth for train*.parquet or train/*.parquet, and the same of test or validation.
         train: pattern of the training files below ``root``, in place of that.
         test: pattern of the test files below ``root``, in place of that.
         label: the column of the labels (``fine_label`` in CIFAR-100).
@@ -42,13 +44,13 @@ class Parquet(Source):
     name: ClassVar[str] = "parquet"
 
     def __init__(self, *, root: Path, train: str = "", test: str = "", label: str = "label", size: int = 0) -> None:
+        super().__init__(size=size)
         self.root = root
         self.label = label
-        self._patterns: dict[Split, list[str]] = {
-            "train": [train or "**/train*.parquet"],
-            "test": [test] if test else ["**/test*.parquet", "**/validation*.parquet"],
+        self._patterns: dict[Split, tuple[str, ...]] = {
+            "train": (train,) if train else TRAIN_FILES,
+            "test": (test,) if test else TEST_FILES,
         }
-        self._decoder = Decoder(size=size)
         self._columns: dict[Split, list[tuple[Path, Any]]] = {}
         _pyarrow()
 
@@ -65,9 +67,9 @@ class Parquet(Source):
             raise UsageError(f"'{self.root}': the {split} files hold labels {reach}, expected 0 to {highest}")
         return labels
 
-    def images(self, split: Split, places_B: Tensor) -> Tensor:
-        """As :meth:`Source.images`."""
-        columns = self._encoded(split)
+    def encoded(self, split: Split, places_B: Tensor) -> Callable[[int], Encoded]:
+        """As :meth:`EncodedSource.encoded`."""
+        columns = self._stored(split)
         starts = np.cumsum([0, *(len(column) for _, column in columns)])
         places = places_B.numpy()
         files = np.searchsorted(starts, places, side="right") - 1
@@ -81,28 +83,34 @@ class Parquet(Source):
                 raise UsageError(f"{name}: no bytes; images that lie outside the file are not read")
             return name, content
 
-        return self._decoder(len(places), encoded)
+        return encoded
 
     @cached_property
     def _classes(self) -> tuple[str, ...]:
         path = self._files("train")[0]
         stored = self._opened(path).schema_arrow.metadata or {}
-        features = json.loads(stored.get(b"huggingface", b"{}")).get("info", {}).get("features", {})
-        names = features.get(self.label, {}).get("names")
+        try:
+            features = json.loads(stored.get(b"huggingface", b"{}")).get("info", {}).get("features", {})
+            names = tuple(features.get(self.label, {}).get("names", ()))
+        except (ValueError, AttributeError) as error:
+            raise UsageError(f"{path}: the schema's huggingface metadata are not as expected ({error})") from error
         if names:
-            return tuple(names)
+            return names
         highest = max(int(self._labels_of(path).max(initial=0)) for path in self._files("train"))
         return tuple(str(label) for label in range(highest + 1))
 
     def _files(self, split: Split) -> list[Path]:
         for pattern in self._patterns[split]:
-            files = sorted(self.root.glob(pattern))
+            try:
+                files = sorted(self.root.glob(pattern))
+            except (NotImplementedError, ValueError) as error:
+                raise UsageError(f"--data.{split} {pattern}: expected a pattern below `--data.root`") from error
             if files:
                 return files
         names = " or ".join(self._patterns[split])
         raise UsageError(f"no {names} in '{self.root}'; `--data.root FOLDER` or `--data.{split} PATTERN` says where")
 
-    def _encoded(self, split: Split) -> list[tuple[Path, Any]]:
+    def _stored(self, split: Split) -> list[tuple[Path, Any]]:
         """The column of encoded images of each file."""
         if split not in self._columns:
             self._columns[split] = [(path, self._bytes_of(path)) for path in self._files(split)]
@@ -112,7 +120,7 @@ class Parquet(Source):
         labels = self._column(path, self.label).to_numpy()
         if not np.issubdtype(labels.dtype, np.integer):
             raise UsageError(f"{path}: column '{self.label}' is {labels.dtype}, expected an integer in every row")
-        return labels.astype(np.int64)  # type: ignore[no-any-return]
+        return np.asarray(labels, dtype=np.int64)
 
     def _bytes_of(self, path: Path) -> Any:
         names = self._opened(path).schema_arrow.names
