@@ -52,8 +52,8 @@ def _save(folder: Path, model: LoggedModel, run: str, weights: Path, manifest: P
     from mlflow.pyfunc import save_model
     from mlflow.types import Schema, TensorSpec
 
-    images = Schema([TensorSpec(np.dtype(np.float32), (-1, -1, -1, -1), "images")])
-    logits = Schema([TensorSpec(np.dtype(np.float32), (-1, -1), "logits")])
+    images = Schema([TensorSpec(np.dtype(np.float32), (-1, -1, -1, -1))])
+    logits = Schema([TensorSpec(np.dtype(np.float32), (-1, -1))])
     save_model(
         folder,
         python_model=str(LOADER),
