@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from advss.data.images import InMemory
+from advss.data.splits import Part
+
+Pixels = NDArray[np.uint8]
+
+
+def _noise(*shape: int, seed: int) -> Pixels:
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+def _webp(pixels: Pixels) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "WEBP", lossless=True)
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def write_parquet() -> Callable[[Path, list[bytes | None], list[int]], None]:
+    def write(path: Path, images: list[bytes | None], labels: list[int]) -> None:
+        names = {"info": {"features": {"label": {"_type": "ClassLabel", "names": ["cat", "dog"]}}}}
+        kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+        structs = pa.array([{"bytes": content, "path": None} for content in images], kind)
+        table = pa.table({"img": structs, "label": pa.array(labels, pa.int64())})
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(table.replace_schema_metadata({"huggingface": json.dumps(names)}), path)
+
+    return write
+
+
+@pytest.fixture
+def parquet_pixels() -> Pixels:
+    """The 30 images that ``parquet_root`` holds: 20 to train on in two files, 10 to test."""
+    return _noise(30, 8, 8, 3, seed=3)
+
+
+@pytest.fixture
+def parquet_root(
+    tmp_path: Path, parquet_pixels: Pixels, write_parquet: Callable[[Path, list[bytes | None], list[int]], None]
+) -> Path:
+    webp: list[bytes | None] = [_webp(pixels) for pixels in parquet_pixels]
+    labels = [i % 2 for i in range(30)]
+    write_parquet(tmp_path / "data/train-00000-of-00002.parquet", webp[:12], labels[:12])
+    write_parquet(tmp_path / "data/train-00001-of-00002.parquet", webp[12:20], labels[12:20])
+    write_parquet(tmp_path / "data/test-00000-of-00001.parquet", webp[20:], labels[20:])
+    return tmp_path
+
+
+@pytest.fixture
+def folder_root(tmp_path: Path) -> Path:
+    """Classes cat and dog, 10 training and 4 test images each, 8x8, all different."""
+    root = tmp_path / "folder"
+    for seed, split, count in ((0, "train", 10), (1, "test", 4)):
+        for label, name in enumerate(("cat", "dog")):
+            (root / split / name).mkdir(parents=True)
+            for i, pixels in enumerate(_noise(count, 8, 8, 3, seed=2 * seed + label)):
+                Image.fromarray(pixels).save(root / split / name / f"{i:03}.png")
+    return root
+
+
+@pytest.fixture
+def part() -> Part:
+    """40 noise images of side 8 at places 100 to 139, of 2 classes in turn."""
+    pixels = torch.from_numpy(_noise(40, 3, 8, 8, seed=5))
+    return Part(InMemory(pixels), torch.arange(40) + 100, torch.arange(40) % 2)

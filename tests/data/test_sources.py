@@ -1,0 +1,292 @@
+from __future__ import annotations
+
+import pickle
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from urllib.error import URLError
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from advss.data.options import make_source
+from advss.data.sources import SOURCES, Source, cifar10c, parquet
+from advss.data.splits import open_splits, open_test
+from advss.errors import UsageError
+
+Pixels = NDArray[np.uint8]
+WriteParquet = Callable[[Path, list[bytes | None], list[int]], None]
+
+
+def _all(source: Source, split: str) -> Pixels:
+    images = source.load("train" if split == "train" else "test").images
+    pixels: Pixels = images.read(torch.arange(len(images))).permute(0, 2, 3, 1).numpy()
+    return pixels
+
+
+# ---------------------------------------------------------------- names and options
+def test_unknown_source() -> None:
+    with pytest.raises(UsageError, match="--data cifar1: no such data source; did you mean 'cifar10'"):
+        open_splits("cifar1", {})
+
+
+def test_unknown_option() -> None:
+    with pytest.raises(UsageError, match=r"--data\.rot: imagefolder has no such option; did you mean 'root'"):
+        open_splits("imagefolder", {"rot": "x"})
+
+
+def test_missing_option() -> None:
+    with pytest.raises(UsageError, match=r"--data parquet needs `--data\.root`: a path"):
+        open_splits("parquet", {})
+
+
+@pytest.mark.parametrize("value", ["large", 2.5, True, None])
+def test_option_of_another_type(value: object) -> None:
+    with pytest.raises(UsageError, match=rf"--data\.size {value}: expected a whole number"):
+        open_splits("imagefolder", {"root": "x", "size": value})
+
+
+@pytest.mark.parametrize(("text", "value"), [("true", True), ("False", False), (True, True)])
+def test_truth_may_be_text(text: object, value: bool) -> None:
+    source = make_source("cifar10", {"download": text})
+    assert vars(source)["download"] is value
+
+
+def test_numbers_and_paths_may_be_text() -> None:
+    source = make_source("cifar10c", {"root": "~/sets", "severity": "4"})
+    assert vars(source)["root"] == Path("~/sets").expanduser()
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_sources_are_called_what_they_say(name: str) -> None:
+    assert SOURCES[name].name == name
+
+
+# ---------------------------------------------------------------- imagefolder
+def test_folder_gives_the_images_in_order(folder_root: Path) -> None:
+    files = sorted((folder_root / "train/cat").iterdir()) + sorted((folder_root / "train/dog").iterdir())
+    expected = np.stack([np.asarray(Image.open(path)) for path in files])
+    assert np.array_equal(_all(make_source("imagefolder", {"root": folder_root}), "train"), expected)
+
+
+def test_folder_labels_follow_the_names_of_the_classes(folder_root: Path) -> None:
+    source = make_source("imagefolder", {"root": folder_root})
+    assert source.classes() == ("cat", "dog")
+    assert source.labels("test").tolist() == [0] * 4 + [1] * 4
+
+
+def test_folder_takes_val_for_test(folder_root: Path) -> None:
+    (folder_root / "test").rename(folder_root / "val")
+    assert len(make_source("imagefolder", {"root": folder_root}).labels("test")) == 8
+
+
+def test_folder_passes_over_what_is_no_image(folder_root: Path) -> None:
+    (folder_root / "train/cat/notes.txt").write_text("not an image")
+    (folder_root / "train/cat/.000.png").write_text("not an image")
+    assert len(make_source("imagefolder", {"root": folder_root}).labels("train")) == 20
+
+
+def test_corrupt_file_is_named(folder_root: Path) -> None:
+    path = folder_root / "train/dog/004.png"
+    path.write_bytes(path.read_bytes()[:50])
+    with pytest.raises(UsageError, match=r"train/dog/004\.png: .*mend or remove it"):
+        open_splits("imagefolder", {"root": folder_root})
+
+
+def test_empty_class_folder_is_named(folder_root: Path) -> None:
+    for path in (folder_root / "test/dog").iterdir():
+        path.unlink()
+    with pytest.raises(UsageError, match=r"class folder '.*test/dog' is empty"):
+        open_splits("imagefolder", {"root": folder_root})
+
+
+def test_class_that_is_missing_in_test_is_named(folder_root: Path) -> None:
+    (folder_root / "test/dog").rename(folder_root / "test/wolf")
+    with pytest.raises(UsageError, match="hold different classes: 'dog' is in one of them only"):
+        open_splits("imagefolder", {"root": folder_root})
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_missing_folder_is_named(folder_root: Path, split: str) -> None:
+    (folder_root / split).rename(folder_root / "elsewhere")
+    with pytest.raises(UsageError, match=f"no folder .*folder/{split}"):
+        open_splits("imagefolder", {"root": folder_root})
+
+
+def test_folder_without_classes(tmp_path: Path) -> None:
+    (tmp_path / "train").mkdir()
+    with pytest.raises(UsageError, match=r"no class folders in '.*train'"):
+        open_splits("imagefolder", {"root": tmp_path})
+
+
+# ---------------------------------------------------------------- parquet
+def test_parquet_gives_the_images_of_all_files_in_order(parquet_root: Path, parquet_pixels: Pixels) -> None:
+    assert np.array_equal(_all(make_source("parquet", {"root": parquet_root}), "train"), parquet_pixels[:20])
+
+
+def test_parquet_decodes_chosen_rows_over_the_files(parquet_root: Path, parquet_pixels: Pixels) -> None:
+    rows = torch.tensor([19, 0, 12, 11])
+    pixels = make_source("parquet", {"root": parquet_root}).images("train", rows)
+    assert np.array_equal(pixels.permute(0, 2, 3, 1).numpy(), parquet_pixels[rows.numpy()])
+
+
+def test_parquet_labels_and_classes(parquet_root: Path) -> None:
+    source = make_source("parquet", {"root": parquet_root})
+    assert source.classes() == ("cat", "dog")
+    assert source.labels("test").tolist() == [0, 1] * 5
+
+
+def test_parquet_takes_validation_for_test(parquet_root: Path) -> None:
+    (parquet_root / "data/test-00000-of-00001.parquet").rename(parquet_root / "data/validation.parquet")
+    assert len(make_source("parquet", {"root": parquet_root}).labels("test")) == 10
+
+
+def test_parquet_takes_a_pattern(parquet_root: Path) -> None:
+    options = {"root": parquet_root, "train": "data/train-00001*"}
+    assert len(make_source("parquet", options).labels("train")) == 8
+
+
+def test_corrupt_row_is_named(parquet_root: Path, write_parquet: WriteParquet) -> None:
+    write_parquet(parquet_root / "data/train-00001-of-00002.parquet", [b"broken", b"broken"], [0, 1])
+    with pytest.raises(UsageError, match=r"train-00001-of-00002\.parquet, row 0: damaged"):
+        open_splits("parquet", {"root": parquet_root})
+
+
+def test_row_without_bytes_is_named(parquet_root: Path, write_parquet: WriteParquet) -> None:
+    write_parquet(parquet_root / "data/train-00001-of-00002.parquet", [None], [0])
+    with pytest.raises(UsageError, match=r"train-00001-of-00002\.parquet, row 0: no bytes"):
+        open_splits("parquet", {"root": parquet_root})
+
+
+def test_label_beyond_the_classes(parquet_root: Path, write_parquet: WriteParquet) -> None:
+    write_parquet(parquet_root / "data/test-00000-of-00001.parquet", [b""], [2])
+    with pytest.raises(UsageError, match="the test files hold labels 2 to 2, expected 0 to 1"):
+        open_splits("parquet", {"root": parquet_root})
+
+
+def test_unknown_label_column(parquet_root: Path) -> None:
+    with pytest.raises(UsageError, match="no column 'labels'; did you mean 'label'"):
+        open_splits("parquet", {"root": parquet_root, "label": "labels"})
+
+
+@pytest.mark.parametrize("content", [b"", b"not parquet at all"])
+def test_unreadable_parquet_file_is_named(parquet_root: Path, content: bytes) -> None:
+    (parquet_root / "data/train-00001-of-00002.parquet").write_bytes(content)
+    with pytest.raises(UsageError, match=r"train-00001-of-00002\.parquet: not a readable parquet file"):
+        open_splits("parquet", {"root": parquet_root})
+
+
+def test_folder_without_parquet_files(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"no \*\*/train\*\.parquet or .* in"):
+        open_splits("parquet", {"root": tmp_path})
+
+
+def test_pattern_outside_the_folder(parquet_root: Path) -> None:
+    with pytest.raises(UsageError, match=r"--data\.train /x: expected a pattern below"):
+        open_splits("parquet", {"root": parquet_root, "train": "/x"})
+
+
+def test_parquet_without_pyarrow(parquet_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    monkeypatch.setattr(parquet, "_pyarrow", parquet._pyarrow.__wrapped__)
+    with pytest.raises(UsageError, match=r"pip install 'advss\[parquet\]'"):
+        open_splits("parquet", {"root": parquet_root})
+
+
+# ---------------------------------------------------------------- torchvision
+@pytest.mark.parametrize(("name", "title"), [("cifar10", "CIFAR-10"), ("cifar100", "CIFAR-100"), ("stl10", "STL-10")])
+def test_missing_set_says_how_to_fetch_it(tmp_path: Path, name: str, title: str) -> None:
+    with pytest.raises(UsageError, match=rf"{title} is not in '.*`--data\.download true` fetches it"):
+        open_splits(name, {"root": tmp_path})
+
+
+def test_set_that_cannot_be_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def offline(*args: object, **kwargs: object) -> None:
+        raise URLError("no network")
+
+    monkeypatch.setattr("torchvision.datasets.cifar.download_and_extract_archive", offline)
+    with pytest.raises(UsageError, match=r"CIFAR-10 could not be fetched into '.*no network"):
+        open_splits("cifar10", {"root": tmp_path, "download": "true"})
+
+
+def _stand_in(name: str, root: Path, pixels: Pixels, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files in torchvision's layout, whose checksums are not looked at."""
+    import torchvision.datasets as sets
+
+    kind: type = {"cifar10": sets.CIFAR10, "cifar100": sets.CIFAR100}[name]
+    monkeypatch.setattr(kind, "_check_integrity", lambda self: True)
+    monkeypatch.setattr("torchvision.datasets.cifar.check_integrity", lambda *args: True)
+    folder = root / str(vars(kind)["base_folder"])
+    folder.mkdir(parents=True)
+    key = "labels" if name == "cifar10" else "fine_labels"
+    rows = pixels.transpose(0, 3, 1, 2).reshape(len(pixels), -1)
+    lists = [*vars(kind)["train_list"], *vars(kind)["test_list"]]
+    for file, _ in lists:
+        (folder / file).write_bytes(pickle.dumps({"data": rows, key: list(range(len(pixels)))}))
+    meta = vars(kind)["meta"]
+    (folder / meta["filename"]).write_bytes(pickle.dumps({meta["key"]: [f"class {i}" for i in range(len(pixels))]}))
+
+
+@pytest.mark.parametrize(("name", "files"), [("cifar10", 5), ("cifar100", 1)])
+def test_cifar_as_torchvision_reads_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, files: int) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
+    _stand_in(name, tmp_path, pixels, monkeypatch)
+    source = make_source(name, {"root": tmp_path})
+    assert np.array_equal(_all(source, "test"), pixels)
+    assert source.labels("train").tolist() == [0, 1, 2, 3] * files
+    assert source.classes() == ("class 0", "class 1", "class 2", "class 3")
+
+
+def test_stl10_as_torchvision_reads_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torchvision.datasets.STL10._check_integrity", lambda self: True)
+    folder = tmp_path / "stl10_binary"
+    folder.mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 96, 96, 3), dtype=np.uint8)
+    for split in ("train", "test"):
+        (folder / f"{split}_X.bin").write_bytes(pixels.transpose(0, 3, 2, 1).tobytes())  # columns first
+        (folder / f"{split}_y.bin").write_bytes(bytes([1, 10]))  # classes count from 1
+    (folder / "class_names.txt").write_text("\n".join(f"class {i}" for i in range(10)))
+    source = make_source("stl10", {"root": tmp_path})
+    assert np.array_equal(_all(source, "train"), pixels)
+    assert source.labels("test").tolist() == [0, 9]
+
+
+# ---------------------------------------------------------------- cifar10c
+@pytest.fixture
+def corrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Five severities of 4 images, each filled with its row's number."""
+    monkeypatch.setattr(cifar10c, "IMAGES", 4)
+    rows = np.arange(20, dtype=np.uint8)
+    np.save(tmp_path / "fog.npy", np.broadcast_to(rows[:, None, None, None], (20, 32, 32, 3)))
+    np.save(tmp_path / "labels.npy", rows % 4)
+    return tmp_path
+
+
+def test_cifar10c_gives_the_rows_of_a_severity(corrupted: Path) -> None:
+    part = open_test("cifar10c", {"root": corrupted, "corruption": "fog", "severity": 2})
+    assert part.images.read(torch.arange(4))[:, 0, 0, 0].tolist() == [4, 5, 6, 7]
+    assert part.labels.tolist() == [0, 1, 2, 3]
+
+
+def test_cifar10c_unknown_corruption(corrupted: Path) -> None:
+    with pytest.raises(UsageError, match=r"no '.*fogg\.npy'; did you mean 'fog'"):
+        open_test("cifar10c", {"root": corrupted, "corruption": "fogg"})
+
+
+def test_cifar10c_unknown_severity(corrupted: Path) -> None:
+    with pytest.raises(UsageError, match=r"--data\.severity 6: expected 1 to 5"):
+        open_test("cifar10c", {"root": corrupted, "severity": 6})
+
+
+def test_cifar10c_does_not_load_pickles(corrupted: Path) -> None:
+    np.save(corrupted / "fog.npy", np.array([object()], dtype=object), allow_pickle=True)
+    with pytest.raises(UsageError, match=r"fog\.npy: not a readable \.npy file"):
+        open_test("cifar10c", {"root": corrupted, "corruption": "fog"})
+
+
+def test_cifar10c_has_nothing_to_train_on(corrupted: Path) -> None:
+    with pytest.raises(UsageError, match="cifar10c has test images only"):
+        open_splits("cifar10c", {"root": corrupted, "corruption": "fog"})
