@@ -29,6 +29,11 @@ class Option:
     doc: str
 
     @property
+    def required(self) -> bool:
+        """Whether it must be given."""
+        return self.default is REQUIRED
+
+    @property
     def type(self) -> str:
         """The annotation as a user reads it: ``int``, ``float | 'auto'``, ``'linf' | 'l2'``."""
         return type_name(self.annotation)
@@ -78,7 +83,7 @@ def completed(offered: type, said: Mapping[str, Any], *, flag: str, what: str) -
     """
     options = typed(offered, said, flag=flag, what=what)
     for option in options_of(offered):
-        if option.name not in options and option.default is REQUIRED:
+        if option.name not in options and option.required:
             raise UsageError(f"{flag}{option.name} is missing: {what} has no default for it ({option.type})")
     return {option.name: options.get(option.name, option.default) for option in options_of(offered)}
 

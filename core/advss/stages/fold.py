@@ -9,7 +9,7 @@ from typing import Any
 from advss.config import Choice, EvalSettings, RunConfig, StageSettings
 from advss.errors import UsageError, did_you_mean
 from advss.plugins.discovery import Kind
-from advss.plugins.options import REQUIRED, completed, options_of
+from advss.plugins.options import completed, options_of
 from advss.plugins.registry import complete, registry
 from advss.stages.layers import Layer, Said
 from advss.stages.settings import COMPONENTS, SETTINGS, Section, typed_setting
@@ -193,7 +193,7 @@ def _set(options: dict[str, Any], path: list[str], said: Said) -> None:
 
 def _stage(name: Section, said: dict[str, Any]) -> StageSettings:
     for option in options_of(StageSettings):
-        if option.default is REQUIRED and option.name not in said:
+        if option.required and option.name not in said:
             flag = f"--{name}-{option.name.replace('_', '-')}"
             raise UsageError(f"{flag} is missing: no configuration sets it")
     settings = StageSettings(**said)

@@ -23,7 +23,7 @@ from advss.stages.settings import COMPONENTS, SETTINGS
 
 DEFAULT_RECIPES = {"digits": "digits"}  # data -> recipe where no --config names one
 OTHER_RECIPE = "cifar10-paper"
-HARMLESS = ("device", "checkpoint-minutes", "tracking", "runs-dir", "name")  # may differ when a run is resumed
+HARMLESS = ("device", "checkpoint-minutes", "tracking", "runs-dir")  # may differ when a run is resumed
 
 
 def resolve(

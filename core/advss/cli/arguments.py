@@ -1,0 +1,117 @@
+"""Words of a command line sorted into positionals, flags with values, and switches; what they mean is judged later."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from advss.errors import UsageError, did_you_mean
+from advss.stages.settings import COMPONENTS, SETTINGS
+
+EVERYWHERE = ("help", "strict-plugins")
+
+
+@dataclass(frozen=True)
+class Grammar:
+    """What a command takes.
+
+    Attributes:
+        command: its words, such as ``plugins list``.
+        summary: one line for the help.
+        positionals: names of its positional arguments, all required.
+        flags: flags with a value that are no settings, with one line each for the help.
+        switches: flags without a value, likewise.
+        settings: flags of the settings and components it takes.
+    """
+
+    command: str
+    summary: str
+    positionals: tuple[str, ...] = ()
+    flags: dict[str, str] = field(default_factory=dict)
+    switches: dict[str, str] = field(default_factory=dict)
+    settings: tuple[str, ...] = ()
+
+
+@dataclass
+class Arguments:
+    """A command line, sorted; every value is still text."""
+
+    positionals: list[str] = field(default_factory=list)
+    flags: dict[str, list[str]] = field(default_factory=dict)
+    switches: set[str] = field(default_factory=set)
+    settings: dict[str, str] = field(default_factory=dict)
+
+    def flag(self, name: str) -> str | None:
+        """The last value of a flag."""
+        return self.flags[name][-1] if name in self.flags else None
+
+
+def sort_words(words: Sequence[str], grammar: Grammar) -> Arguments:
+    """Sort the words after a command.
+
+    Raises:
+        UsageError: an unknown flag, a flag without its value, or too few or many positionals.
+    """
+    arguments = Arguments()
+    left = list(words)
+    while left:
+        word = left.pop(0)
+        if word == "-h":
+            arguments.switches.add("help")
+        elif word.startswith("--"):
+            _sort_flag(word, left, arguments, grammar)
+        elif word.startswith("-") and len(word) > 1:
+            raise UsageError(f"unknown flag {word} of `advss {grammar.command}`: flags begin with --")
+        else:
+            arguments.positionals.append(word)
+    if "help" not in arguments.switches:
+        _count(arguments.positionals, grammar)
+    return arguments
+
+
+def _sort_flag(word: str, left: list[str], arguments: Arguments, grammar: Grammar) -> None:
+    """Sort one flag, taking its value from ``left`` unless it stands behind ``=``."""
+    name, equals, inline = word[2:].partition("=")
+    head, dot, rest = name.partition(".")
+    flag = head.replace("_", "-") + dot + rest
+    component = dot and head.replace("_", "-") in COMPONENTS and head.replace("_", "-") in grammar.settings
+    if flag in grammar.switches or flag in EVERYWHERE:
+        if equals:
+            raise UsageError(f"--{flag} takes no value, got '{inline}'")
+        arguments.switches.add(flag)
+        return
+    if not (component or flag in grammar.flags or flag in grammar.settings):
+        known = [*grammar.flags, *grammar.switches, *EVERYWHERE, *grammar.settings]
+        raise UsageError(f"unknown flag --{flag} of `advss {grammar.command}`{_nearest(flag, known)}")
+    if equals:
+        value = inline
+    elif left and not left[0].startswith("--"):
+        value = left.pop(0)
+    elif flag in grammar.flags or not (component or _is_switch(flag)):
+        raise UsageError(f"--{flag} needs a value")
+    else:
+        value = "true"
+    if flag in grammar.flags:
+        arguments.flags.setdefault(flag, []).append(value)
+    else:
+        arguments.settings[flag] = value
+
+
+def _is_switch(flag: str) -> bool:
+    return flag in SETTINGS and SETTINGS[flag].option.annotation is bool
+
+
+def _nearest(flag: str, known: list[str]) -> str:
+    hint = did_you_mean(flag, known)
+    if hint.startswith("; did"):
+        return hint.replace("'", "'--", 1)
+    return "; see --help"
+
+
+def _count(positionals: list[str], grammar: Grammar) -> None:
+    missing = grammar.positionals[len(positionals) :]
+    if missing:
+        raise UsageError(f"`advss {grammar.command}` needs {' '.join(missing)}")
+    extra = positionals[len(grammar.positionals) :]
+    if extra:
+        raise UsageError(f"unexpected word '{extra[0]}' after `advss {grammar.command}`; flags begin with --")

@@ -1,0 +1,247 @@
+"""The commands: what each takes and what it calls."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from advss.cli.arguments import Arguments, Grammar
+from advss.config import RunConfig
+from advss.errors import UsageError
+from advss.plugins import Registry, registry
+from advss.stages.layers import read_environment
+from advss.stages.runs import find_run
+from advss.stages.settings import COMPONENTS, SETTINGS
+from advss.training.reporting import Reporter
+
+PRETRAINING = ("pretext", "defense", "diversity", "backbone")  # what `advss finetune --from RUN` takes from RUN
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command of the line."""
+
+    grammar: Grammar
+    run: Callable[[Arguments], int]
+
+
+def fit(arguments: Arguments) -> int:
+    """``advss fit``."""
+    config = _config(arguments)
+    if "print-config" in arguments.switches:
+        return _print_config(config)
+    from advss.stages import run
+
+    return _print_result(run.fit(config, resume="resume" in arguments.flags, reporter=_reporter(arguments)))
+
+
+def pretrain(arguments: Arguments) -> int:
+    """``advss pretrain``."""
+    config = _config(arguments)
+    if "print-config" in arguments.switches:
+        return _print_config(config)
+    from advss.stages import run
+
+    return _print_result(run.pretrain(config, resume="resume" in arguments.flags, reporter=_reporter(arguments)))
+
+
+def finetune(arguments: Arguments) -> int:
+    """``advss finetune``."""
+    source, resume = arguments.flag("from"), "resume" in arguments.flags
+    if (source is None) != resume:
+        raise UsageError(
+            "`advss finetune` needs one of --from RUN and --resume RUN; without pretraining: `advss fit --pretext none`"
+        )
+    start = None if source is None else _start(source, arguments)
+    config = _config(arguments) if start is None else _finetune_config(start, arguments)
+    if "print-config" in arguments.switches:
+        return _print_config(config)
+    from advss.stages import run
+
+    return _print_result(run.finetune(config, source=start, resume=resume, reporter=_reporter(arguments)))
+
+
+def evaluate(arguments: Arguments) -> int:
+    """``advss evaluate RUN``."""
+    from advss.stages.resolve import resolve
+
+    folder = _find(arguments.positionals[0], arguments)
+    _check_plugins(arguments)
+    settings = {flag: value for flag, value in arguments.settings.items() if flag != "runs-dir"}
+    config = resolve(settings, run=folder, text=True)
+    from advss.stages import run
+
+    reporter = _reporter(arguments)
+    return _print_result(run.evaluate(folder, config.evaluation, device=config.device, reporter=reporter))
+
+
+def plugins_list(arguments: Arguments) -> int:
+    """``advss plugins list``."""
+    from advss.cli.help import print_plugins
+
+    rows = _check_plugins(arguments).rows()
+    if "json" in arguments.switches:
+        print(json.dumps([asdict(row) for row in rows], indent=2))
+    else:
+        print_plugins(rows)
+    return 0
+
+
+def plugins_show(arguments: Arguments) -> int:
+    """``advss plugins show NAME``."""
+    from advss.cli.help import described_plugins, print_plugin
+
+    shown = described_plugins(_check_plugins(arguments), arguments.positionals[0])
+    if "json" in arguments.switches:
+        print(json.dumps(shown, indent=2))
+    else:
+        for plugin in shown:
+            print_plugin(plugin)
+    return 0
+
+
+def sync(arguments: Arguments) -> int:
+    """``advss sync RUN``."""
+    from advss.tracking.sync import sync as send
+
+    folder = _find(arguments.positionals[0], arguments)
+    print(f"{folder}: {send(folder)} records sent to MLflow")
+    return 0
+
+
+def ui(arguments: Arguments) -> int:
+    """``advss ui``."""
+    from advss.tracking.ui import serve
+
+    port = arguments.flag("port") or "5000"
+    if not port.isdecimal() or not 0 < int(port) < 65536:
+        raise UsageError(f"--port: expected a port number, got '{port}'")
+    return serve(_runs_dir(arguments), port=int(port), open_browser="no-browser" not in arguments.switches)
+
+
+def _config(arguments: Arguments) -> RunConfig:
+    """The configuration that a command line asks for."""
+    from advss.stages.resolve import resolve, resume_config
+
+    _check_plugins(arguments)
+    configs = arguments.flags.get("config", [])
+    run = arguments.flag("resume")
+    if run is None:
+        return resolve(arguments.settings, configs=configs, text=True)
+    if configs:
+        raise UsageError(f"--resume {run} takes its configuration from the run; leave --config away")
+    return resume_config(_find(run, arguments), arguments.settings, text=True)
+
+
+def _finetune_config(start: Path, arguments: Arguments) -> RunConfig:
+    """The configuration of the run that pretrained, with what is said of fine-tuning, under a name of its own."""
+    from advss.stages.resolve import resolve
+
+    for flag in arguments.settings:
+        head = flag.partition(".")[0]
+        if head in PRETRAINING or head.startswith("pretrain-"):
+            hint = "; use --finetune-defense" if head == "defense" else ""
+            raise UsageError(f"--{flag}: `advss finetune` takes pretraining as --from has it{hint}")
+    _check_plugins(arguments)
+    run = start.resolve().parent.parent if start.is_file() else start  # RUN/pretrain/best.safetensors
+    if not (run / "config.yaml").is_file():
+        raise UsageError(f"--from: no config.yaml in {run}; expected a run, or a checkpoint in a run's folder")
+    settings: dict[str, Any] = {"name": None, **arguments.settings}
+    return resolve(settings, configs=arguments.flags.get("config", []), run=run, text=True)
+
+
+def _start(source: str, arguments: Arguments) -> Path:
+    """What ``--from`` means: a checkpoint's file, or a run's folder."""
+    return Path(source) if Path(source).is_file() else _find(source, arguments)
+
+
+def _print_config(config: RunConfig) -> int:
+    from advss.stages.resolve import to_yaml
+
+    print(to_yaml(config), end="")
+    return 0
+
+
+def _print_result(result: Mapping[str, Any]) -> int:
+    from advss.cli.table import print_result
+
+    print_result(result)
+    return 0
+
+
+def _reporter(arguments: Arguments) -> Reporter:
+    from advss.cli.progress import reporter_for
+
+    return reporter_for(quiet="quiet" in arguments.switches)
+
+
+def _check_plugins(arguments: Arguments) -> Registry:
+    """The registry; broken plugins are an error under ``--strict-plugins``."""
+    return registry(strict="strict-plugins" in arguments.switches or None)
+
+
+def _runs_dir(arguments: Arguments) -> Path:
+    """Where runs are looked up by name: --runs-dir, ADVSS_RUNS_DIR, or runs."""
+    said = read_environment(os.environ).settings.get("runs-dir")
+    return Path(arguments.settings.get("runs-dir", said.value if said else "runs"))
+
+
+def _find(run: str, arguments: Arguments) -> Path:
+    return find_run(run, _runs_dir(arguments)).path
+
+
+_EVERYTHING = (*COMPONENTS, *SETTINGS)
+_TRAINING = {
+    "config": "a YAML file or a packaged recipe; several count in order",
+    "resume": "go on with this run (name or folder) where it stopped",
+}
+_PRINTING = {"print-config": "print the resolved configuration as YAML and stop", "quiet": "no progress on the screen"}
+_JSON = {"json": "as JSON"}
+_GRAMMARS = [
+    (fit, Grammar("fit", "pretrain, fine-tune and evaluate", (), _TRAINING, _PRINTING, _EVERYTHING)),
+    (pretrain, Grammar("pretrain", "pretrain alone", (), _TRAINING, _PRINTING, _EVERYTHING)),
+    (
+        finetune,
+        Grammar(
+            "finetune",
+            "fine-tune what another run pretrained, as a run of its own",
+            (),
+            {"from": "the run (name or folder) or checkpoint to start from", **_TRAINING},
+            _PRINTING,
+            _EVERYTHING,
+        ),
+    ),
+    (
+        evaluate,
+        Grammar(
+            "evaluate",
+            "measure TA and RA of a run's classifier",
+            ("RUN",),
+            {},
+            {"quiet": _PRINTING["quiet"]},
+            ("device", "runs-dir", *(flag for flag in SETTINGS if flag.startswith("eval-"))),
+        ),
+    ),
+    (plugins_list, Grammar("plugins list", "installed plugins", (), {}, _JSON)),
+    (plugins_show, Grammar("plugins show", "one plugin and its options", ("NAME",), {}, _JSON)),
+    (
+        sync,
+        Grammar("sync", "send to MLflow what a run's journal holds and MLflow lacks", ("RUN",), settings=("runs-dir",)),
+    ),
+    (
+        ui,
+        Grammar(
+            "ui",
+            "serve and open MLflow's pages on the runs",
+            (),
+            {"port": "port of the server (5000)"},
+            {"no-browser": "print the link only"},
+            ("runs-dir",),
+        ),
+    ),
+]
+COMMANDS = {grammar.command: Command(grammar, run) for run, grammar in _GRAMMARS}

@@ -1,0 +1,71 @@
+"""``advss``: finds the command, and turns what goes wrong into one line and an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+from advss.cli.arguments import sort_words
+from advss.cli.commands import COMMANDS, Command
+from advss.errors import UsageError, did_you_mean
+from advss.training.signals import Interrupted
+
+USAGE_ERROR, CTRL_C, BROKEN_PIPE = 2, 130, 141
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line and return its exit code: 2 for bad input, 130 and 143 where a signal stopped it."""
+    try:
+        return _run(list(sys.argv[1:] if argv is None else argv))
+    except UsageError as error:
+        print(f"advss: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return USAGE_ERROR
+    except Interrupted as stop:
+        print(f"advss: {stop}; go on with --resume", file=sys.stderr)
+        return stop.exit_code
+    except KeyboardInterrupt:
+        return CTRL_C
+    except BrokenPipeError:  # the reader of a pipe has gone; nothing more may be written, at exit neither
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+
+
+def _run(words: list[str]) -> int:
+    if not words or words[0] in ("-h", "--help"):
+        from advss.cli.help import print_overview
+
+        print_overview()
+        return 0
+    if words[0] in ("-V", "--version"):
+        from importlib.metadata import version
+
+        print(f"advss {version('advss')}")
+        return 0
+    command, rest = _command(words)
+    arguments = sort_words(rest, command.grammar)
+    if "help" in arguments.switches:
+        from advss.cli.help import print_help
+
+        print_help(command.grammar, arguments)
+        return 0
+    return command.run(arguments)
+
+
+def _command(words: list[str]) -> tuple[Command, list[str]]:
+    """The command that the first words name, and the words after it."""
+    for length in (2, 1):
+        name = " ".join(words[:length])
+        if name in COMMANDS:
+            return COMMANDS[name], words[length:]
+    group = [name for name in COMMANDS if name.startswith(f"{words[0]} ")]
+    if group:
+        said = words[1] if len(words) > 1 else ""
+        known = [name.split()[1] for name in group]
+        raise UsageError(f"`advss {words[0]}` needs one of: {', '.join(known)}; got '{said}'")
+    firsts = {name.split()[0] for name in COMMANDS}
+    raise UsageError(f"unknown command '{words[0]}'{did_you_mean(words[0], firsts)}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,53 @@
+"""The table that ends a run: what was reached, and where everything lies."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+
+def print_result(result: Mapping[str, Any], console: Console | None = None) -> None:
+    """Print a result, the content of result.json, on stdout."""
+    console = console or Console()
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, title=f"run {result['name']}", title_justify="left")
+    for heading in ("TA", f"RA ({_attack(result)})", "best epoch", "epochs", "seconds"):
+        table.add_column(heading, justify="right")
+    stages = result.get("epochs") or {}
+    table.add_row(
+        _percent(result.get("ta")),
+        _percent(result.get("ra")),
+        str(result.get("best_epoch") or "-"),
+        " + ".join(str(count) for count in stages.values()) or "-",
+        " + ".join(f"{seconds:.0f}" for seconds in (result.get("seconds") or {}).values()) or "-",
+    )
+    console.print(table)
+    console.print()
+    for what, where in _places(result):
+        console.print(f"{what:<11} {where}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _places(result: Mapping[str, Any]) -> list[tuple[str, str]]:
+    folder = Path(result["folder"])
+    models = [path for stage in ("finetune", "pretrain") if (path := folder / stage / "best.safetensors").is_file()]
+    places = [("run", str(folder)), *(("checkpoint", str(path)) for path in models)]
+    runs_dir = "" if folder.parent == Path("runs") else f" --runs-dir {folder.parent}"
+    return [*places, ("MLflow", f"advss ui{runs_dir}")]
+
+
+def _attack(result: Mapping[str, Any]) -> str:
+    attack = result.get("ra_attack") or {}
+    if not attack:
+        return "not measured"
+    norm = {"linf": "ℓ∞", "l2": "ℓ2"}.get(attack["norm"], attack["norm"])
+    eps = f"{255 * attack['eps']:.3g}/255" if attack["norm"] == "linf" else f"{attack['eps']:.3g}"
+    restarts = f" ×{attack['restarts']}" if attack.get("restarts", 1) > 1 else ""
+    return f"PGD-{attack['steps']}{restarts} {norm} {eps}"
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.2f} %"
