@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from advss.data.splits import open_splits, part_tensors
 from advss.stages.evaluate import load_classifier
-from advss.stages.resolve import from_mapping, read_config
+from advss.stages.resolve import from_mapping, resolve
 from advss.stages.run import fit as fit_run
 from advss.stages.runs import find_run
 from advss.training.reporting import Silent
@@ -56,6 +56,6 @@ def load_data(
     Raises:
         UsageError: there is no such run, or its data cannot be read.
     """
-    config = read_config(find_run(run, Path(runs_dir)).config)
+    config = resolve({}, run=find_run(run, Path(runs_dir)).path, environ={})
     splits = open_splits(config.data.name, config.data.options, limit=config.limit, seed=config.seed)
     return part_tensors({"train": splits.train, "valid": splits.valid, "test": splits.test}[split])

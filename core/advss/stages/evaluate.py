@@ -47,11 +47,10 @@ def evaluate_model(
     Returns:
         ta, ra, ra_images and ra_attack as they stand in result.json.
     """
-    x, label = part_tensors(test)
-    chosen = _subset(label, settings.limit, seed)
     model = model.to(device)
-    clean = _clean_accuracy(model, x, label, settings.batch_size, device)
-    reporter.start(STAGE, steps=len(chosen), done=0, epochs=1)
+    clean = _clean_accuracy(model, *part_tensors(test), settings.batch_size, device)
+    x, label = part_tensors(test.subset(settings.limit, seed=seed))
+    reporter.start(STAGE, steps=len(label), done=0, epochs=1)
     done = 0
 
     def tick(images: int) -> None:
@@ -60,11 +59,10 @@ def evaluate_model(
         reporter.step(step=done, images=images, metrics={})
 
     def part(start: int, end: int) -> tuple[torch.Tensor, torch.Tensor]:
-        where = chosen[start:end]
         return right_clean_and_attacked(
             model,
-            x[where].to(device),
-            label[where].to(device),
+            x[start:end].to(device),
+            label[start:end].to(device),
             stream(device, seed, STAGE, start),
             norm=settings.norm,
             eps=settings.eps,
@@ -73,10 +71,10 @@ def evaluate_model(
             restarts=settings.restarts,
         )
 
-    _, robust = in_chunks(part, len(chosen), settings.batch_size, tick)
+    _, robust = in_chunks(part, len(label), settings.batch_size, tick)
     reporter.finish()
     described = {k: v for k, v in asdict(settings).items() if k in ("norm", "eps", "step_size", "steps", "restarts")}
-    return {"ta": clean, "ra": float(robust.double().mean()), "ra_images": len(chosen), "ra_attack": described}
+    return {"ta": clean, "ra": float(robust.double().mean()), "ra_images": len(label), "ra_attack": described}
 
 
 def _clean_accuracy(
@@ -88,16 +86,3 @@ def _clean_accuracy(
             for i in range(0, len(x), chunk)
         )
     return right / len(x)
-
-
-def _subset(label: torch.Tensor, limit: int, seed: int) -> torch.Tensor:
-    """Places of a seeded, class-balanced subset in rising order; all for ``limit`` 0."""
-    if limit == 0 or limit >= len(label):
-        return torch.arange(len(label))
-    order = torch.randperm(len(label), generator=stream("cpu", seed, "subset"))
-    rank = torch.empty_like(order)
-    for value in label.unique():
-        members = order[label[order] == value]
-        rank[members] = torch.arange(len(members))
-    # by rank within the class first: the first `limit` hold as many of each class as can be
-    return order[rank[order].argsort(stable=True)][:limit].sort().values

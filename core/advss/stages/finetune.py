@@ -59,7 +59,7 @@ def finetune_work(session: Session, source: Path | None) -> Work:
     """The fine-tuning stage of a run, built and not yet trained."""
     config, settings, splits = session.config, session.config.finetuning, session.splits
     classifier, spec = _classifier(session, source)
-    scheme = build("finetune", config.finetune.name, config.finetune.options)
+    scheme = build("finetune", config.finetune)
     assert isinstance(scheme, FinetuneScheme)
     with global_stream("cpu", config.seed, "init", "scheme"):
         scheme.build(classifier)

@@ -74,7 +74,7 @@ def pretrain_work(session: Session) -> Work:
 
 
 def _task(choice: Choice) -> PretextTask:
-    task = build("pretext", choice.name, choice.options)
+    task = build("pretext", choice)
     assert isinstance(task, PretextTask)
     return task
 

@@ -18,7 +18,7 @@ from advss.reports.curves import draw_curves
 from advss.stages.evaluate import evaluate_model, load_classifier
 from advss.stages.finetune import finetune_stage
 from advss.stages.pretrain import pretrain_stage
-from advss.stages.resolve import read_config, to_yaml
+from advss.stages.resolve import resolve, to_yaml
 from advss.stages.runs import RunFolder, find_run, make_folder, plan_run
 from advss.stages.session import Session, choose_device
 from advss.tracking.tracker import Tracker
@@ -95,7 +95,7 @@ def evaluate(run: Path, evaluation: EvalSettings, *, device: str = "auto", repor
     if not has_checkpoint(folder.best("finetune")):
         raise UsageError(f"run {folder.path} has no fine-tuned model; run `advss finetune --from {folder.path}` first")
     config = dataclasses.replace(
-        read_config(folder.config),
+        resolve({}, run=folder.path, environ={}),
         name=folder.name,
         runs_dir=folder.path.parent,
         evaluation=evaluation,

@@ -121,7 +121,7 @@ def check_runs(work: Work) -> None:
 
 def build_defense(choice: Choice, *, flag: str = "--defense.") -> Defense:
     """The defense that was chosen."""
-    defense = build("defense", choice.name, choice.options, flag=flag)
+    defense = build("defense", choice, flag=flag)
     assert isinstance(defense, Defense)
     return defense
 

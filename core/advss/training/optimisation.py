@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -55,7 +56,8 @@ def _one_cycle(settings: StageSettings, optimizer: Optimizer, steps: int) -> Sch
 
     def set_rates(step: int) -> None:
         cycle.last_epoch = step
-        rates = cycle.get_lr()  # a closed form of last_epoch, so that any step can be resumed at
+        with warnings.catch_warnings(action="ignore"):  # it warns of being asked outside step()
+            rates = cycle.get_lr()  # a closed form of last_epoch, so that any step can be resumed at
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = rate
 
