@@ -12,9 +12,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torchvision.transforms.v2.functional import normalize
 
-from advss.errors import UsageError
-from advss.hookspecs import BranchNorm, DataFacts, branch
-from advss.models.encoder import TimmEncoder, build_encoder, keep_branch
+from advss.hookspecs import DataFacts
+from advss.models.encoder import TimmEncoder, build_encoder
 
 NARROW: dict[str, Any] = {"layers": [1, 1, 1, 1], "channels": [8, 8, 16, 16]}
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
@@ -277,103 +276,6 @@ def test_names_of_parameters_do_not_change_from_build_to_build() -> None:
 def test_building_follows_the_global_seed() -> None:
     first, second = make().state_dict(), make().state_dict()
     assert all(torch.equal(first[key], second[key]) for key in first)
-
-
-# ---------------------------------------------------------------- branches
-def statistics(module: nn.Module, name: str) -> list[Tensor]:
-    norms = [layer.branches[name] for layer in module.modules() if isinstance(layer, BranchNorm)]
-    return [norm.get_buffer("running_mean").clone() for norm in norms]
-
-
-@pytest.mark.parametrize("part", ["encoder", "tail"])
-def test_every_batchnorm_has_the_branches(part: str) -> None:
-    encoder = make(branches=("a", "b"))
-    module = encoder if part == "encoder" else encoder.tail()
-    norms = [layer for layer in module.modules() if isinstance(layer, BranchNorm)]
-    inside = {id(layer) for norm in norms for layer in norm.modules()}
-    assert norms
-    assert all(set(norm.branches) == {"a", "b"} for norm in norms)
-    assert not [layer for layer in module.modules() if isinstance(layer, _BatchNorm) and id(layer) not in inside]
-
-
-def test_branches_keep_statistics_of_their_own() -> None:
-    encoder = make(branches=("a", "b"))
-    before_a, before_b = statistics(encoder, "a"), statistics(encoder, "b")
-    with branch("b", encoder), torch.no_grad():
-        encoder(images())
-    assert all(torch.equal(x, y) for x, y in zip(before_a, statistics(encoder, "a"), strict=True))
-    assert not any(torch.equal(x, y) for x, y in zip(before_b, statistics(encoder, "b"), strict=True))
-
-
-def test_one_branch_leaves_the_names_as_they_are() -> None:
-    assert make(branches=("only",)).state_dict().keys() == make().state_dict().keys()
-
-
-def test_a_kept_branch_computes_what_it_computed() -> None:
-    several = make(branches=("a", "b"))
-    with branch("b", several), torch.no_grad():
-        several(images())
-    one = make()
-    one.load_state_dict(keep_branch(several.state_dict(), "b"))
-    with branch("b", several), torch.no_grad():
-        torch.testing.assert_close(one.eval()(images()), several.eval()(images()), rtol=0, atol=0)
-
-
-def test_keeping_a_branch_of_a_state_without_branches_changes_nothing() -> None:
-    state = make().state_dict()
-    assert keep_branch(state, "main") == dict(state)
-
-
-def test_a_branch_that_is_not_there_is_an_error() -> None:
-    with pytest.raises(UsageError, match=r"no BatchNorm branch 'clear'; did you mean 'clean'\?"):
-        keep_branch(make(branches=("clean", "x_cl")).state_dict(), "clear")
-
-
-# ---------------------------------------------------------------- what a user can mend
-BAD = [
-    ("resnet81", {}, r"^--backbone resnet81: timm has no such model; did you mean 'resnet18'\?$"),
-    ("a", {}, "timm has no such model; for example resnet18"),
-    ("hf-hub:timm/resnet18", {}, "timm has no such model"),
-    ("resnet18.a1_in1k", {}, r"'\.a1_in1k' names pretrained weights.*use resnet18$"),
-    ("efficientnet_b0", {}, "another family than ResNet, ResNetV2, ConvNeXt, ViT"),
-    ("resnet18", {"layer": [1, 1, 1, 1]}, r"--backbone\.layer: resnet18 has no such option; did you mean 'layers'\?"),
-    ("resnet18", {"num_classes": 3}, r"--backbone\.num_classes: resnet18 has no such option"),
-    ("test_vit", {"class_token": True}, r"--backbone\.class_token: test_vit has no such option"),
-    ("resnet18", {"layers": "x"}, r"resnet18 --backbone\.layers x: timm cannot build it"),
-    ("resnet18", {"layers": [1, 1]}, r"--backbone\.layers \[1, 1\]: cannot be split"),
-    ("test_vit", {"depth": 1}, r"--backbone\.depth 1: cannot be split"),
-    ("resnet18", {"stem_type": "deep"}, r"--backbone\.stem_type: has no effect on images of 32 pixels"),
-    ("test_vit", {"patch_size": 14}, r"patches of 14 pixels do not divide images of 32; give --backbone\.patch_size 4"),
-    ("deit_tiny_distilled_patch16_224", {}, "timm cannot build it: .*distillation tokens"),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("name", "options", "message"), BAD)
-def test_one_line_says_what_is_wrong(name: str, options: dict[str, Any], message: str) -> None:
-    with pytest.raises(UsageError, match=message) as caught:
-        build_encoder(name, options, DataFacts(10, 32), mean=MEAN, std=STD)
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("mean", "std", "message"),
-    [((0.5,), STD, "expected 3 numbers"), (MEAN, (0.1, 0.0, 0.1), "std above 0"), ((float("nan"),) * 3, STD, "finite")],
-)
-def test_mean_and_std_are_checked(mean: tuple[float, ...], std: tuple[float, ...], message: str) -> None:
-    with pytest.raises(UsageError, match=message):
-        build_encoder("resnet18", NARROW, DataFacts(10, 32), mean=mean, std=std)
-
-
-@pytest.mark.parametrize(
-    ("name", "side", "given", "message"),
-    [
-        ("test_vit", 32, 8, "multiples of --backbone.patch_size, 16 pixels"),
-        ("test_convnext", 96, 8, "at least 16 pixels"),
-    ],
-)
-def test_images_that_do_not_fit_are_refused(name: str, side: int, given: int, message: str) -> None:
-    with pytest.raises(UsageError, match=f"{message}, and these have 8"):
-        make(name, side=side)(images(given))
 
 
 # ---------------------------------------------------------------- for adversarial training

@@ -23,14 +23,8 @@ from torch import Tensor, nn
 
 from advss.errors import UsageError, did_you_mean
 
-NEVER_OPTIONS = {
-    "num_classes",
-    "in_chans",
-    "global_pool",
-    "img_size",
-    "device",
-    "dtype",
-}  # the data and the run say these
+# What the data and the run say is not an option of the backbone.
+NEVER_OPTIONS = {"num_classes", "in_chans", "global_pool", "img_size", "device", "dtype"}
 
 
 @dataclass(frozen=True, kw_only=True)
