@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import gc
 import threading
 from collections.abc import Callable
 
@@ -149,7 +148,6 @@ def test_threads_end_with_the_loader(part: Part) -> None:
     loader.batch(0, 0, progress=0.0)
     own = set(threading.enumerate()) - before
     del loader
-    gc.collect()
     for thread in own:
         thread.join(10)
     assert own

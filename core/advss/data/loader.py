@@ -6,7 +6,7 @@ Letters: B images of a batch, C channels, H W sides.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import torch
 from torch import Tensor
@@ -50,8 +50,8 @@ class Loader:
         self._labels = part.labels.to(device)
         # where places are needed: on the device, or on the CPU by the threads that decode
         self._where = device if isinstance(self._images, InMemory) else torch.device("cpu")
-        self._order = lru_cache(maxsize=2)(self._shuffled)
-        self._shuffled_pixels = self._reader(self._places)
+        self._places = _Places(len(part), batch_size, key=key, device=self._where)
+        self._pixels = self._reader(self._places)
 
     def __len__(self) -> int:
         return len(self._labels)
@@ -77,7 +77,7 @@ class Loader:
             UsageError: the part is smaller than a batch, or an image on disk cannot be read.
         """
         position = epoch * self.steps_per_epoch + step
-        pixels = self._shuffled_pixels(position)
+        pixels = self._pixels(position)
         raw = unit(pixels)
         x = raw
         if self._augment:
@@ -115,13 +115,24 @@ class Loader:
         ahead = Ahead(decoded, end=end)
         return lambda position: ahead(position).to(device, non_blocking=True)
 
-    def _places(self, position: int) -> Tensor:
-        """Places (B,) in the part of the batch at ``position``, counted from the first of epoch 0."""
-        epoch, step = divmod(position, self.steps_per_epoch)
-        return self._order(epoch)[step * self.batch_size : (step + 1) * self.batch_size]
 
-    def _shuffled(self, epoch: int) -> Tensor:
-        return torch.randperm(len(self), generator=stream("cpu", *self._key, "order", epoch)).to(self._where)
+class _Places:
+    """Shuffled places of the images of batches. It knows no loader, so that threads that read ahead keep none alive."""
+
+    def __init__(self, count: int, batch_size: int, *, key: tuple[Key, ...], device: torch.device) -> None:
+        self._steps = count // batch_size
+        self._batch_size = batch_size
+        # reading ahead reaches into the next epoch
+        self._shuffled = lru_cache(maxsize=2)(partial(_shuffled, count, key, device))
+
+    def __call__(self, position: int) -> Tensor:
+        """Places (B,) of the batch at ``position``, counted from the first of epoch 0."""
+        epoch, step = divmod(position, self._steps)
+        return self._shuffled(epoch)[step * self._batch_size : (step + 1) * self._batch_size]
+
+
+def _shuffled(count: int, key: tuple[Key, ...], device: torch.device, epoch: int) -> Tensor:
+    return torch.randperm(count, generator=stream("cpu", *key, "order", epoch)).to(device)
 
 
 def _check(batch_size: int) -> None:
