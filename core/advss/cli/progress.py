@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Mapping
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
-from rich.text import Text
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from advss.training.reporting import Reporter
 
-SHOWN = ("loss", "ta", "ra")
+RECENT = 20  # steps over which the speed is averaged
 
 
 def reporter_for(*, quiet: bool, console: Console | None = None) -> Reporter:
@@ -51,23 +51,25 @@ class Lines(Quiet):
     def start(self, stage: str, *, steps: int, done: int, epochs: int) -> None:
         """Name the stage."""
         self.stage, self.images, self.began = stage, 0, time.monotonic()
-        self.say(f"{stage}: {_count(epochs, 'epoch')}, {_count(steps - done, 'step')}{' left' if done else ''}")
+        length = f": {epochs} epochs of {steps // epochs:,} steps" if epochs > 1 else ""
+        self.say(f"{stage}{length}{f', from step {done:,}' if done else ''}")
 
     def step(self, *, step: int, images: int, metrics: Mapping[str, float]) -> None:
         """Count the images."""
         self.images += images
 
     def epoch(self, *, epoch: int, epochs: int, metrics: Mapping[str, float]) -> None:
-        """Say how the epoch went: every metric, the speed of training and validation together."""
+        """Say how the epoch went: the loss, what validation measured, and the time of both together."""
         seconds = time.monotonic() - self.began
-        said = [f"{name} {value:.4g}" for name, value in metrics.items()]
+        said = [f"{n.removeprefix('valid/')} {v:.4g}" for n, v in metrics.items() if n.startswith("valid/")]
+        loss = [f"loss {metrics['train/loss']:.4g}"] if "train/loss" in metrics else []
         speed = f"{self.images / max(seconds, 1e-9):,.0f} images/s"
-        self.say("  ".join([f"{self.stage} {epoch}/{epochs}", *said, speed, f"{seconds:.1f} s"]))
+        self.say("  ".join([f"{self.stage} {epoch}/{epochs}", *loss, *said, speed, f"{seconds:.1f} s"]))
         self.images, self.began = 0, time.monotonic()
 
 
 class Bar(Quiet):
-    """A bar with loss, TA, RA, images a second and the time left."""
+    """A bar with loss, TA, RA (in pretraining: the tasks' own accuracies), images a second and the time left."""
 
     def __init__(self, console: Console) -> None:
         super().__init__(console)
@@ -75,35 +77,41 @@ class Bar(Quiet):
 
     def start(self, stage: str, *, steps: int, done: int, epochs: int) -> None:
         """Draw the bar."""
+        wide = self.console.width >= 100
         self.progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=None),
-            TextColumn("{task.percentage:>3.0f}%") if self.console.width < 100 else MofNCompleteColumn(),
-            TextColumn("{task.fields[shown]}"),
-            _Speed(),
-            TimeRemainingColumn(compact=True),
+            MofNCompleteColumn() if wide else TextColumn("{task.percentage:>3.0f}%"),
+            TextColumn("{task.fields[measured]}"),
+            TextColumn("{task.fields[speed]}"),
+            TimeRemainingColumn(compact=True, elapsed_when_finished=True),
             console=self.console,
             expand=True,
         )
-        self.stage, self.known = stage, dict[str, float]()
-        self.task = self.progress.add_task(
-            stage, total=steps, completed=done, shown="", images=0, began=time.monotonic()
-        )
+        self.stage, self.loss, self.accuracies = stage, "", ""
+        self.recent = deque([(time.monotonic(), 0)], maxlen=RECENT)
+        self.task = self.progress.add_task(stage, total=steps, completed=done, measured="", speed="")
         self.progress.start()
 
     def step(self, *, step: int, images: int, metrics: Mapping[str, float]) -> None:
         """Move the bar."""
-        if self.progress is not None:
-            self.known |= {name: value for name, value in metrics.items() if name == "loss"}
-            seen = self.progress.tasks[0].fields["images"] + images
-            self.progress.update(self.task, completed=step, images=seen, shown=_shown(self.known))
+        if self.progress is None:
+            return
+        if "loss" in metrics:
+            self.loss = f"loss {metrics['loss']:.3f} "
+        self.recent.append((time.monotonic(), images))
+        seconds = self.recent[-1][0] - self.recent[0][0]
+        seen = sum(count for _, count in list(self.recent)[1:])
+        speed = f"{seen / max(seconds, 1e-9):,.0f}/s"
+        self.progress.update(self.task, completed=step, speed=speed, measured=self.loss + self.accuracies)
 
     def epoch(self, *, epoch: int, epochs: int, metrics: Mapping[str, float]) -> None:
-        """Show the epoch's TA and RA."""
-        if self.progress is not None:
-            validated = {name.rpartition("/")[2]: value for name, value in metrics.items()}
-            self.known |= {name: validated[name] for name in ("ta", "ra") if name in validated}
-            self.progress.update(self.task, description=f"{self.stage} {epoch}/{epochs}", shown=_shown(self.known))
+        """Show what validation measured."""
+        if self.progress is None:
+            return
+        self.accuracies = _accuracies(metrics)
+        description = f"{self.stage} {epoch}/{epochs}"
+        self.progress.update(self.task, description=description, measured=self.loss + self.accuracies)
 
     def finish(self) -> None:
         """Leave the bar as it stands."""
@@ -112,18 +120,14 @@ class Bar(Quiet):
             self.progress = None
 
 
-class _Speed(ProgressColumn):
-    """Images a second since the bar was drawn."""
-
-    def render(self, task: Task) -> Text:
-        seconds = time.monotonic() - task.fields["began"]
-        return Text(f"{task.fields['images'] / max(seconds, 1e-9):,.0f} img/s")
-
-
-def _shown(known: Mapping[str, float]) -> str:
-    words = {"loss": "{:.3f}", "ta": "TA {:.3f}", "ra": "RA {:.3f}"}
-    return " ".join(words[name].format(known[name]).removeprefix("") for name in SHOWN if name in known)
-
-
-def _count(number: int, word: str) -> str:
-    return f"{number:,} {word}{'' if number == 1 else 's'}"
+def _accuracies(metrics: Mapping[str, float]) -> str:
+    """TA and RA, or the pretext tasks' clean and adversarial accuracy averaged over members, as far as measured."""
+    if "valid/ta" in metrics:
+        known = {"TA": [metrics["valid/ta"]], "RA": [metrics["valid/ra"]] if "valid/ra" in metrics else []}
+    else:
+        accuracies = [(name, value) for name, value in metrics.items() if name.endswith("accuracy")]
+        known = {
+            word: [value for name, value in accuracies if name.startswith(f"valid/{part}/")]
+            for word, part in (("acc", "clean"), ("adv", "adversarial"))
+        }
+    return " ".join(f"{word} {sum(values) / len(values):.3f}" for word, values in known.items() if values)

@@ -46,7 +46,8 @@ def _attack(result: Mapping[str, Any]) -> str:
     norm = {"linf": "ℓ∞", "l2": "ℓ2"}.get(attack["norm"], attack["norm"])
     eps = f"{255 * attack['eps']:.3g}/255" if attack["norm"] == "linf" else f"{attack['eps']:.3g}"
     restarts = f" ×{attack['restarts']}" if attack.get("restarts", 1) > 1 else ""
-    return f"PGD-{attack['steps']}{restarts} {norm} {eps}"
+    images = f", {result['ra_images']} images" if result.get("ra_images") else ""
+    return f"PGD-{attack['steps']}{restarts} {norm} {eps}{images}"
 
 
 def _percent(share: float | None) -> str:
