@@ -189,3 +189,11 @@ def test_subset_keeps_images_index_and_labels_together(part: Part) -> None:
 @pytest.mark.parametrize("count", [0, 40, 50])
 def test_subset_of_all(part: Part, count: int) -> None:
     assert part.subset(count, seed=0) is part
+
+
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_a_part_of_a_part_holds_its_own_images(part: Part, on_disk: bool) -> None:
+    images = OnDisk(part.images.read, torch.arange(40), side=8) if on_disk else part.images
+    inner = Part(images, part.index, part.labels).select(torch.arange(20, 40)).select(torch.tensor([3, 1]))
+    assert np.array_equal(_pixels(inner), _pixels(part)[[23, 21]])
+    assert inner.index.tolist() == [123, 121]
