@@ -31,7 +31,7 @@ class Command:
 
 def fit(arguments: Arguments) -> int:
     """``advss fit``."""
-    config = _config(arguments)
+    config = configured(arguments)
     if "print-config" in arguments.switches:
         return _print_config(config)
     from advss.stages import run
@@ -41,7 +41,7 @@ def fit(arguments: Arguments) -> int:
 
 def pretrain(arguments: Arguments) -> int:
     """``advss pretrain``."""
-    config = _config(arguments)
+    config = configured(arguments)
     if "print-config" in arguments.switches:
         return _print_config(config)
     from advss.stages import run
@@ -56,12 +56,12 @@ def finetune(arguments: Arguments) -> int:
         raise UsageError(
             "`advss finetune` needs one of --from RUN and --resume RUN; without pretraining: `advss fit --pretext none`"
         )
-    start = None if source is None else _start(source, arguments)
-    config = _config(arguments) if start is None else _finetune_config(start, arguments)
+    config = configured(arguments)
     if "print-config" in arguments.switches:
         return _print_config(config)
     from advss.stages import run
 
+    start = None if source is None else _start(source, arguments)
     return _print_result(run.finetune(config, source=start, resume=resume, reporter=_reporter(arguments)))
 
 
@@ -123,15 +123,16 @@ def ui(arguments: Arguments) -> int:
     return serve(_runs_dir(arguments), port=int(port), open_browser="no-browser" not in arguments.switches)
 
 
-def _config(arguments: Arguments) -> RunConfig:
-    """The configuration that a command line asks for."""
+def configured(arguments: Arguments) -> RunConfig:
+    """The configuration that a command line asks for: of a run to resume, of one to go on from, or a new one."""
     from advss.stages.resolve import resolve, resume_config
 
     _check_plugins(arguments)
-    configs = arguments.flags.get("config", [])
-    run = arguments.flag("resume")
-    if run is None:
+    configs, source, run = arguments.flags.get("config", []), arguments.flag("from"), arguments.flag("resume")
+    if run is None and source is None:
         return resolve(arguments.settings, configs=configs, text=True)
+    if run is None:
+        return _finetune_config(_start(source or "", arguments), arguments)
     if configs:
         raise UsageError(f"--resume {run} takes its configuration from the run; leave --config away")
     return resume_config(_find(run, arguments), arguments.settings, text=True)
@@ -146,7 +147,6 @@ def _finetune_config(start: Path, arguments: Arguments) -> RunConfig:
         if head in PRETRAINING or head.startswith("pretrain-"):
             hint = "; use --finetune-defense" if head == "defense" else ""
             raise UsageError(f"--{flag}: `advss finetune` takes pretraining as --from has it{hint}")
-    _check_plugins(arguments)
     run = start.resolve().parent.parent if start.is_file() else start  # RUN/pretrain/best.safetensors
     if not (run / "config.yaml").is_file():
         raise UsageError(f"--from: no config.yaml in {run}; expected a run, or a checkpoint in a run's folder")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -51,18 +50,16 @@ def print_help(grammar: Grammar, arguments: Arguments) -> None:
     elif grammar.settings:
         from advss.stages.settings import SETTINGS
 
-        settings = [SETTINGS[flag] for flag in grammar.settings]
-        _options(console, "Settings", [(f"--{s.flag}", s.option, None) for s in settings])
+        _rows(console, "Settings", [(f"--{flag}", _doc(SETTINGS[flag].option)) for flag in grammar.settings])
     _rows(console, "Flags", own)
 
 
 def _print_settings(console: Console, arguments: Arguments) -> None:
     """Components and settings, with the values that this line resolves to."""
-    from advss.stages.resolve import resolve
+    from advss.cli.commands import configured
 
-    installed = registry(strict="strict-plugins" in arguments.switches or None)
-    config = resolve(arguments.settings, configs=arguments.flags.get("config", []), text=True)
-    _print_components(console, config, installed)
+    config = configured(arguments)
+    _print_components(console, config, registry())
     _print_run(console, config)
     _print_stages(console, config)
     _options(console, "Evaluation", _fields("--eval-", EvalSettings, config.evaluation))
@@ -165,8 +162,8 @@ def print_plugin(plugin: dict[str, Any]) -> None:
     console.print("\n" + plugin["doc"].partition("\n\nArgs:")[0] + "\n")
     table = _table("Options" if plugin["options"] else "No options", ("", "", ""))
     for option in plugin["options"]:
-        default = option["default"] if isinstance(option["default"], str) else json.dumps(option["default"])
-        _add(table, f"--{plugin['kind']}.{option['name']}", default, f"{option['doc']} ({option['type']})")
+        doc = f"{option['doc'].removesuffix('.')} ({option['type']})".lstrip()
+        _add(table, f"--{plugin['kind']}.{option['name']}", _value(option["default"]), doc)
     _print(console, table)
 
 

@@ -36,6 +36,9 @@ def _places(result: Mapping[str, Any]) -> list[tuple[str, str]]:
     models = [path for stage in ("finetune", "pretrain") if (path := folder / stage / "best.safetensors").is_file()]
     places = [("run", str(folder)), *(("checkpoint", str(path)) for path in models)]
     runs_dir = "" if folder.parent == Path("runs") else f" --runs-dir {folder.parent}"
+    if models and result.get("ta") is None:
+        tuned = models[0].parent.name == "finetune"
+        places.append(("next", f"advss {'evaluate' if tuned else 'finetune --from'} {folder}"))
     return [*places, ("MLflow", f"advss ui{runs_dir}")]
 
 
