@@ -1,0 +1,138 @@
+"""Clean and robust accuracy: what counts as robust, restarts, chunks, and the model left as found."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from advss.attacks.evaluation import as_victim, in_chunks, right_clean_and_attacked
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def two_classes(weight: Tensor, bias: float) -> nn.Module:
+    """Class 1 where weight·x + bias > 0, else class 0."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(weight.numel(), 2))
+    linear = model[1]
+    assert isinstance(linear, nn.Linear)
+    with torch.no_grad():
+        linear.weight.copy_(torch.stack([torch.zeros_like(weight), weight]))
+        linear.bias.copy_(torch.tensor([0.0, bias]))
+    return model
+
+
+def margins_and_model(count: int = 64) -> tuple[Tensor, Tensor, nn.Module]:
+    weight = torch.randn(12, generator=generator(2))
+    x = torch.empty(count, 3, 2, 2).uniform_(0.3, 0.7, generator=generator(3))
+    bias = -float((x.flatten(1) @ weight).median())
+    return x, x.flatten(1) @ weight + bias, two_classes(weight, bias)
+
+
+def attacked(model: nn.Module, x: Tensor, label: Tensor, **changes: int) -> tuple[Tensor, Tensor]:
+    settings = {"steps": 10, "restarts": 1} | changes
+    return right_clean_and_attacked(model, x, label, generator(), norm="linf", eps=0.05, step_size=0.02, **settings)
+
+
+def test_a_linear_models_robust_images_are_those_whose_margin_exceeds_eps_times_the_l1_norm() -> None:
+    x, margin, model = margins_and_model()
+    weight = torch.randn(12, generator=generator(2))
+    clean, robust = attacked(model, x, (margin > 0).long())
+    assert clean.all()
+    assert torch.equal(robust, margin.abs() > 0.05 * weight.abs().sum())
+    assert 0 < robust.sum() < len(x)
+
+
+def test_what_is_wrong_when_clean_is_never_robust() -> None:
+    x, margin, model = margins_and_model()
+    clean, robust = attacked(model, x, (margin <= 0).long())
+    assert not clean.any()
+    assert not robust.any()
+
+
+class Bumpy(nn.Module):
+    """A wave along the mean pixel, on which single random starts miss."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        wave = torch.sin(90 * x.flatten(1)[:, 0]) + 0.7
+        return torch.stack([wave, -wave], 1)
+
+
+def test_restarts_never_raise_robust_accuracy() -> None:
+    x = torch.empty(200, 1, 1, 1).uniform_(0, 1, generator=generator(1))
+    label = Bumpy()(x).argmax(1)
+    robust = [attacked(Bumpy(), x, label, restarts=n, steps=1)[1] for n in (1, 2, 4, 8)]
+    for fewer, more in zip(robust, robust[1:], strict=False):
+        assert not (more & ~fewer).any()
+    assert robust[-1].sum() < robust[0].sum()
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 64, 100])
+def test_the_result_does_not_depend_on_the_chunk(chunk: int) -> None:
+    x, margin, model = margins_and_model()
+    label = (margin > -0.05).long()
+    whole = attacked(model, x, label)
+    ticks: list[int] = []
+    parts = in_chunks(lambda a, b: attacked(model, x[a:b], label[a:b]), len(x), chunk, ticks.append)
+    assert torch.equal(parts[0], whole[0])
+    assert torch.equal(parts[1], whole[1])
+    assert sum(ticks) == len(x)
+    assert max(ticks) <= chunk
+
+
+def test_a_chunk_that_does_not_fit_memory_is_halved() -> None:
+    asked: list[int] = []
+
+    def measure(start: int, stop: int) -> tuple[Tensor, Tensor]:
+        asked.append(stop - start)
+        if stop - start > 3:
+            raise torch.OutOfMemoryError
+        return torch.arange(start, stop) % 2 == 0, torch.arange(start, stop) % 3 == 0
+
+    clean, robust = in_chunks(measure, 10, 8, lambda done: None)
+    assert asked == [8, 4, 2, 2, 2, 2, 2]
+    assert torch.equal(clean, torch.arange(10) % 2 == 0)
+    assert torch.equal(robust, torch.arange(10) % 3 == 0)
+
+
+def test_one_image_that_does_not_fit_memory_is_an_error() -> None:
+    def measure(start: int, stop: int) -> tuple[Tensor, Tensor]:
+        raise torch.OutOfMemoryError("no room")
+
+    with pytest.raises(torch.OutOfMemoryError, match="no room"):
+        in_chunks(measure, 4, 4, lambda done: None)
+
+
+def normed() -> nn.Sequential:
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Dropout(0.5), nn.Flatten(), nn.Linear(16, 2))
+    model[0].bias.requires_grad_(False)
+    model[2].eval()
+    return model
+
+
+def standing(model: nn.Module) -> tuple[list[bool], list[bool], list[Tensor]]:
+    modes = [m.training for m in model.modules()]
+    flags = [p.requires_grad for p in model.parameters()]
+    return modes, flags, [t.clone() for t in model.state_dict().values()]
+
+
+def test_the_model_is_left_as_found() -> None:
+    model = normed()
+    modes, flags, state = standing(model)
+    attacked(model, torch.rand(6, 3, 2, 2, generator=generator()), torch.arange(6) % 2)
+    after = standing(model)
+    assert (after[0], after[1]) == (modes, flags)
+    assert all(torch.equal(a, b) for a, b in zip(after[2], state, strict=True))
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_the_model_is_left_as_found_when_something_raises() -> None:
+    model = normed()
+    modes, flags, _ = standing(model)
+    with pytest.raises(RuntimeError, match="inside"), as_victim(model):
+        assert not any(m.training for m in model.modules())
+        assert not any(p.requires_grad for p in model.parameters())
+        raise RuntimeError("inside")
+    assert standing(model)[:2] == (modes, flags)

@@ -1,0 +1,94 @@
+"""The same adversarial images, and the same robust accuracy, as foolbox's PGD gives."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import foolbox as fb
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from advss.attacks import maximise
+from advss.attacks.evaluation import right_clean_and_attacked
+
+Norm = Literal["linf", "l2"]
+NORMS = pytest.mark.parametrize(("norm", "eps", "step_size"), [("linf", 8 / 255, 2 / 255), ("l2", 0.5, 0.125)])
+OTHERS = {"linf": fb.attacks.LinfPGD, "l2": fb.attacks.L2PGD}
+
+
+def conv_net(classes: int, *, channels: int) -> nn.Sequential:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return nn.Sequential(
+            nn.Conv2d(channels, 8, 3, padding=1),
+            nn.BatchNorm2d(8),
+            nn.Tanh(),  # smooth: no kink at which a rounding error turns a gradient's sign
+            nn.Conv2d(8, 8, 3, stride=2),
+            nn.Tanh(),
+            nn.Flatten(),
+            nn.LazyLinear(classes),
+        )
+
+
+@NORMS
+def test_the_adversarials_are_foolboxs(norm: Norm, eps: float, step_size: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x, label = torch.rand(8, 3, 16, 16, generator=generator), torch.arange(8) % 5
+    model = conv_net(5, channels=3).double()
+    model(x.double())  # gives the BatchNorm statistics of their own
+    model.eval()
+    attack = OTHERS[norm](abs_stepsize=step_size, steps=10, random_start=False)
+    theirs = attack.run(
+        fb.PyTorchModel(model, bounds=(0, 1)), x.double(), fb.criteria.Misclassification(label), epsilon=eps
+    )
+    (ours,) = maximise(
+        lambda inputs: F.cross_entropy(model(inputs[0]), label),
+        (x.double(),),
+        generator,
+        norm=norm,
+        eps=eps,
+        step_size=step_size,
+        steps=10,
+        random_start=False,
+    )
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
+    assert (ours - x).abs().max() > 0.02
+
+
+@pytest.fixture(scope="module")
+def trained() -> tuple[nn.Module, Tensor, Tensor]:
+    """A small network trained on scikit-learn's digits in float32, and the 597 digits that it did not see."""
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    x = torch.tensor(digits.images, dtype=torch.float32)[:, None] / 16
+    label = torch.tensor(digits.target, dtype=torch.int64)
+    model = conv_net(10, channels=1)
+    model(x[:2])
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    for step in range(60):
+        part = slice(step % 12 * 100, step % 12 * 100 + 100)
+        optimizer.zero_grad()
+        F.cross_entropy(model(x[part]), label[part]).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    return model.eval(), x[1200:], label[1200:]
+
+
+@NORMS
+def test_robust_accuracy_is_foolboxs_within_a_point(
+    trained: tuple[nn.Module, Tensor, Tensor], norm: Norm, eps: float, step_size: float
+) -> None:
+    model, x, label = trained
+    clean, robust = right_clean_and_attacked(
+        model, x, label, torch.Generator().manual_seed(0), norm=norm, eps=eps, step_size=step_size, steps=20
+    )
+    torch.manual_seed(0)
+    attack = OTHERS[norm](abs_stepsize=step_size, steps=20, random_start=True)
+    _, _, broken = attack(fb.PyTorchModel(model, bounds=(0, 1)), x, label, epsilons=eps)
+    theirs = 1 - float(broken.float().mean())
+    ours = float(robust.float().mean())
+    assert float(clean.float().mean()) > 0.85
+    assert abs(ours - theirs) <= 0.01
+    assert ours < float(clean.float().mean()) - 0.02

@@ -1,0 +1,221 @@
+"""Projected gradient ascent against closed forms on linear criteria, and the set it may not leave."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import pytest
+import torch
+from torch import Generator, Tensor
+
+from advss.attacks import maximise
+
+Norm = Literal["linf", "l2"]
+NORMS = pytest.mark.parametrize("norm", ["linf", "l2"])
+
+
+def generator(seed: int = 0) -> Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def images(*shape: int, low: float = 0.0, high: float = 1.0, seed: int = 1) -> Tensor:
+    return torch.empty(shape).uniform_(low, high, generator=generator(seed))
+
+
+def linear(weight: Tensor) -> Tensor:
+    return torch.randn(weight.shape, generator=generator(2))
+
+
+def distance(x: Tensor, clean: Tensor, norm: Norm) -> Tensor:
+    delta = (x - clean).flatten(1).double()
+    return delta.abs().amax(1) if norm == "linf" else delta.square().sum(1).sqrt()
+
+
+class Recorder:
+    """A linear criterion that keeps every point at which it was asked, the start first."""
+
+    def __init__(self, weight: Tensor) -> None:
+        self.weight, self.asked = weight, list[Tensor]()
+
+    def __call__(self, inputs: tuple[Tensor, ...]) -> Tensor:
+        self.asked.append(inputs[0].detach().clone())
+        return (inputs[0] * self.weight).sum()
+
+
+@NORMS
+@pytest.mark.parametrize("where", ["inside", "black", "white"])
+def test_start_and_iterates_stay_in_ball_and_box(norm: Norm, where: str) -> None:
+    clean = {"inside": images(6, 3, 8, 8), "black": torch.zeros(6, 3, 8, 8), "white": torch.ones(6, 3, 8, 8)}[where]
+    criterion, eps = Recorder(linear(clean)), 0.1 if norm == "linf" else 0.8
+    (last,) = maximise(criterion, (clean,), generator(), norm=norm, eps=eps, step_size=eps / 2, steps=6)
+    assert len(criterion.asked) == 6
+    for x in [*criterion.asked, last]:
+        assert x.min() >= 0
+        assert x.max() <= 1
+        assert distance(x, clean, norm).max() <= eps + 1e-6
+
+
+@NORMS
+def test_without_steps_the_start_comes_back_inside_ball_and_box(norm: Norm) -> None:
+    clean = torch.cat([torch.zeros(4, 3, 8, 8), torch.ones(4, 3, 8, 8)])
+    (start,) = maximise(Recorder(clean), (clean,), generator(), norm=norm, eps=0.3, step_size=0.1, steps=0)
+    assert start.min() >= 0
+    assert start.max() <= 1
+    assert 0 < distance(start, clean, norm).max() <= 0.3 + 1e-6
+
+
+@NORMS
+def test_without_a_random_start_the_first_point_is_the_image(norm: Norm) -> None:
+    clean = images(3, 3, 8, 8)
+    criterion = Recorder(linear(clean))
+    maximise(criterion, (clean,), generator(), norm=norm, eps=0.1, step_size=0.1, steps=1, random_start=False)
+    assert torch.equal(criterion.asked[0], clean)
+
+
+def test_linf_reaches_the_optimum_of_a_linear_criterion_in_ball_and_box() -> None:
+    clean, eps = images(5, 3, 8, 8), 0.2
+    weight = linear(clean)
+    (found,) = maximise(Recorder(weight), (clean,), generator(), norm="linf", eps=eps, step_size=0.05, steps=12)
+    expected = (clean.double() + eps * weight.double().sign()).clamp(0, 1)
+    torch.testing.assert_close(found.double(), expected, atol=1e-6, rtol=0)
+
+
+def test_l2_reaches_the_optimum_of_a_linear_criterion() -> None:
+    clean, eps = images(5, 3, 8, 8, low=0.4, high=0.6), 0.5
+    weight = linear(clean)
+    (found,) = maximise(Recorder(weight), (clean,), generator(), norm="l2", eps=eps, step_size=0.2, steps=200)
+    wide = weight.double()
+    expected = clean.double() + eps * wide / wide.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+    torch.testing.assert_close(found.double(), expected, atol=1e-5, rtol=0)
+
+
+def test_l2_spends_nothing_on_pixels_that_cannot_move() -> None:
+    clean = torch.full((2, 1, 1, 4), 0.5)
+    clean[..., 0] = 1.0
+    weight = torch.tensor([5.0, 3.0, 4.0, 0.0]).expand_as(clean)
+    (found,) = maximise(Recorder(weight), (clean,), generator(), norm="l2", eps=0.4, step_size=0.1, steps=400)
+    assert torch.equal(found[..., 0], clean[..., 0])
+    assert distance(found, clean, "l2").max() <= 0.4 + 1e-6
+    gained = ((found - clean) * weight).flatten(1).sum(1)
+    assert (gained > 0.6 * 0.4 * 5).all()  # 0.4·5 is the optimum with the first pixel fixed
+
+
+def test_linf_start_is_uniform_in_the_ball() -> None:
+    clean, eps = torch.full((200, 3, 16, 16), 0.5), 0.1
+    (start,) = maximise(Recorder(clean), (clean,), generator(), norm="linf", eps=eps, step_size=0.1, steps=0)
+    share = ((start - clean).double().flatten() / eps + 1) / 2  # uniform in [0, 1]
+    counts = torch.histc(share, bins=20, min=0, max=1)
+    expected = share.numel() / 20
+    assert float(((counts - expected) ** 2 / expected).sum()) < 43.8  # chi², 19 degrees of freedom, p = .001
+
+
+def test_l2_start_is_uniform_in_the_ball() -> None:
+    """In d dimensions (radius / eps)^d is uniform in [0, 1], and each coordinate's mean is 0, its square's 1/(d+2)."""
+    clean, eps, count = torch.full((20_000, 1, 2, 2), 0.5), 0.3, 20_000
+    (start,) = maximise(Recorder(clean), (clean,), generator(), norm="l2", eps=eps, step_size=0.1, steps=0)
+    delta = (start - clean).double().flatten(1) / eps
+    counts = torch.histc(delta.norm(dim=1) ** 4, bins=20, min=0, max=1)
+    assert float(((counts - count / 20) ** 2 / (count / 20)).sum()) < 43.8
+    torch.testing.assert_close(delta.mean(0), torch.zeros(4).double(), atol=4 / (6 * count) ** 0.5, rtol=0)
+    torch.testing.assert_close(delta.square().mean(0), torch.full((4,), 1 / 6).double(), atol=0.006, rtol=0)
+
+
+@NORMS
+def test_the_start_is_a_function_of_the_generator(norm: Norm) -> None:
+    clean = images(2, 3, 8, 8)
+
+    def start(seed: int) -> Tensor:
+        return maximise(Recorder(clean), (clean,), generator(seed), norm=norm, eps=0.1, step_size=0.1, steps=0)[0]
+
+    assert torch.equal(start(3), start(3))
+    assert not torch.equal(start(3), start(4))
+
+
+@NORMS
+def test_each_of_several_inputs_has_a_ball_of_its_own(norm: Norm) -> None:
+    clean = (images(2, 3, 8, 8, low=0.4, high=0.6), images(2, 1, 4, 4, low=0.4, high=0.6, seed=5))
+    weights = tuple(linear(x) for x in clean)
+
+    def criterion(inputs: tuple[Tensor, ...]) -> Tensor:
+        return torch.stack([(x * w).sum() for x, w in zip(inputs, weights, strict=True)]).sum()
+
+    found = maximise(criterion, clean, generator(), norm=norm, eps=0.1, step_size=0.05, steps=40)
+    for x, at in zip(found, clean, strict=True):
+        torch.testing.assert_close(distance(x, at, norm), torch.full((2,), 0.1).double(), atol=1e-6, rtol=0)
+
+
+def test_l2_treats_each_image_of_a_batch_alone() -> None:
+    clean = images(2, 3, 8, 8, low=0.4, high=0.6)
+    weight = linear(clean)
+    scaled = weight * torch.tensor([1e-3, 1e3]).view(2, 1, 1, 1)
+    found = [
+        maximise(Recorder(w), (clean,), generator(), norm="l2", eps=0.2, step_size=0.05, steps=5)[0]
+        for w in (weight, scaled)
+    ]
+    torch.testing.assert_close(found[0], found[1], atol=1e-6, rtol=0)
+
+
+@NORMS
+@pytest.mark.parametrize("random_start", [False, True])
+def test_an_input_without_influence_stays_where_it_started(norm: Norm, random_start: bool) -> None:
+    clean = (images(2, 3, 8, 8), images(2, 3, 8, 8, seed=5))
+
+    def run(steps: int) -> Tensor:
+        found = maximise(
+            lambda inputs: inputs[0].sum(),
+            clean,
+            generator(),
+            norm=norm,
+            eps=0.1,
+            step_size=0.05,
+            steps=steps,
+            random_start=random_start,
+        )
+        return found[1]
+
+    assert torch.equal(run(4), run(0))
+    assert random_start or torch.equal(run(4), clean[1])
+
+
+@NORMS
+def test_where_the_gradient_is_zero_the_input_stays(norm: Norm) -> None:
+    clean = images(2, 3, 8, 8)
+    (found,) = maximise(
+        lambda inputs: (inputs[0] * 0).sum(),
+        (clean,),
+        generator(),
+        norm=norm,
+        eps=0.1,
+        step_size=0.05,
+        steps=3,
+        random_start=False,
+    )
+    torch.testing.assert_close(found, clean, atol=1e-7, rtol=0)
+
+
+@NORMS
+def test_with_eps_0_the_image_comes_back(norm: Norm) -> None:
+    clean = images(2, 3, 8, 8)
+    (found,) = maximise(Recorder(linear(clean)), (clean,), generator(), norm=norm, eps=0.0, step_size=0.1, steps=3)
+    assert torch.equal(found, clean)
+
+
+@NORMS
+def test_results_are_detached_and_the_images_untouched(norm: Norm) -> None:
+    clean = images(2, 3, 8, 8).requires_grad_()
+    before = clean.detach().clone()
+    (found,) = maximise(Recorder(before), (clean,), generator(), norm=norm, eps=0.1, step_size=0.1, steps=2)
+    assert not found.requires_grad
+    assert found.grad_fn is None
+    assert clean.grad is None
+    assert torch.equal(clean.detach(), before)
+    with torch.no_grad():  # measuring code calls it so
+        (again,) = maximise(Recorder(before), (clean,), generator(), norm=norm, eps=0.1, step_size=0.1, steps=2)
+    assert torch.equal(found, again)
+
+
+@NORMS
+def test_the_layout_of_the_images_is_kept(norm: Norm) -> None:
+    clean = images(2, 3, 8, 8).contiguous(memory_format=torch.channels_last)
+    (found,) = maximise(Recorder(linear(clean)), (clean,), generator(), norm=norm, eps=0.1, step_size=0.1, steps=2)
+    assert found.is_contiguous(memory_format=torch.channels_last)
