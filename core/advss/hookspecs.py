@@ -162,7 +162,11 @@ class PretextTask(Task):
 
     name: ClassVar[str]
     branches: ClassVar[tuple[str, ...]] = ("main",)  # BatchNorm branches; the first is the one that is fine-tuned
-    tail: nn.Module | None = None  # fine-tuning starts from it where there is one
+    tail: nn.Module | None  # fine-tuning starts from it where there is one
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_module("tail", None)  # a class attribute would hide the module that build() sets
 
     def build(self, encoder: Encoder) -> None:
         """Make the heads, for ``encoder.channels``, ``.features`` and ``.data``; ValueError where it cannot work."""
