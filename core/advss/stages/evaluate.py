@@ -19,6 +19,7 @@ from advss.randomness import stream
 from advss.stages.finetune import new_classifier
 from advss.training.checkpoints import load_checkpoint
 from advss.training.reporting import Reporter
+from advss.training.signals import StopRequest
 
 STAGE = "evaluate"
 
@@ -40,12 +41,22 @@ def load_classifier(path: Path) -> nn.Module:
 
 
 def evaluate_model(
-    model: nn.Module, test: Part, settings: EvalSettings, *, device: torch.device, seed: int, reporter: Reporter
+    model: nn.Module,
+    test: Part,
+    settings: EvalSettings,
+    *,
+    device: torch.device,
+    seed: int,
+    reporter: Reporter,
+    stop: StopRequest,
 ) -> dict[str, Any]:
     """TA on the test part and RA on it, or on a seeded subset of ``settings.limit`` images.
 
     Returns:
         ta, ra, ra_images and ra_attack as they stand in result.json.
+
+    Raises:
+        Interrupted: a signal came; nothing of the measurement is kept.
     """
     model = model.to(device)
     clean = _clean_accuracy(model, *part_tensors(test), settings.batch_size, device)
@@ -57,6 +68,7 @@ def evaluate_model(
         nonlocal done
         done += images
         reporter.step(step=done, images=images, metrics={})
+        stop.check()
 
     def part(start: int, end: int) -> tuple[torch.Tensor, torch.Tensor]:
         return right_clean_and_attacked(
@@ -77,9 +89,7 @@ def evaluate_model(
     return {"ta": clean, "ra": float(robust.double().mean()), "ra_images": len(label), "ra_attack": described}
 
 
-def _clean_accuracy(
-    model: nn.Module, x: torch.Tensor, label: torch.Tensor, chunk: int, device: torch.device
-) -> float:
+def _clean_accuracy(model: nn.Module, x: torch.Tensor, label: torch.Tensor, chunk: int, device: torch.device) -> float:
     with torch.no_grad():
         right = sum(
             int((model(x[i : i + chunk].to(device)).argmax(1).cpu() == label[i : i + chunk]).sum())

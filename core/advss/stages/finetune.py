@@ -55,6 +55,16 @@ def finetune_stage(session: Session, source: Path | None) -> Progress:
     return trainer.run(session.stop)
 
 
+def check_finetuning(session: Session) -> None:
+    """Try fine-tuning from random initialisation, so that what cannot work fails before pretraining.
+
+    Raises:
+        UsageError: as :func:`finetune_stage`.
+    """
+    if not has_checkpoint(session.folder.last(STAGE)):
+        check_runs(finetune_work(session, None))
+
+
 def finetune_work(session: Session, source: Path | None) -> Work:
     """The fine-tuning stage of a run, built and not yet trained."""
     config, settings, splits = session.config, session.config.finetuning, session.splits
@@ -98,7 +108,7 @@ def _classifier(session: Session, source: Path | None) -> tuple[ImageClassifier,
     seed, wanted = session.config.seed, session.spec(("main",))
     last = session.folder.last(STAGE)
     if has_checkpoint(last):
-        manifest = load_checkpoint(last).manifest
+        manifest = load_checkpoint(last, warn=False).manifest
         classifier = new_classifier(ModelSpec.from_json(manifest["model"]), len(session.splits.classes), seed=seed)
         classifier.loaded = set(manifest["loaded"])
         return classifier, ModelSpec.from_json(manifest["model"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from advss.data.splits import Splits, open_splits
 from advss.errors import UsageError
 from advss.reports.curves import draw_curves
 from advss.stages.evaluate import evaluate_model, load_classifier
-from advss.stages.finetune import finetune_stage
+from advss.stages.finetune import check_finetuning, finetune_stage
 from advss.stages.pretrain import pretrain_stage
 from advss.stages.resolve import resolve, to_yaml
 from advss.stages.runs import RunFolder, find_run, make_folder, plan_run
@@ -51,6 +52,7 @@ def fit(config: RunConfig, *, resume: bool = False, reporter: Reporter) -> Resul
             return _finished(config, reporter)
         source = None
         if config.pretext and config.pretraining.epochs:
+            check_finetuning(session)
             _pretrain(session)
             source = session.folder.best("pretrain")
         _finetune(session, source)
@@ -102,7 +104,7 @@ def evaluate(run: Path, evaluation: EvalSettings, *, device: str = "auto", repor
         device=device,
     )
     with _session(config, folder, _data(config), reporter) as session:
-        return _evaluate(session)
+        return _evaluate(session, status=folder.read_result().get("status", "running"))
 
 
 @contextmanager
@@ -113,14 +115,27 @@ def _opened(config: RunConfig, *, resume: bool, reporter: Reporter) -> Iterator[
         yield None
         return
     splits, device = _data(config), choose_device(config.device)
-    make_folder(folder)
-    if not folder.config.is_file():
-        write_text(folder.config, to_yaml(dataclasses.replace(config, name=None)))
-    config = dataclasses.replace(config, name=folder.name, device=str(device))
-    with _session(config, folder, splits, reporter) as session:
-        session.record(**(_blank(config, folder) | folder.read_result() | {"status": "running"}))
-        session.tracker.artifact(folder.config)
-        yield session
+    with _no_folder_left(folder):
+        make_folder(folder)
+        if not folder.config.is_file():
+            write_text(folder.config, to_yaml(dataclasses.replace(config, name=None)))
+        config = dataclasses.replace(config, name=folder.name, device=str(device))
+        with _session(config, folder, splits, reporter) as session:
+            session.record(**(_blank(config, folder) | folder.read_result() | {"status": "running"}))
+            session.tracker.artifact(folder.config)
+            yield session
+
+
+@contextmanager
+def _no_folder_left(folder: RunFolder) -> Iterator[None]:
+    """Remove a folder made within when bad input shows before there is anything to go on from."""
+    made = not folder.path.exists()
+    try:
+        yield
+    except UsageError:
+        if made and not any(has_checkpoint(folder.last(stage)) for stage in ("pretrain", "finetune")):
+            shutil.rmtree(folder.path, ignore_errors=True)
+        raise
 
 
 @contextmanager
@@ -155,7 +170,7 @@ def _finetune(session: Session, source: Path | None) -> None:
     session.tracker.model(best, best.with_suffix(".json"))
 
 
-def _evaluate(session: Session) -> Result:
+def _evaluate(session: Session, *, status: str = "finished") -> Result:
     began = time.monotonic()
     config, folder = session.config, session.folder
     model = load_classifier(folder.best("finetune"))
@@ -167,20 +182,21 @@ def _evaluate(session: Session) -> Result:
             device=session.device,
             seed=config.seed,
             reporter=session.reporter,
+            stop=session.stop,
         )
         accuracies = {"test/ta": measured["ta"], "test/ra": measured["ra"]}
         session.tracker.metrics("evaluate", 0, accuracies)
         session.tracker.metrics("", 0, accuracies)
     seconds = folder.read_result().get("seconds", {}) | {"evaluate": round(time.monotonic() - began, 2)}
     session.record(**measured, seconds=seconds)
-    return _close(session)
+    return _close(session, status=status)
 
 
-def _close(session: Session) -> Result:
-    """Draw the curves and write the run down as finished."""
+def _close(session: Session, *, status: str = "finished") -> Result:
+    """Draw the curves and write down how the run stands; one that was evaluated before its end can still be resumed."""
     for figure in draw_curves(session.folder.journal, session.folder.path / "figures"):
         session.tracker.artifact(figure)
-    result = session.record(status="finished")
+    result = session.record(status=status)
     session.tracker.artifact(session.folder.result)
     return result
 

@@ -15,6 +15,7 @@ from advss.errors import UsageError
 from advss.hookspecs import Batch, Defense
 from advss.models.spec import ModelSpec
 from advss.plugins.registry import build
+from advss.stages.resolve import plain
 from advss.stages.runs import RunFolder
 from advss.tracking.tracker import Tracker
 from advss.training.checkpoints import has_checkpoint, load_checkpoint, write_json
@@ -63,7 +64,7 @@ class Session:
     def spec(self, branches: tuple[str, ...]) -> ModelSpec:
         """The encoder that the configuration asks for, for this data."""
         backbone, splits = self.config.backbone, self.splits
-        return ModelSpec(backbone.name, dict(backbone.options), splits.facts, splits.mean, splits.std, branches)
+        return ModelSpec(backbone.name, plain(backbone.options), splits.facts, splits.mean, splits.std, branches)
 
     def settle_layout(self, work: Work) -> None:
         """Choose the memory layout, by measurement where it is ``auto``, and put the modules into it.
@@ -72,7 +73,7 @@ class Session:
         """
         last = self.folder.last(work.stage)
         if has_checkpoint(last):
-            chosen = load_checkpoint(last).manifest["memory_format"]
+            chosen = load_checkpoint(last, warn=False).manifest["memory_format"]
         else:
             set_trainable(work.modules, work.phases[0])
             chosen = choose_format(self.config.memory_format, lambda f: _trial(work, f), self.device)
@@ -128,7 +129,7 @@ def build_defense(choice: Choice, *, flag: str = "--defense.") -> Defense:
 
 def described(choice: Choice) -> dict[str, Any]:
     """A choice as it stands in a manifest."""
-    return {"name": choice.name, "options": choice.options}
+    return {"name": choice.name, "options": plain(choice.options)}
 
 
 def choose_device(asked: str) -> torch.device:

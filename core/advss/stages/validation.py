@@ -1,4 +1,4 @@
-"""What is measured on the validation part after each epoch, and which epoch is best. The test part is never seen here."""
+"""What is measured on the validation part after each epoch, and which epoch is best; the test part is never seen."""
 
 from __future__ import annotations
 
@@ -40,9 +40,7 @@ def pretext_validation(
     return validate
 
 
-def _measure(
-    modules: Modules, batch: Batch, defense: Defense, key: tuple[int | str, ...], diversity: float
-) -> Metrics:
+def _measure(modules: Modules, batch: Batch, defense: Defense, key: tuple[int | str, ...], diversity: float) -> Metrics:
     tasks = modules.tasks()
     with torch.no_grad():
         views = tuple(task.views(batch, stream(batch.x.device, *key, name)) for name, task in tasks.items())
@@ -63,7 +61,7 @@ def _named(kind: str, loss: Loss) -> Metrics:
 def pretext_score(metrics: Metrics) -> tuple[float, ...]:
     """Adversarial pretext accuracy (clean under standard training), averaged over members; else the loss, negated."""
     kind = ADVERSARIAL if f"{ADVERSARIAL}/loss" in metrics else CLEAN
-    members = [name for name in metrics if name.startswith(f"{kind}/") and name.endswith("loss")]
+    members = [name for name in metrics if name.startswith(f"{kind}/") and name.endswith("/loss")]
     accuracies = [metrics.get(name.removesuffix("loss") + "accuracy") for name in members]
     known = [value for value in accuracies if value is not None]
     losers = len(members) - len(known) - (1 if len(members) > 1 else 0)  # an ensemble's own loss has no accuracy

@@ -1,9 +1,10 @@
 """Checkpoints that survive a pulled plug: safetensors and a JSON manifest with its sha256, nothing pickled.
 
-``NAME.safetensors`` holds the tensors, ``NAME.json`` the rest; ``NAME.previous.*`` is the checkpoint before. At every
-instant of a save one manifest on disk has a tensor file whose sha256 it names, and loading looks for such a pair:
-new files are written and fsynced beside the old ones, the old tensors are moved aside, the new ones take their place,
-then the manifests follow in the same order.
+``NAME.safetensors`` holds the tensors, ``NAME.json`` the rest; ``NAME.previous.*`` is the checkpoint before. A manifest
+names the sha256 of its tensors and of itself. At every instant of a save one manifest on disk has a tensor file whose
+sha256 it names, and loading looks for such a pair: new files are written and fsynced beside the old ones, the old
+tensors are moved aside, the new ones take their place, then the manifests follow in the same order. What is moved aside
+is whole; a checkpoint that is damaged, or that a killed process left half saved, is overwritten where it stands.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from torch import Tensor
 
 from advss.errors import UsageError
 
-TENSORS, MANIFEST = ".safetensors", ".json"
+MANIFEST = ".json"
+OWN_DIGEST = "manifest_sha256"  # a manifest's key for the sha256 of its other content
 
 
 @dataclass(frozen=True)
@@ -43,19 +45,24 @@ def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], manifest: Mapping
         UsageError: the files cannot be written (disk full, say); the checkpoint that stood there is intact.
     """
     data = save_bytes({name: t.detach().cpu().contiguous() for name, t in tensors.items()})
-    text = json.dumps({**manifest, "sha256": hashlib.sha256(data).hexdigest()}, indent=1).encode()
+    text = _signed({**manifest, "sha256": hashlib.sha256(data).hexdigest()})
     with saving(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        new_tensors, new_manifest = _write(path, data), _write(path.with_suffix(MANIFEST), text)
-        for new, place in ((new_tensors, path), (new_manifest, path.with_suffix(MANIFEST))):
-            if place.exists():
+        new = _write({path: data, path.with_suffix(MANIFEST): text})
+        keep = _is_whole(path)
+        for place, written in new.items():
+            if keep:
                 place.replace(_previous(place))
-            new.replace(place)
+            written.replace(place)
         _sync_folder(path.parent)
 
 
-def load_checkpoint(path: Path) -> Checkpoint:
+def load_checkpoint(path: Path, *, warn: bool = True) -> Checkpoint:
     """The checkpoint at ``path``, or the one before it, with a warning, where the bytes are not those saved.
+
+    Args:
+        path: …/NAME.safetensors.
+        warn: False where the same checkpoint is loaded once more, to look into its manifest.
 
     Raises:
         UsageError: there is none, or none whose sha256 is that of its manifest.
@@ -64,23 +71,22 @@ def load_checkpoint(path: Path) -> Checkpoint:
     manifests = [p for p in (path.with_suffix(MANIFEST), _previous(path.with_suffix(MANIFEST))) if p.is_file()]
     if not manifests or not files:
         raise UsageError(f"there is no checkpoint {path} with its manifest {path.stem}{MANIFEST}")
-    digests: dict[Path, str] = {}
     for manifest_path in manifests:
         manifest = _read_manifest(manifest_path)
-        for file in files:
+        for file in files if "sha256" in manifest else ():
             data = file.read_bytes()
-            digest = digests.setdefault(file, hashlib.sha256(data).hexdigest())
-            if manifest.get("sha256") != digest:
+            if hashlib.sha256(data).hexdigest() != manifest["sha256"]:
                 continue
-            if manifest_path != path.with_suffix(MANIFEST):
+            if warn and manifest_path != path.with_suffix(MANIFEST):
                 _warn(f"checkpoint {path} is damaged (sha256 differs); falling back to step {manifest.get('step')}")
             return Checkpoint(load_bytes(data), manifest, file)
     raise UsageError(f"checkpoint {path} is damaged: its sha256 is not its manifest's, and none before it is whole")
 
 
 def has_checkpoint(path: Path) -> bool:
-    """Whether ``path`` or the checkpoint before it is there."""
-    return path.is_file() or _previous(path).is_file()
+    """Whether ``path`` or the checkpoint before it is there; tensors alone are what a kill left of the very first."""
+    places = (path, path.with_suffix(MANIFEST))
+    return all(place.is_file() or _previous(place).is_file() for place in places)
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -92,7 +98,7 @@ def write_text(path: Path, text: str) -> None:
     """Write text atomically: whole or not at all."""
     with saving(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        _write(path, text.encode()).replace(path)
+        _write({path: text.encode()})[path].replace(path)
         _sync_folder(path.parent)
 
 
@@ -114,15 +120,39 @@ def _previous(path: Path) -> Path:
     return path.with_name(f"{path.stem}.previous{path.suffix}")
 
 
-def _write(path: Path, data: bytes) -> Path:
-    new = path.with_name(f".{path.name}.new")
+def _is_whole(path: Path) -> bool:
+    """Whether tensors and manifest stand at ``path`` and belong together.
+
+    Where a save stopped between moving its two files, the tensors that the manifest names are first put back.
+    """
+    digest = _read_manifest(path.with_suffix(MANIFEST)).get("sha256")
+    if digest is None:
+        return False
+    if _digest(path) != digest and _digest(_previous(path)) == digest:
+        _previous(path).replace(path)
+        return True
+    return _digest(path) == digest
+
+
+def _digest(path: Path) -> str | None:
+    if not path.is_file():
+        return None
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _write(contents: Mapping[Path, bytes]) -> dict[Path, Path]:
+    """Write each content to a new file beside its place, on disk when this returns: place -> new file."""
+    new = {place: place.with_name(f".{place.name}.new") for place in contents}
     try:
-        with new.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+        for place, data in contents.items():
+            with new[place].open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
     except OSError:
-        new.unlink(missing_ok=True)
+        for written in new.values():
+            written.unlink(missing_ok=True)
         raise
     return new
 
@@ -135,9 +165,17 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def _signed(manifest: Mapping[str, Any]) -> bytes:
+    """A manifest as JSON with a sha256 of its own content."""
+    own = hashlib.sha256(json.dumps(manifest).encode()).hexdigest()
+    return json.dumps({**manifest, OWN_DIGEST: own}, indent=1).encode()
+
+
 def _read_manifest(path: Path) -> dict[str, Any]:
+    """A manifest; empty where there is none, or where its content is not the one saved."""
     try:
         content = json.loads(path.read_bytes())
-    except ValueError:
+    except (FileNotFoundError, ValueError):
         return {}
-    return content if isinstance(content, dict) else {}
+    own = content.pop(OWN_DIGEST, None) if isinstance(content, dict) else None
+    return content if own == hashlib.sha256(json.dumps(content).encode()).hexdigest() else {}

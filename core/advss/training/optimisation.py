@@ -1,4 +1,4 @@
-"""Optimiser and learning-rate schedule of a stage, both made of its settings; the schedule is a function of the step."""
+"""Optimiser and learning-rate schedule of a stage, made of its settings; the schedule is a function of the step."""
 
 from __future__ import annotations
 
@@ -18,12 +18,11 @@ Schedule = Callable[[int], None]  # sets the optimiser's learning rates for the 
 
 
 def make_optimizer(settings: StageSettings, groups: list[dict[str, Any]]) -> Optimizer:
-    """SGD or AdamW over parameter groups; a group's ``lr_scale`` multiplies its learning rate at every step."""
-    scaled = [{**group, "lr": settings.lr * group.get("lr_scale", 1.0)} for group in groups]
+    """SGD or AdamW over parameter groups; the schedule multiplies a group's learning rate by its ``lr_scale``."""
     if settings.optimizer == "adamw":
-        return AdamW(scaled, lr=settings.lr, weight_decay=settings.weight_decay)
+        return AdamW(groups, lr=settings.lr, weight_decay=settings.weight_decay)
     return SGD(
-        scaled,
+        groups,
         lr=settings.lr,
         momentum=settings.momentum,
         nesterov=settings.nesterov,
@@ -45,8 +44,8 @@ def make_schedule(settings: StageSettings, optimizer: Optimizer, *, steps: int, 
         timm_schedule = CosineLRScheduler(optimizer, t_initial=steps, lr_min=settings.min_lr, **warmup)
     else:
         epochs = settings.milestones if settings.schedule == "multistep" else ()
-        decays = [epoch * steps_per_epoch for epoch in epochs]
-        timm_schedule = MultiStepLRScheduler(optimizer, decay_t=decays, decay_rate=0.1, **warmup)
+        decays = [epoch * steps_per_epoch + 1 for epoch in epochs]  # timm decays one step before its milestone
+        timm_schedule = MultiStepLRScheduler(optimizer, decay_t=decays, decay_rate=0.1, warmup_prefix=False, **warmup)
     return timm_schedule.step_update
 
 

@@ -9,7 +9,7 @@ from types import FrameType, TracebackType
 from typing import Any
 
 
-class Interrupted(Exception):
+class Interrupted(Exception):  # noqa: N818 - a request that was met, not an error
     """Training stopped on request, after a checkpoint; ``exit_code`` is 143 for SIGTERM and 130 for Ctrl-C."""
 
     def __init__(self, number: int) -> None:

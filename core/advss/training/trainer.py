@@ -108,13 +108,18 @@ class Trainer:
         trained = {f"train/{name}": total / max(progress.counted, 1) for name, total in progress.sums.items()}
         validated = {f"valid/{name}": value for name, value in self.work.validate(self._kept_modules()).items()}
         metrics, epoch = trained | validated, progress.epoch + 1
-        score = list(self.work.score({n.removeprefix("valid/"): v for n, v in validated.items()}))
+        score = [
+            -math.inf if math.isnan(part) else part
+            for part in self.work.score({n.removeprefix("valid/"): v for n, v in validated.items()})
+        ]
         better = not progress.best_score or score > progress.best_score
         if better:
             progress.best_epoch, progress.best_score, progress.best_metrics = epoch, score, metrics
         progress.epoch, progress.batch, progress.sums, progress.counted = epoch, 0, {}, 0
         if better:
-            self._save(self.best, self._kept_modules().named_state(), {"epoch": epoch, "metrics": metrics, "score": score})
+            self._save(
+                self.best, self._kept_modules().named_state(), {"epoch": epoch, "metrics": metrics, "score": score}
+            )
         self._save_last()
         self.tracker.metrics(self.work.stage, self._step_number(), metrics, epoch=epoch)
         self.reporter.epoch(epoch=epoch, epochs=self.work.settings.epochs, metrics=metrics)
@@ -168,12 +173,12 @@ class Trainer:
             return {}
         self.bad_in_a_row = 0
         self.optimizer.step()
-        if self.average is not None:
-            self.average.update_parameters(self.work.modules)
         with torch.no_grad():
             for task in self.work.modules.tasks().values():
                 if isinstance(task, PretextTask):
                     task.after_step(self.work.modules.trunk)  # type: ignore[arg-type]
+        if self.average is not None:
+            self.average.update_parameters(self.work.modules)
         return dict(zip(names, values, strict=True))
 
     def _skip(self) -> None:
@@ -250,7 +255,6 @@ class Trainer:
             self._enter_phase()
             if self.phase == manifest["phase"]:
                 unpack_optimizer(self.optimizer, packed, manifest["groups"])
-
 
     def _adopt_best(self) -> None:
         """Keep to the best checkpoint where it is of a later epoch than the last one: the plug was pulled between."""
