@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -64,7 +66,7 @@ def test_restarts_never_raise_robust_accuracy() -> None:
     x = torch.empty(200, 1, 1, 1).uniform_(0, 1, generator=generator(1))
     label = Bumpy()(x).argmax(1)
     robust = [attacked(Bumpy(), x, label, restarts=n, steps=1)[1] for n in (1, 2, 4, 8)]
-    for fewer, more in zip(robust, robust[1:], strict=False):
+    for fewer, more in itertools.pairwise(robust):
         assert not (more & ~fewer).any()
     assert robust[-1].sum() < robust[0].sum()
 
@@ -105,7 +107,7 @@ def test_one_image_that_does_not_fit_memory_is_an_error() -> None:
         in_chunks(measure, 4, 4, lambda done: None)
 
 
-def normed() -> nn.Sequential:
+def normed() -> nn.Module:
     model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Dropout(0.5), nn.Flatten(), nn.Linear(16, 2))
     model[0].bias.requires_grad_(False)
     model[2].eval()
@@ -128,11 +130,29 @@ def test_the_model_is_left_as_found() -> None:
     assert all(p.grad is None for p in model.parameters())
 
 
+class Failing(nn.Module):
+    """Raises at its second call, the first of the attack, if it stands as a victim should."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net, self.calls = normed(), 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        if self.calls == 2:
+            ready = not (any(m.training for m in self.modules()) or any(p.requires_grad for p in self.parameters()))
+            raise RuntimeError(f"ready {ready}")
+        logits: Tensor = self.net(x)
+        return logits * torch.tensor([1.0, 0.0])
+
+
 def test_the_model_is_left_as_found_when_something_raises() -> None:
-    model = normed()
+    model = Failing()
     modes, flags, _ = standing(model)
-    with pytest.raises(RuntimeError, match="inside"), as_victim(model):
-        assert not any(m.training for m in model.modules())
-        assert not any(p.requires_grad for p in model.parameters())
-        raise RuntimeError("inside")
+    x = torch.rand(6, 3, 2, 2, generator=generator())
+    with as_victim(model), torch.no_grad():
+        right = model(x).argmax(1)
+    model.calls = 0
+    with pytest.raises(RuntimeError, match="ready True"):
+        attacked(model, x, right)
     assert standing(model)[:2] == (modes, flags)

@@ -8,6 +8,7 @@ import foolbox as fb
 import pytest
 import torch
 import torch.nn.functional as F
+from foolbox.models.pytorch import PyTorchModel
 from torch import Tensor, nn
 
 from advss.attacks import maximise
@@ -41,7 +42,7 @@ def test_the_adversarials_are_foolboxs(norm: Norm, eps: float, step_size: float)
     model.eval()
     attack = OTHERS[norm](abs_stepsize=step_size, steps=10, random_start=False)
     theirs = attack.run(
-        fb.PyTorchModel(model, bounds=(0, 1)), x.double(), fb.criteria.Misclassification(label), epsilon=eps
+        PyTorchModel(model, bounds=(0, 1)), x.double(), fb.criteria.Misclassification(label), epsilon=eps
     )
     (ours,) = maximise(
         lambda inputs: F.cross_entropy(model(inputs[0]), label),
@@ -86,7 +87,7 @@ def test_robust_accuracy_is_foolboxs_within_a_point(
     )
     torch.manual_seed(0)
     attack = OTHERS[norm](abs_stepsize=step_size, steps=20, random_start=True)
-    _, _, broken = attack(fb.PyTorchModel(model, bounds=(0, 1)), x, label, epsilons=eps)
+    _, _, broken = attack(PyTorchModel(model, bounds=(0, 1)), x, label, epsilons=eps)
     theirs = 1 - float(broken.float().mean())
     ours = float(robust.float().mean())
     assert float(clean.float().mean()) > 0.85
