@@ -40,7 +40,7 @@ def fold(layers: Sequence[Layer]) -> RunConfig:
         folded.take(layer)
         for case in layer.cases:
             if all(final.matches(component, names) for component, names in case.when.items()):
-                folded.take(case.layer, strict=False)
+                folded.take_case(case.layer)
     return folded.config()
 
 
@@ -81,33 +81,59 @@ class _Folded:
     def __init__(self, final: _Choices) -> None:
         self.final, self.now = final, _Choices()
         self.options: dict[str, Options] = {component: {} for component in COMPONENTS}
+        self.from_cases: dict[str, Options] = {c: {m.key: {} for m in final.members[c]} for c in COMPONENTS}
         self.settings: dict[str, Said] = {}
 
-    def take(self, layer: Layer, *, strict: bool = True) -> None:
-        """Take a layer; one that is not ``strict`` may speak of members and options that are not there."""
+    def take(self, layer: Layer) -> None:
+        """Take a layer: its choices, options and settings."""
         before = _Choices()
         before.members = dict(self.now.members)
         self.now.choose(layer)
         for component, members in self.now.members.items():
-            kept = {m.key: self.options[component].get(m.key, {}) for m in members if before.has(component, m)}
             said = layer.parts[component].members if component in layer.parts else None
             inline = {m.key: m.options for m in said or ()}
-            self.options[component] = {m.key: {**kept.get(m.key, {}), **inline.get(m.key, {})} for m in members}
+            self.options[component] = {
+                m.key: {**self._kept(component, m, before), **inline.get(m.key, {})} for m in members
+            }
         for component, part in layer.parts.items():
+            members = self.now.members.get(component, ())
             for path, value in part.options:
-                self._assign(component, path, value, strict=strict)
+                targets = self._targets(component, path, value, members)
+                for member in targets:
+                    _set(self.options[component][member.key], _option_path(path, member), value)
         self.settings.update(layer.settings)
 
-    def _assign(self, component: str, path: tuple[str, ...], said: Said, *, strict: bool) -> None:
-        members = self.now.members.get(component, ())
-        named = [m for m in members if len(path) > 1 and path[0] in (m.key, m.name, f"{m.name}#1")]
-        option, *inner = (word.replace("-", "_") for word in (path[1:] if named else path))
-        present = [m for m in named or members if self.final.has(component, m)]
-        targets = [m for m in present if _has_option(component, m, option)]
-        if not targets and strict and len(present) == len(named or members):
+    def take_case(self, layer: Layer) -> None:
+        """Take a case's layer, whose options are the finally chosen members', chosen by a later layer or not."""
+        for component, part in layer.parts.items():
+            for path, value in part.options:
+                for member in self.final.members[component]:
+                    inner = _option_path(path, member)
+                    if (len(path) > 1 and not _names(path, member)) or not _has_option(component, member, inner[0]):
+                        continue  # a case may speak of members that are not there
+                    _set(self.from_cases[component][member.key], inner, value)
+                    if self.now.has(component, member):
+                        _set(self.options[component][member.key], inner, value)
+        self.settings.update(layer.settings)
+
+    def _kept(self, component: str, member: Choice, before: _Choices) -> dict[str, Any]:
+        """The options a member begins a layer with: its own, or those of cases when it is newly chosen."""
+        if before.has(component, member):
+            return self.options[component].get(member.key, {})
+        return self.from_cases[component].get(member.key, {}) if self.final.has(component, member) else {}
+
+    def _targets(self, component: str, path: tuple[str, ...], said: Said, members: tuple[Choice, ...]) -> list[Choice]:
+        """The members that an option is for; none where all of them are replaced by later layers.
+
+        Raises:
+            UsageError: no member has such an option.
+        """
+        named = [m for m in members if _names(path, m)] or list(members)
+        present = [m for m in named if self.final.has(component, m)]
+        targets = [m for m in present if _has_option(component, m, _option_path(path, m)[0])]
+        if not targets and len(present) == len(named):
             raise UsageError(_unknown(component, path, said, present))
-        for member in targets:
-            _set(self.options[component][member.key], [option, *inner], said)
+        return targets
 
     def config(self) -> RunConfig:
         """The configuration, judged as a whole."""
@@ -146,6 +172,15 @@ class _Folded:
         if component == "finetune-defense" and self.final.has("defense", member):
             return {**self.options["defense"].get(member.key, {}), **said}
         return said
+
+
+def _names(path: tuple[str, ...], member: Choice) -> bool:
+    """Whether an option's path begins with a member: by key, by name, or as the first of its name."""
+    return len(path) > 1 and path[0] in (member.key, member.name, f"{member.key}#1")
+
+
+def _option_path(path: tuple[str, ...], member: Choice) -> list[str]:
+    return [word.replace("-", "_") for word in (path[1:] if _names(path, member) else path)]
 
 
 def _complete(component: str, choice: Choice, flag: str) -> dict[str, Any]:

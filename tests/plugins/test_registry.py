@@ -1,0 +1,123 @@
+"""Names of plugins: short ones, full ones, claimed twice; and plugins built from options."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from advss.config import Choice
+from advss.errors import UsageError
+from advss.plugins import build, complete, registry
+
+Install = Callable[..., str]
+DEFENSE = """
+from typing import Literal
+from advss.hookspecs import Defense
+
+class Shaped(Defense):
+    '''A defense with options.
+
+    Args:
+        eps: radius.
+    '''
+
+    name = "{name}"
+
+    def __init__(
+        self, *, eps: float = 0.1, steps: int = 3, sizes: tuple[int, ...] = (1,), mode: Literal["a", "b"] = "a"
+    ):
+        if eps < 0:
+            raise ValueError(f"eps must be at least 0, got {{eps}}")
+        if steps < 1:
+            raise ValueError("no\\nsteps")
+        self.options = (eps, steps, sizes, mode)
+
+def advss_defenses():
+    return [Shaped]
+"""
+
+
+def test_an_unknown_name_gets_the_nearest() -> None:
+    with pytest.raises(UsageError, match="unknown pretext task 'selfi'; did you mean 'selfie'"):
+        registry().find("pretext", "selfi")
+
+
+def test_a_kind_has_its_own_names() -> None:
+    with pytest.raises(UsageError, match="unknown defense 'selfie'"):
+        registry().find("defense", "selfie")
+
+
+def test_a_name_claimed_twice_is_an_error_when_used(install: Install) -> None:
+    install("acme", DEFENSE.format(name="shaped"))
+    install("other", DEFENSE.format(name="shaped"))
+    with pytest.raises(UsageError, match="defense 'shaped' is claimed by acme:shaped and other:shaped"):
+        registry().find("defense", "shaped")
+
+
+def test_a_full_name_settles_it(install: Install) -> None:
+    acme = install("acme", DEFENSE.format(name="shaped"))
+    install("other", DEFENSE.format(name="shaped"))
+    assert registry().find("defense", "acme:shaped").__module__ == acme
+
+
+def test_builtins_keep_their_short_names(install: Install) -> None:
+    acme = install("acme", DEFENSE.format(name="pgd"))
+    assert registry().find("defense", "pgd").__module__.startswith("advss_defenses")
+    assert registry().find("defense", "acme:pgd").__module__ == acme
+
+
+def test_rows_say_how_a_shadowed_plugin_is_called(install: Install) -> None:
+    install("acme", DEFENSE.format(name="pgd"))
+    status = {f"{row.distribution}:{row.name}": row.status for row in registry().rows()}
+    assert (status["advss:pgd"], status["acme:pgd"]) == ("ok", "use acme:pgd")
+
+
+def test_rows_hold_what_is_broken(install: Install) -> None:
+    install("acme", "1 / 0")
+    (row,) = (row for row in registry().rows() if row.distribution == "acme")
+    assert (row.version, row.status) == ("2.5", "broken: ZeroDivisionError: division by zero")
+
+
+def test_a_disabled_name_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ADVSS_DISABLE_PLUGINS", "selfie")
+    with pytest.raises(UsageError, match="ADVSS_DISABLE_PLUGINS switches off 'advss:selfie'"):
+        registry().find("pretext", "selfie")
+
+
+def test_build_takes_text_and_values(install: Install) -> None:
+    install("acme", DEFENSE.format(name="shaped"))
+    said = {"eps": "8/255", "steps": 5, "sizes": "2,3", "mode": "b"}
+    assert build("defense", Choice("shaped", said)).options == (8 / 255, 5, (2, 3), "b")
+
+
+def test_complete_fills_the_defaults_in(install: Install) -> None:
+    install("acme", DEFENSE.format(name="shaped"))
+    expected = {"eps": 0.1, "steps": 7, "sizes": (1,), "mode": "a"}
+    assert complete("defense", Choice("shaped", {"steps": "7"})) == expected
+
+
+@pytest.mark.parametrize(
+    ("said", "error"),
+    [
+        ({"stpes": 3}, r"unknown option --defense\.stpes of shaped; did you mean 'steps'\?"),
+        ({"steps": "abc"}, r"--defense\.steps: expected int, got 'abc'"),
+        ({"steps": 2.5}, r"--defense\.steps: expected int, got 2\.5"),
+        ({"steps": True}, r"--defense\.steps: expected int, got True"),
+        ({"steps": None}, r"--defense\.steps: expected int, got None"),
+        ({"mode": "c"}, r"--defense\.mode: expected a \| b, got 'c'"),
+        ({"eps": "8/0"}, r"--defense\.eps: expected float, got '8/0'"),
+        ({"eps": -1}, r"--defense\.eps must be at least 0, got -1\.0"),
+        ({"steps": 0}, r"--defense shaped: no steps"),
+    ],
+)
+def test_a_bad_option_is_one_line(install: Install, said: dict[str, object], error: str) -> None:
+    install("acme", DEFENSE.format(name="shaped"))
+    with pytest.raises(UsageError, match=error):
+        build("defense", Choice("shaped", said))
+
+
+def test_the_flag_in_errors_is_the_callers(install: Install) -> None:
+    install("acme", DEFENSE.format(name="shaped"))
+    with pytest.raises(UsageError, match=r"--finetune-defense\.eps must be"):
+        build("defense", Choice("shaped", {"eps": -1}), flag="--finetune-defense.")

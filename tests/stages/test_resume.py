@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from advss.config import RunConfig
+from advss.stages.run import fit
+from advss.training.reporting import Reporter, Silent
+from advss.training.signals import Interrupted
+
+Settings = Callable[..., RunConfig]
+Tensors = Callable[[RunConfig, str, str], dict[str, torch.Tensor]]
+Stop = Callable[[str, str, int], Reporter]
+
+MOMENTS = (
+    ("pretrain", "start", 0),
+    ("pretrain", "step", 3),  # mid-epoch
+    ("pretrain", "step", 4),  # between the epoch's last step and its validation
+    ("pretrain", "epoch", 1),  # at an epoch's end
+    ("finetune", "step", 6),
+    ("finetune", "epoch", 1),
+    ("finetune", "epoch", 2),
+    ("evaluate", "step", 20),
+)
+CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "jigsaw, SGD, one-cycle, moving average": (
+        {"pretext": "jigsaw"},
+        {"schedule": "onecycle", "ema": 0.9, "crop": 2},
+    ),
+    "selfie, AdamW, cosine with warm-up, partial": (
+        {"pretext": "selfie", "finetune": "partial"},
+        {"optimizer": "adamw", "lr": 0.003, "schedule": "cosine", "warmup_steps": 3, "ema": 0.5},
+    ),
+    "ensemble, nesterov, multistep, channels_last, bf16": (
+        {
+            "pretext": "rotation,selfie",
+            "diversity": 0.1,
+            "memory_format": "channels_last",
+            "precision": "bf16",
+            "finetune_defense": "none",
+        },
+        {"schedule": "multistep", "milestones": (1,), "nesterov": True, "flip": True},
+    ),
+}
+
+
+def interrupted_everywhere(config: RunConfig, stop: Stop) -> dict[str, Any]:
+    resume = False
+    for moment in MOMENTS:
+        with pytest.raises(Interrupted) as stopped:
+            fit(config, resume=resume, reporter=stop(*moment))
+        assert stopped.value.exit_code == 143
+        resume = True
+    return fit(config, resume=True, reporter=Silent())
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_interrupted_and_resumed_is_uninterrupted_bit_for_bit(
+    case: str, settings: Settings, stopper: Stop, tensors: Tensors
+) -> None:
+    choices, stage = CASES[case]
+    whole = settings(**choices, stage=stage | {"epochs": 2, "batch_size": 16}, name="whole")
+    broken = replace(whole, name="broken")
+    expected, found = fit(whole, reporter=Silent()), interrupted_everywhere(broken, stopper)
+    for stage_name in ("pretrain", "finetune"):
+        for which in ("last", "best"):
+            assert_equal(tensors(whole, stage_name, which), tensors(broken, stage_name, which))
+    same = ("ta", "ra", "best_epoch", "best_epochs", "best_metrics", "epochs")
+    assert {key: found[key] for key in same} == {key: expected[key] for key in same}
+
+
+def assert_equal(one: Mapping[str, torch.Tensor], other: Mapping[str, torch.Tensor]) -> None:
+    assert one.keys() == other.keys()
+    assert [name for name in one if not torch.equal(one[name], other[name])] == []
+
+
+def test_same_seed_gives_the_same_bytes(settings: Settings) -> None:
+    paths = []
+    for name in ("one", "two"):
+        config = settings(name=name)
+        fit(config, reporter=Silent())
+        paths.append(config.runs_dir / name / "finetune/best.safetensors")
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+
+
+def test_another_seed_gives_other_weights(settings: Settings, tensors: Tensors) -> None:
+    heads = []
+    for seed in (0, 1):
+        config = settings("none", "none", seed=seed, name=f"run{seed}")
+        fit(config, reporter=Silent())
+        heads.append(tensors(config, "finetune", "best")["head.weight"])
+    assert not torch.equal(*heads)
