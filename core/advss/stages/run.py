@@ -116,7 +116,7 @@ def _opened(config: RunConfig, *, resume: bool, reporter: Reporter) -> Iterator[
         return
     splits, device = _data(config), choose_device(config.device)
     with _no_folder_left(folder):
-        make_folder(folder)
+        folder = make_folder(folder, resume=resume, named=config.name is not None)
         if not folder.config.is_file():
             write_text(folder.config, to_yaml(dataclasses.replace(config, name=None)))
         config = dataclasses.replace(config, name=folder.name, device=str(device))

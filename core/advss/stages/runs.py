@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import time
@@ -78,21 +79,35 @@ def plan_run(config: RunConfig, *, resume: bool) -> RunFolder:
     path = config.runs_dir / name
     if path.is_symlink():
         raise UsageError(f"--name: {path} is a link; give the run a folder of its own")
-    if path.exists() and not resume:
+    if path.exists() and not resume and config.name:
         raise UsageError(f"--name: run folder {path} exists; continue it by --resume {name} or choose another --name")
     return RunFolder(path)
 
 
-def make_folder(folder: RunFolder) -> None:
-    """Make the run's folder.
+def make_folder(folder: RunFolder, *, resume: bool, named: bool) -> RunFolder:
+    """Make the run's folder, one that no other run has.
+
+    Args:
+        folder: the folder that was planned.
+        resume: it may be there.
+        named: the user chose its name; else, when another run was quicker, the next free name is taken.
 
     Raises:
         UsageError: it cannot be made.
     """
-    try:
-        folder.path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"--runs-dir: cannot make {folder.path}: {error.strerror}") from error
+    path = folder.path
+    for count in itertools.count(2):
+        try:
+            path.mkdir(parents=True, exist_ok=resume)
+        except FileExistsError as error:
+            if named:
+                raise UsageError(f"--name: run folder {path} exists; choose another --name") from error
+            path = folder.path.with_name(f"{folder.name}-{count}")
+        except OSError as error:
+            raise UsageError(f"--runs-dir: cannot make {path}: {error.strerror}") from error
+        else:
+            break
+    return RunFolder(path)
 
 
 def find_run(run: str | Path, runs_dir: Path = Path("runs")) -> RunFolder:
@@ -110,9 +125,6 @@ def find_run(run: str | Path, runs_dir: Path = Path("runs")) -> RunFolder:
 
 def _fresh_name(config: RunConfig) -> str:
     pretext = "+".join(member.name.split(":")[-1] for member in config.pretext) or "scratch"
-    base = f"{pretext}-{config.defense.name}-{config.finetune.name}-{time.strftime('%Y%m%d-%H%M%S')}".replace(":", "-")
-    name, count = base, 1
-    while (config.runs_dir / name).exists():
-        count += 1
-        name = f"{base}-{count}"
-    return check_name(name)
+    return check_name(
+        f"{pretext}-{config.defense.name}-{config.finetune.name}-{time.strftime('%Y%m%d-%H%M%S')}".replace(":", "-")
+    )
