@@ -21,7 +21,7 @@ MOMENTS = (
     ("pretrain", "step", 3),  # mid-epoch
     ("pretrain", "step", 4),  # between the epoch's last step and its validation
     ("pretrain", "epoch", 1),  # at an epoch's end
-    ("finetune", "step", 6),
+    ("finetune", "step", 2),
     ("finetune", "epoch", 1),
     ("finetune", "epoch", 2),
     ("evaluate", "step", 20),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from torch import Tensor
 
@@ -22,7 +22,7 @@ from advss.training.checkpoints import has_checkpoint, load_checkpoint
 from advss.training.trainer import Progress, Trainer
 from advss.training.work import Modules, Work
 
-STAGE = "finetune"
+STAGE: Final = "finetune"
 
 
 @dataclass(frozen=True)

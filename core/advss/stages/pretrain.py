@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from torch import nn
 
 from advss.config import Choice
@@ -16,7 +18,7 @@ from advss.training.checkpoints import has_checkpoint
 from advss.training.trainer import Progress, Trainer
 from advss.training.work import Modules, Work
 
-STAGE = "pretrain"
+STAGE: Final = "pretrain"
 
 
 def pretrain_stage(session: Session) -> Progress:

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from advss.config import Choice, RunConfig, StageSettings
-from advss.data.loader import Augment, Loader
+from advss.data.augmentation import Augment
+from advss.data.loader import Loader
 from advss.data.splits import Part, Splits
 from advss.errors import UsageError
 from advss.hookspecs import Batch, Defense
@@ -79,7 +80,7 @@ class Session:
             chosen = choose_format(self.config.memory_format, lambda f: _trial(work, f), self.device)
         work.memory_format = FORMATS[chosen]
         work.manifest["memory_format"] = chosen
-        work.modules.to(memory_format=work.memory_format)  # type: ignore[call-overload]
+        work.modules.to(memory_format=work.memory_format)
 
     def record(self, **content: Any) -> dict[str, Any]:
         """Merge ``content`` into result.json and return the whole."""
@@ -90,7 +91,7 @@ class Session:
 
 def _trial(work: Work, memory_format: torch.memory_format) -> None:
     """One training step's passes in a layout; parameters, statistics and gradients are left as found."""
-    work.modules.to(memory_format=memory_format)  # type: ignore[call-overload]
+    work.modules.to(memory_format=memory_format)
     before, work.memory_format = work.memory_format, memory_format
     objective = work.objective(work.loader.batch(0, 0, progress=0.0), step=0)
     work.memory_format = before

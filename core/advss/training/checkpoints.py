@@ -131,7 +131,7 @@ def _is_whole(path: Path) -> bool:
     if _digest(path) != digest and _digest(_previous(path)) == digest:
         _previous(path).replace(path)
         return True
-    return _digest(path) == digest
+    return bool(_digest(path) == digest)
 
 
 def _digest(path: Path) -> str | None:

@@ -269,7 +269,8 @@ def _moving_average(modules: Modules, decay: float) -> AveragedModel | None:
     if decay == 0:
         return None
     # buffers are copied, not averaged: an average of integers, a permutation say, would be rounded
-    return AveragedModel(modules, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=False)
+    mean = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+    return AveragedModel(modules, multi_avg_fn=mean, use_buffers=False)
 
 
 def _advss_version() -> str:
