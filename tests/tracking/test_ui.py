@@ -67,7 +67,8 @@ def test_a_server_that_is_dead_is_named(sent: Path, closed_port: int, monkeypatc
 
 
 @pytest.mark.slow
-def test_the_server_answers_and_ends_with_ctrl_c(sent: Path, closed_port: int) -> None:
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_the_server_answers_and_ends_with_us(sent: Path, closed_port: int, how: signal.Signals) -> None:
     code = (
         "import sys; from pathlib import Path; from advss.tracking.ui import serve;"
         "sys.exit(serve(Path(sys.argv[1]), port=int(sys.argv[2]), open_browser=False))"
@@ -78,7 +79,7 @@ def test_the_server_answers_and_ends_with_ctrl_c(sent: Path, closed_port: int) -
         link = process.stdout.readline().split()[-1]
         with urllib.request.urlopen(link.partition("#")[0], timeout=10) as page:
             assert page.status == 200
-        process.send_signal(signal.SIGINT)
+        process.send_signal(how)
         _, complaints = process.communicate(timeout=30)
     assert (process.returncode, complaints) == (0, "")
     with socket.create_server(("127.0.0.1", closed_port)):

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 PARAMS_AT_ONCE = 100
 NAME_LENGTH = 250
 VALUE_LENGTH = 6000
-DIGEST_LENGTH = 36
 
+DIGEST_LENGTH = 16  # MLflow takes 36, but shows them in full
 IDENTITY = "advss.journal"  # tag of each of our runs: the journal's identity and the stage
 
 
@@ -38,7 +38,7 @@ class MlflowRuns:
             "run": self._start,
             "start": self._start,
             "end": self._end,
-            "finish": self._end,
+            "finish": self._finish,
             "params": self._params,
             "dataset": self._dataset,
             "artifact": self._artifact,
@@ -79,6 +79,12 @@ class MlflowRuns:
     def _end(self, record: Record) -> None:
         run = self.id_of(record.stage, record.time)
         self.client.set_terminated(run, status=record.payload["status"], end_time=_ms(record.time))
+
+    def _finish(self, record: Record) -> None:
+        """A stage that was broken off ends with the run."""
+        for run in self._state.runs.values():
+            if self.client.get_run(run).info.status == "RUNNING":
+                self.client.set_terminated(run, status=record.payload["status"], end_time=_ms(record.time))
 
     def _params(self, record: Record) -> None:
         """MLflow refuses to change a parameter, so what a resumed run changed becomes a tag ``changed.NAME``."""

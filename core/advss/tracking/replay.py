@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from advss.errors import UsageError
 from advss.tracking.journal import NAME, Record, read_records
 from advss.tracking.mlflow_runs import MlflowRuns
-from advss.tracking.store import SentState, artifacts_folder, find_experiment, is_server, mlflow_kept_quiet
+from advss.tracking.store import SentState, artifacts_folder, find_experiment, is_server, mlflow_kept_quiet, open_store
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -71,13 +71,11 @@ class Replay:
     def _connected(self) -> MlflowRuns:
         """The store, opened once; a state that names runs which the store no longer has is dropped: all goes anew."""
         if self._runs is None:
-            from mlflow import MlflowClient
-
             first = next(read_records(self._path), None)
             if first is None or first.kind != "run":
                 raise UsageError(f"{self._path}: the first line is not a 'run' record; this is not a run's journal")
             uri = self._state.uri
-            client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+            client = open_store(uri)
             beside = None if is_server(uri) else artifacts_folder(self._folder.parent)
             experiment = find_experiment(client, first.payload["experiment"], artifacts=beside)
             if experiment != self._state.experiment_id or not _all_active(client, self._state.runs):

@@ -6,10 +6,12 @@ import importlib
 import json
 import logging
 import os
+import sqlite3
+import tempfile
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 EXPERIMENT = "advss"
+RUNS_PAGE = "?workflowType=machine_learning"  # else MLflow's pages may open on what they have for language models
 
 # MLflow's own defaults hang for minutes on a dead server, report home and draw progress bars.
 SETTINGS = {
@@ -81,15 +84,37 @@ class SentState:
 def usual_uri(folder: Path) -> str:
     """Where a run is sent: MLFLOW_TRACKING_URI, else where it was before if that still is, else beside its runs."""
     state = SentState.load(folder)
-    if "MLFLOW_TRACKING_URI" not in os.environ and state and _may_answer(state.uri):
-        return state.uri
-    return store_uri(folder.resolve().parent)
+    path = sqlite_path(state.uri) if state else None
+    # A file that is gone tells of a run that was moved here from elsewhere.
+    if "MLFLOW_TRACKING_URI" in os.environ or state is None or (path and not path.exists()):
+        return store_uri(folder.resolve().parent)
+    return state.uri
 
 
-def _may_answer(uri: str) -> bool:
-    """False for a SQLite file that is gone, as after moving a run to another machine."""
+def sqlite_path(uri: str) -> Path | None:
+    """The file of a SQLite store; None for any other store."""
     path = uri.removeprefix("sqlite:///")
-    return path == uri or Path(path).exists()
+    return None if path == uri else Path(path)
+
+
+def open_store(uri: str) -> MlflowClient:
+    """A client of the store at ``uri``.
+
+    A new SQLite store is made aside and put in place whole: where several runs begin at once, MLflow's own making of
+    tables fails in all but one of them.
+    """
+    from mlflow import MlflowClient
+
+    path = sqlite_path(uri)
+    if path is not None and not path.exists():
+        with tempfile.TemporaryDirectory(prefix=".mlflow-", dir=path.parent) as folder:
+            made, whole = Path(folder) / "made.db", Path(folder) / "whole.db"
+            MlflowClient(tracking_uri=f"sqlite:///{made.as_posix()}").search_experiments()
+            with closing(sqlite3.connect(made)) as source, closing(sqlite3.connect(whole)) as target:
+                source.backup(target)
+            with suppress(FileExistsError):  # another run was first
+                os.link(whole, path)
+    return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
 def find_experiment(client: MlflowClient, name: str, *, artifacts: Path | None) -> str:
@@ -99,7 +124,7 @@ def find_experiment(client: MlflowClient, name: str, *, artifacts: Path | None) 
     if experiment := client.get_experiment_by_name(name):
         return str(experiment.experiment_id)
     try:
-        return str(client.create_experiment(name, artifact_location=artifacts.as_uri() if artifacts else None))
+        return str(client.create_experiment(name, artifacts.as_uri() if artifacts else None))
     except MlflowException:
         # Another run may have made it in between.
         if experiment := client.get_experiment_by_name(name):

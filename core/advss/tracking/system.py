@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import threading
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import psutil
@@ -30,8 +32,11 @@ class SystemMonitor(threading.Thread):
         gpus = _gpus()
         psutil.cpu_percent()  # the first call has nothing to compare with
         while not self._closing.wait(self._period_s):
-            values = {f"system/{key}": value for key, value in {**_host(), **_load(gpus)}.items()}
-            self._journal.metrics("", round(time.time() - began), values)
+            values = {f"system/{key}": value for key, value in (_host() | _load(gpus)).items()}
+            try:
+                self._journal.metrics("", round(time.time() - began), values)
+            except OSError:  # a full disk: training's own next line meets it and says so
+                return
 
     def close(self) -> None:
         """Stop sampling."""
@@ -63,14 +68,17 @@ def _gpus() -> list[Any]:
 
 
 def _load(gpus: list[Any]) -> dict[str, float]:
+    if not gpus:
+        return {}
+    nvml = importlib.import_module("pynvml")
+    readings: dict[str, Callable[[Any], float]] = {
+        "utilization_percentage": lambda gpu: float(nvml.nvmlDeviceGetUtilizationRates(gpu).gpu),
+        "memory_usage_megabytes": lambda gpu: float(nvml.nvmlDeviceGetMemoryInfo(gpu).used / MIB),
+        "power_usage_watts": lambda gpu: float(nvml.nvmlDeviceGetPowerUsage(gpu) / 1000),
+    }
     values: dict[str, float] = {}
     for index, gpu in enumerate(gpus):
-        nvml = importlib.import_module("pynvml")
-        memory = nvml.nvmlDeviceGetMemoryInfo(gpu)
-        values |= {
-            f"gpu_{index}_utilization_percentage": float(nvml.nvmlDeviceGetUtilizationRates(gpu).gpu),
-            f"gpu_{index}_memory_usage_megabytes": memory.used / MIB,
-            f"gpu_{index}_memory_usage_percentage": 100 * memory.used / memory.total,
-            f"gpu_{index}_power_usage_watts": nvml.nvmlDeviceGetPowerUsage(gpu) / 1000,
-        }
+        for name, read in readings.items():
+            with suppress(nvml.NVMLError):  # some cards, and parts of a card, do not tell
+                values[f"gpu_{index}_{name}"] = read(gpu)
     return values

@@ -11,7 +11,7 @@ from typing import Any, Self
 from advss.errors import UsageError
 from advss.tracking.journal import NAME, Journal, Status
 from advss.tracking.sender import Sender
-from advss.tracking.store import EXPERIMENT, SentState, is_server, usual_uri
+from advss.tracking.store import EXPERIMENT, RUNS_PAGE, SentState, is_server, usual_uri
 from advss.tracking.system import SystemMonitor
 
 
@@ -112,7 +112,7 @@ class Tracker:
         state = SentState.load(self._folder)
         if state is None or not is_server(state.uri) or "" not in state.runs:
             return None
-        return f"{state.uri.rstrip('/')}/#/experiments/{state.experiment_id}/runs/{state.runs['']}"
+        return f"{state.uri.rstrip('/')}/#/experiments/{state.experiment_id}/runs/{state.runs['']}{RUNS_PAGE}"
 
     def _inside(self, path: Path) -> Path:
         whole = path.resolve()

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import IO
 
 from advss.errors import UsageError
-from advss.tracking.store import EXPERIMENT, SETTINGS, artifacts_folder, is_server, store_uri
+from advss.tracking.store import EXPERIMENT, RUNS_PAGE, SETTINGS, artifacts_folder, is_server, sqlite_path, store_uri
 
 HOST = "127.0.0.1"
 START_S = 120.0  # the server takes about 13 s to start on two slow cores
@@ -47,8 +47,8 @@ def serve(runs_dir: Path, *, port: int = 5000, open_browser: bool = True) -> int
     if is_server(uri):
         _show(uri.rstrip("/"), open_browser=open_browser)
         return 0
-    path = uri.removeprefix("sqlite:///")
-    if path != uri and not Path(path).is_file():
+    path = sqlite_path(uri)
+    if path is not None and not path.is_file():
         raise UsageError(f"there are no tracked runs in '{runs_dir}' yet: no {path}; run advss fit first")
     _check_free(port)
     try:
@@ -83,9 +83,11 @@ def _server(command: list[str], log: IO[bytes]) -> Iterator[subprocess.Popen[byt
         start_new_session=True,
         env={**SETTINGS, **os.environ},
     )
+    usual = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield server
     finally:
+        signal.signal(signal.SIGTERM, usual)
         if server.poll() is None:
             os.killpg(server.pid, signal.SIGTERM)
             server.wait()
@@ -106,8 +108,7 @@ def _wait_for(server: subprocess.Popen[bytes], address: str, log: IO[bytes]) -> 
 
 def _show(address: str, *, open_browser: bool) -> None:
     """Print the link to the runs (MLflow's front page shows other things), and open it."""
-    # Without the parameter MLflow may show the experiment's page for language models.
-    link = f"{address}/#/experiments/{_experiment_id(address)}?workflowType=machine_learning"
+    link = f"{address}/#/experiments/{_experiment_id(address)}{RUNS_PAGE}"
     print(f"MLflow shows the runs at {link}\nCtrl-C ends it.", flush=True)
     if open_browser:
         webbrowser.open(link)
