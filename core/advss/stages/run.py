@@ -115,8 +115,9 @@ def _opened(config: RunConfig, *, resume: bool, reporter: Reporter) -> Iterator[
         yield None
         return
     splits, device = _data(config), choose_device(config.device)
-    with _no_folder_left(folder):
-        folder = make_folder(folder, resume=resume, named=config.name is not None)
+    new = not folder.path.exists()
+    folder = make_folder(folder, resume=resume, named=config.name is not None)
+    with _no_folder_left(folder, new=new):
         if not folder.config.is_file():
             write_text(folder.config, to_yaml(dataclasses.replace(config, name=None)))
         config = dataclasses.replace(config, name=folder.name, device=str(device))
@@ -127,13 +128,12 @@ def _opened(config: RunConfig, *, resume: bool, reporter: Reporter) -> Iterator[
 
 
 @contextmanager
-def _no_folder_left(folder: RunFolder) -> Iterator[None]:
-    """Remove a folder made within when bad input shows before there is anything to go on from."""
-    made = not folder.path.exists()
+def _no_folder_left(folder: RunFolder, *, new: bool) -> Iterator[None]:
+    """Remove a new folder when bad input shows before there is anything to go on from."""
     try:
         yield
     except UsageError:
-        if made and not any(has_checkpoint(folder.last(stage)) for stage in ("pretrain", "finetune")):
+        if new and not any(has_checkpoint(folder.last(stage)) for stage in ("pretrain", "finetune")):
             shutil.rmtree(folder.path, ignore_errors=True)
         raise
 
