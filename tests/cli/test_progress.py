@@ -1,0 +1,97 @@
+"""Progress: a bar on a terminal, a line an epoch in a log, nothing when quiet."""
+
+from __future__ import annotations
+
+import io
+import re
+
+import pytest
+from rich.console import Console
+
+from advss.cli.progress import Bar, Lines, Quiet, reporter_for
+from advss.training.reporting import Reporter
+
+FINETUNED = {"train/loss": 1.5, "train/accuracy": 0.5, "valid/ta": 0.9, "valid/ra": 0.4}
+PRETRAINED = {
+    "train/loss": 1.5,
+    "valid/clean/selfie/accuracy": 0.8,
+    "valid/clean/jigsaw/accuracy": 0.6,
+    "valid/adversarial/selfie/accuracy": 0.3,
+    "valid/adversarial/jigsaw/accuracy": 0.1,
+}
+
+
+def console(*, terminal: bool, width: int = 80) -> Console:
+    return Console(file=io.StringIO(), force_terminal=terminal, width=width, _environ={})
+
+
+def written(target: Console) -> str:
+    assert isinstance(target.file, io.StringIO)
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", target.file.getvalue())
+
+
+def train(reporter: Reporter, metrics: dict[str, float]) -> None:
+    reporter.start("finetune", steps=4, done=0, epochs=2)
+    for step in range(1, 5):
+        reporter.step(step=step, images=32, metrics={"loss": 2.0 / step})
+        if step % 2 == 0:
+            reporter.epoch(epoch=step // 2, epochs=2, metrics=metrics)
+    reporter.finish()
+
+
+@pytest.mark.parametrize(
+    ("terminal", "quiet", "kind"), [(True, False, Bar), (False, False, Lines), (True, True, Quiet)]
+)
+def test_the_reporter_suits_where_it_goes(terminal: bool, quiet: bool, kind: type) -> None:
+    assert type(reporter_for(quiet=quiet, console=console(terminal=terminal))) is kind
+
+
+def test_a_log_has_a_line_an_epoch() -> None:
+    target = console(terminal=False)
+    train(Lines(target), FINETUNED)
+    lines = written(target).splitlines()
+    assert lines[0] == "finetune: 2 epochs of 2 steps"
+    assert [line.split("  ")[:4] for line in lines[1:]] == [
+        ["finetune 1/2", "loss 1.5", "ta 0.9", "ra 0.4"],
+        ["finetune 2/2", "loss 1.5", "ta 0.9", "ra 0.4"],
+    ]
+    assert all("images/s" in line for line in lines[1:])
+
+
+def test_a_resumed_log_says_where() -> None:
+    target = console(terminal=False)
+    Lines(target).start("finetune", steps=4, done=3, epochs=2)
+    assert written(target) == "finetune: 2 epochs of 2 steps, from step 3\n"
+
+
+def test_quiet_says_warnings_only() -> None:
+    target = console(terminal=False)
+    reporter = Quiet(target)
+    train(reporter, FINETUNED)
+    assert written(target) == ""
+    reporter.say("advss: warning: [odd]")
+    assert written(target) == "advss: warning: [odd]\n"
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_the_bar_ends_with_loss_ta_ra_and_speed_in_one_line(width: int) -> None:
+    target = console(terminal=True, width=width)
+    train(Bar(target), FINETUNED)
+    last = [line for line in written(target).splitlines() if line.strip()][-1].split("\r")[-1]
+    assert len(last) <= width
+    for said in ("finetune 2/2", "loss 0.500", "TA 0.900", "RA 0.400", "/s"):
+        assert said in last
+
+
+def test_in_pretraining_the_bar_shows_the_members_mean_accuracies() -> None:
+    target = console(terminal=True, width=120)
+    train(Bar(target), PRETRAINED)
+    assert "acc 0.700 adv 0.200" in written(target)
+
+
+def test_a_resumed_bar_begins_where_it_stopped() -> None:
+    target = console(terminal=True, width=120)
+    bar = Bar(target)
+    bar.start("finetune", steps=4, done=3, epochs=2)
+    bar.finish()
+    assert "3/4" in written(target)
