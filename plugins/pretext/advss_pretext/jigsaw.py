@@ -1,4 +1,4 @@
-"""Jigsaw (Noroozi & Favaro 2016; Carlucci et al. 2019; the paper's section 3.1): which permutation reordered the patches?
+"""Jigsaw (Noroozi & Favaro 2016; Carlucci et al. 2019; the paper's section 3.1): in which order are the patches?
 
 B batch, C channels, H W the image's sides, P patches, N permutations beside the identity.
 """

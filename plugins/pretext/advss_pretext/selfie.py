@@ -36,7 +36,7 @@ class Selfie(PretextTask):
 
     name = "selfie"
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each is an option
         self,
         *,
         grid: int = 4,
@@ -54,6 +54,8 @@ class Selfie(PretextTask):
             raise ValueError(f"masked must be in 2..{grid**2 - 1} for a grid of {grid}, got {masked}")
         if layers < 1 or heads < 1:
             raise ValueError(f"layers and heads must be at least 1, got {layers} and {heads}")
+        if feedforward < 0:
+            raise ValueError(f"feedforward must be at least 0, got {feedforward}")
         if not 0 <= dropout < 1:
             raise ValueError(f"dropout must be in [0, 1), got {dropout}")
         self.grid, self.masked, self.layers, self.heads = grid, masked, layers, heads
@@ -94,14 +96,15 @@ class Selfie(PretextTask):
         """Each patch through P alone: (B, P, D)."""
         patches = to_patches(x_BCHW, self.grid)
         vectors: Tensor = encoder(patches.flatten(0, 1)).mean((2, 3))
-        return vectors.unflatten(0, patches.shape[:2])
+        return vectors.reshape(*patches.shape[:2], -1)
 
     def loss(self, encoder: Encoder, inputs: tuple[Tensor, ...], targets: dict[str, Tensor]) -> Loss:
         """M-way classification at each masked place, summed over the M places, averaged over the batch."""
         vectors_BPD, masked_BM = self.vectors(encoder, inputs[0]), targets["masked"]
         place_BMD = self.row[masked_BM // self.grid] + self.column[masked_BM % self.grid]
         query_BMD = self.summary(vectors_BPD, targets["context"]) + place_BMD
-        scores_BMM = (query_BMD.float() @ _pick(vectors_BPD, masked_BM).mT.float()).float()
+        with torch.autocast(query_BMD.device.type, enabled=False):  # else the product is bfloat16 however it is cast
+            scores_BMM = query_BMD.float() @ _pick(vectors_BPD, masked_BM).mT.float()
         if self.scores == "scaled":
             scores_BMM = scores_BMM / vectors_BPD.shape[-1] ** 0.5
         own_BM = torch.arange(self.masked, device=masked_BM.device).expand(masked_BM.shape)
