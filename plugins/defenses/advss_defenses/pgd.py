@@ -6,6 +6,7 @@ unperturbed and at the attacked inputs: half and half in pretraining, the attack
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 from torch import Generator, Tensor
@@ -42,10 +43,10 @@ class PGD(Defense):
         clean_weight: float | Literal["auto"] = "auto",
         attack_mode: Literal["train", "eval"] = "train",
     ) -> None:
-        if eps < 0:
-            raise ValueError(f"eps must be at least 0, got {eps}")
-        if step_size <= 0:
-            raise ValueError(f"step_size must be above 0, got {step_size}")
+        if not 0 <= eps < math.inf:  # nan too
+            raise ValueError(f"eps must be at least 0 and finite, got {eps}")
+        if not 0 < step_size < math.inf:
+            raise ValueError(f"step_size must be above 0 and finite, got {step_size}")
         if steps < 1:
             raise ValueError(f"steps must be at least 1, got {steps}; standard training is the defense 'none'")
         if clean_weight != "auto" and not 0 <= clean_weight < 1:
