@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from advss.ensemble.diversity import log_det
-from advss.ensemble.objective import TaskObjective
+from advss.ensemble.objective import TaskObjective, sum_of_gradients
 from advss.hookspecs import Encoder
 
 Make = Callable[..., TaskObjective]
@@ -203,3 +203,8 @@ def test_holding_statistics_survives_a_nan(make: Make, encoder: Encoder) -> None
     assert all(torch.equal(t, state[name]) for name, t in encoder.state_dict().items())
     objective(objective.inputs)
     assert not all(torch.equal(t, state[name]) for name, t in encoder.state_dict().items())
+
+
+def test_an_input_without_influence_adds_nothing_to_the_column() -> None:
+    x, unused = torch.tensor([3.0], requires_grad=True), torch.tensor([5.0], requires_grad=True)
+    assert torch.equal(sum_of_gradients((x**2).sum(), (x, unused)), torch.tensor([6.0]))

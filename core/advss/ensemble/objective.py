@@ -173,8 +173,11 @@ class TaskObjective(Objective):
 
 
 def sum_of_gradients(value: Tensor, inputs: tuple[Tensor, ...]) -> Tensor:
-    """A member's column of G: the sum of its inputs' gradients, (B, C, H, W), itself differentiable."""
-    gradients = torch.autograd.grad(value, inputs, create_graph=True)
+    """A member's column of G: the sum of its inputs' gradients, (B, C, H, W), itself differentiable.
+
+    An input without influence on ``value`` adds nothing.
+    """
+    gradients = torch.autograd.grad(value, inputs, create_graph=True, materialize_grads=True)
     return torch.stack(gradients).sum(0) if len(gradients) > 1 else gradients[0]
 
 
