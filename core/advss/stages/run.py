@@ -115,7 +115,7 @@ def _opened(config: RunConfig, *, resume: bool, reporter: Reporter) -> Iterator[
         yield None
         return
     splits, device = _data(config), choose_device(config.device)
-    new = not folder.path.exists()
+    new = not (resume and folder.path.exists())
     folder = make_folder(folder, resume=resume, named=config.name is not None)
     with _no_folder_left(folder, new=new):
         if not folder.config.is_file():
