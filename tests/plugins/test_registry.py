@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
+from advss.cli.main import main
 from advss.config import Choice
 from advss.errors import UsageError
 from advss.plugins import build, complete, registry
@@ -121,3 +122,26 @@ def test_the_flag_in_errors_is_the_callers(install: Install) -> None:
     install("acme", DEFENSE.format(name="shaped"))
     with pytest.raises(UsageError, match=r"--finetune-defense\.eps must be"):
         build("defense", Choice("shaped", {"eps": -1}), flag="--finetune-defense.")
+
+
+def test_the_command_line_lists_a_broken_plugin(install: Install, capsys: pytest.CaptureFixture[str]) -> None:
+    install("acme", "1 / 0")
+    assert main(["plugins", "list"]) == 0
+    captured = capsys.readouterr()
+    assert "acme" in captured.out
+    assert captured.err == "advss: warning: plugin acme 2.5 (plugin): ZeroDivisionError: division by zero\n"
+
+
+def test_strict_plugins_on_the_command_line(install: Install, capsys: pytest.CaptureFixture[str]) -> None:
+    install("acme", "1 / 0")
+    assert main(["plugins", "list", "--strict-plugins"]) == 2
+    assert capsys.readouterr().err == "advss: error: plugin acme 2.5 (plugin): ZeroDivisionError: division by zero\n"
+
+
+def test_a_third_partys_options_are_on_the_command_line(install: Install, capsys: pytest.CaptureFixture[str]) -> None:
+    install("acme", DEFENSE.format(name="shaped"))
+    assert main(["fit", "--defense", "shaped", "--defense.sizes", "2,3", "--help"]) == 0
+    out = capsys.readouterr().out
+    rows = {words[0]: words[1:] for line in out.splitlines() if (words := line.split())}
+    assert rows["shaped"] == ["A", "defense", "with", "options"]
+    assert rows["--defense.sizes"][0] == "[2,3]"

@@ -83,10 +83,17 @@ def _print_components(console: Console, config: RunConfig, installed: Registry) 
             _options(console, f"Options of {choice.name}", shown)
     from advss.data.sources import SOURCES
 
-    other = [("--finetune-defense NAME", "defense of fine-tuning, options behind it; else as --defense")]
-    other += [("--backbone NAME", f"a timm model, its options behind --backbone. ({config.backbone.name})")]
-    other += [("--data NAME", f"{', '.join(SOURCES)} ({config.data.name})")]
+    other = [
+        (
+            "--finetune-defense NAME",
+            "defense of fine-tuning, its options as --finetune-defense.OPTION; default: as --defense",
+        )
+    ]
+    other += [
+        ("--backbone NAME", f"a timm model, now {config.backbone.name}; what timm takes for it as --backbone.OPTION")
+    ]
     _rows(console, "Other components", other)
+    _rows(console, "--data NAME", [(f"  {name}", _source(source)) for name, source in SOURCES.items()])
     data = [(f"--data.{o.name}", o, config.data.options[o.name]) for o in options_of(SOURCES[config.data.name])]
     _options(console, f"Options of {config.data.name}", data)
 
@@ -167,10 +174,15 @@ def print_plugin(plugin: dict[str, Any]) -> None:
     _print(console, table)
 
 
+def _source(source: type) -> str:
+    names = ", ".join(option.name for option in options_of(source))
+    return summary_of(source) + (f" (options: {names})" if names else "")
+
+
 def summary_of(offered: type) -> str:
     """The first sentence of a class's docstring, without its full stop."""
     first = (inspect.getdoc(offered) or "").partition("\n\n")[0]
-    return " ".join(first.split()).removesuffix(".")
+    return " ".join(first.replace("``", "").split()).removesuffix(".")
 
 
 def _fields(prefix: str, settings: type, values: object) -> list[tuple[str, Option, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from typing import Protocol
 
@@ -26,7 +27,7 @@ class Reporter(Protocol):
 
 
 class Silent:
-    """A reporter that says nothing, for tests and for calls from Python."""
+    """No progress, for tests and for calls from Python; what must be said goes to stderr."""
 
     def start(self, stage: str, *, steps: int, done: int, epochs: int) -> None:
         """Say nothing."""
@@ -41,4 +42,5 @@ class Silent:
         """Say nothing."""
 
     def say(self, line: str) -> None:
-        """Say nothing."""
+        """Print the line."""
+        print(line, file=sys.stderr)
