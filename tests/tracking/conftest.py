@@ -129,6 +129,8 @@ def server(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Server:
                 pass
 
         monkeypatch.setattr(handlers, "_tracking_store", None)
+        # In a process of its own the server may point that process's environment to its store; here it may not.
+        monkeypatch.setattr("mlflow.tracking._tracking_service.utils.set_tracking_uri", lambda uri: None)
         live = make_server("127.0.0.1", port, app, threaded=True, request_handler=Silent)
         thread = threading.Thread(target=live.serve_forever, daemon=True)
         thread.start()

@@ -236,7 +236,7 @@ def test_training_does_not_import_mlflow_on_its_thread(folder: Path) -> None:
 
 
 def test_the_model_is_loaded_without_pickle(
-    folder: Path, uri: str, runs: Runs, monkeypatch: pytest.MonkeyPatch
+    folder: Path, client: Any, runs: Runs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     weights, manifest = folder / "best.safetensors", folder / "best.json"
     save_file({"weight": torch.arange(12.0).reshape(4, 3)}, weights)
@@ -258,9 +258,8 @@ def test_the_model_is_loaded_without_pickle(
 
     monkeypatch.setattr(advss, "load_model", load_model, raising=False)
     monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     (output,) = runs()["sample"].outputs.model_outputs
-    model = mlflow.pyfunc.load_model(f"models:/{output.model_id}")
+    model = mlflow.pyfunc.load_model(client.get_logged_model(output.model_id).artifact_location)
     images = np.random.default_rng(0).random((5, 3, 8, 8), dtype=np.float32)
     expected = images.mean((2, 3)) @ np.arange(12, dtype=np.float32).reshape(4, 3).T
     np.testing.assert_allclose(model.predict(images), expected, rtol=1e-5)
