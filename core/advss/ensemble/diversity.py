@@ -27,4 +27,5 @@ def log_det(gradients: Sequence[Tensor]) -> Tensor:
     units_BDM = torch.stack([F.normalize(g.flatten(1).float(), dim=1, eps=1e-10) for g in gradients], dim=2).double()
     gram_BMM = units_BDM.mT @ units_BDM
     eye = torch.eye(len(gradients), dtype=torch.float64, device=gram_BMM.device)
-    return torch.linalg.slogdet(gram_BMM + RIDGE * eye).logabsdet.mean().float()
+    g: Tensor = torch.linalg.slogdet(gram_BMM + RIDGE * eye).logabsdet.mean()
+    return g.float()

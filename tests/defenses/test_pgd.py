@@ -1,0 +1,140 @@
+"""PGD training: what it minimises, by hand in float64; where its attack goes; what it refuses."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import pytest
+import torch
+from torch import Tensor
+
+from advss.ensemble.objective import Stage, TaskObjective
+from advss.hookspecs import Batch, Encoder
+from advss_defenses.pgd import PGD
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def parts(objective: TaskObjective) -> tuple[Tensor, Tensor, Tensor]:
+    """Weight, bias and labels of the regression, in float64."""
+    state = {name: t.double() for name, t in objective.root.members["regression"].state_dict().items()}
+    return state["head.weight"], state["head.bias"], objective.views[0].targets["label"]
+
+
+def by_hand(objective: TaskObjective, x: Tensor) -> float:
+    """Mean cross-entropy of softmax regression, in float64."""
+    weight, bias, label = parts(objective)
+    total = 0.0
+    for image, own in zip(x.detach().double().flatten(1), label.tolist(), strict=True):
+        logits = weight @ image + bias
+        total += math.log(sum(math.exp(z) for z in logits.tolist())) - float(logits[own])
+    return total / len(x)
+
+
+@pytest.mark.parametrize(
+    ("stage", "weight", "clean_share"),
+    [("pretrain", "auto", 0.5), ("finetune", "auto", 0.0), ("pretrain", 0.0, 0.0), ("finetune", 0.3, 0.3)],
+)
+def test_the_loss_is_the_weighted_mean_of_clean_and_adversarial_loss(
+    regression: TaskObjective, stage: Stage, weight: float | Literal["auto"], clean_share: float
+) -> None:
+    regression.stage = stage
+    defense = PGD(eps=0.1, step_size=0.03, clean_weight=weight)
+    inputs = defense.attack(regression, generator())
+    clean, adversarial = by_hand(regression, regression.inputs[0]), by_hand(regression, inputs[0])
+    assert adversarial > clean + 0.01
+    expected = clean_share * clean + (1 - clean_share) * adversarial
+    assert float(defense.loss(regression, inputs, generator()).total.detach()) == pytest.approx(expected, rel=1e-6)
+
+
+def test_one_step_from_the_image_is_the_signed_gradient_by_hand(regression: TaskObjective) -> None:
+    """The cross-entropy's gradient is Wᵀ(p - onehot), so FGSM can be written down."""
+    weight, bias, label = parts(regression)
+    clean = regression.inputs[0].double()
+    probabilities = (clean.flatten(1) @ weight.T + bias).softmax(1)
+    gradient = (probabilities - torch.nn.functional.one_hot(label, 3)) @ weight
+    (found,) = PGD(eps=0.1, step_size=0.1, steps=1, random_start=False).attack(regression, generator())
+    torch.testing.assert_close(found.double(), clean + 0.1 * gradient.sign().view_as(clean), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_with_eps_0_the_loss_is_the_clean_one(regression: TaskObjective, norm: Literal["linf", "l2"]) -> None:
+    defense = PGD(norm=norm, eps=0.0)
+    inputs = defense.attack(regression, generator())
+    loss = defense.loss(regression, inputs, generator())
+    assert float(loss.total.detach()) == pytest.approx(by_hand(regression, regression.inputs[0]), rel=1e-6)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("mode", ["train", "eval"])
+def test_the_attack_stays_in_the_ball_and_is_detached(
+    regression: TaskObjective, norm: Literal["linf", "l2"], mode: Literal["train", "eval"]
+) -> None:
+    (found,) = PGD(norm=norm, eps=0.2, step_size=0.1, attack_mode=mode).attack(regression, generator())
+    delta = (found - regression.inputs[0]).flatten(1).double()
+    length = delta.abs().amax(1) if norm == "linf" else delta.norm(dim=1)
+    assert not found.requires_grad
+    assert length.max() <= 0.2 + 1e-6
+    assert length.min() > 0.15
+
+
+def test_the_attack_is_a_function_of_its_generator(regression: TaskObjective) -> None:
+    defense = PGD(steps=1, step_size=1 / 255)
+    found = [defense.attack(regression, generator(seed))[0] for seed in (0, 0, 1)]
+    assert torch.equal(found[0], found[1])
+    assert not torch.equal(found[0], found[2])
+
+
+def test_its_loss_keeps_the_diversity_term_of_the_attacked_inputs_alone(regression: TaskObjective) -> None:
+    task = regression.members["regression"]
+    other = type(task)()
+    members = {"one": task, "other": other}
+    both = TaskObjective(
+        regression.root.trunk, members, (regression.views[0],) * 2, stage="pretrain", key=(0,), diversity=0.5
+    )
+    defense = PGD(eps=0.1, step_size=0.05)
+    inputs = defense.attack(both, generator())
+    penalty = torch.as_tensor(defense.loss(both, inputs, generator()).penalty)
+    torch.testing.assert_close(penalty, torch.as_tensor(both(inputs).penalty))
+    assert penalty != torch.as_tensor(both(both.inputs).penalty)
+
+
+@pytest.mark.parametrize("mode", ["train", "eval"])
+def test_the_attack_leaves_the_network_as_found(encoder: Encoder, batch: Batch, mode: Literal["train", "eval"]) -> None:
+    from advss_pretext.rotation import Rotation
+
+    task = Rotation()
+    task.build(encoder)
+    views = task.views(batch, generator())
+    objective = TaskObjective(encoder, {"rotation": task}, (views,), stage="pretrain", key=(0,))
+    state = {name: t.clone() for name, t in objective.root.state_dict().items()}
+    PGD(steps=2, attack_mode=mode).attack(objective, generator())
+    assert all(m.training for m in objective.root.modules())
+    assert all(p.requires_grad and p.grad is None for p in objective.root.parameters())
+    assert all(torch.equal(t, state[name]) for name, t in objective.root.state_dict().items())
+
+
+@pytest.mark.parametrize("eps", [-0.1, math.nan, math.inf])
+def test_an_eps_out_of_range_is_an_error(eps: float) -> None:
+    with pytest.raises(ValueError, match="eps must be at least 0 and finite"):
+        PGD(eps=eps)
+
+
+@pytest.mark.parametrize("step_size", [0.0, -1.0, math.nan, math.inf])
+def test_a_step_size_out_of_range_is_an_error(step_size: float) -> None:
+    with pytest.raises(ValueError, match="step_size must be above 0 and finite"):
+        PGD(step_size=step_size)
+
+
+def test_no_steps_is_an_error() -> None:
+    with pytest.raises(ValueError, match="steps must be at least 1, got 0; standard training is the defense 'none'"):
+        PGD(steps=0)
+
+
+@pytest.mark.parametrize("weight", [-0.1, 1.0, math.nan])
+def test_a_clean_weight_out_of_range_is_an_error(weight: float) -> None:
+    with pytest.raises(ValueError, match=r"clean_weight must be in \[0, 1\) or auto"):
+        PGD(clean_weight=weight)
