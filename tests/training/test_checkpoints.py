@@ -72,7 +72,9 @@ def test_file_is_safetensors_and_manifest_is_json(two: Path) -> None:
 
 @pytest.mark.parametrize("call", ["pickle", "torch.save", "torch.load", "joblib", "marshal", "shelve"])
 def test_core_pickles_nothing(call: str) -> None:
-    assert [p.name for p in CORE.rglob("*.py") if f"import {call}" in p.read_text() or f"{call}(" in p.read_text()] == []
+    assert [
+        p.name for p in CORE.rglob("*.py") if f"import {call}" in p.read_text() or f"{call}(" in p.read_text()
+    ] == []
 
 
 @pytest.mark.parametrize("bit", [0, 5])
