@@ -59,6 +59,9 @@ class Sender(threading.Thread):
 
 
 def one_line(error: Exception, *, length: int = 200) -> str:
-    """What an exception says, as one line of bounded length."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    """What an exception says, as one line of bounded length; the operating system's word where that is the cause."""
+    root: BaseException = error
+    while (deeper := root.__cause__ or root.__context__) is not None:
+        root = deeper
+    text = " ".join(str(root if isinstance(root, OSError) else error).split()) or type(error).__name__
     return text if len(text) <= length else f"{text[:length]}..."
