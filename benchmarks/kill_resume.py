@@ -1,8 +1,8 @@
 """Kill a run many times, at instants no code can foresee, and see whether anything was lost.
 
-A tiny fit on digits that writes a checkpoint at every step runs as a process of its own, is killed by SIGKILL at a random
-instant, resumed, killed again, and at last let finish. After each kill every checkpoint on disk is loaded; at the end
-the weights and the result are compared, bit for bit, with those of a run that nobody killed.
+A tiny fit on digits that writes a checkpoint at every step runs as a process of its own, is killed by SIGKILL at a
+random instant, resumed, killed again, and at last let finish. After each kill every checkpoint on disk is loaded; at
+the end the weights and the result are compared, bit for bit, with those of a run that nobody killed.
 
     python benchmarks/kill_resume.py --kills 50 --seed 0
 """
@@ -63,7 +63,26 @@ def train(runs_dir: Path, name: str, epochs: int, begun: Event | None = None) ->
     """Start, or go on with, a run; ``begun`` is set when it begins to train."""
 
     class Announcer(Silent):
-        def kill_at_random(runs_dir: Path, name: str, epochs: int, instant_s: float) -> tuple[bool, bool]:
+        def start(self, stage: str, *, steps: int, done: int, epochs: int) -> None:
+            if begun is not None:
+                begun.set()
+
+    torch.set_num_threads(1)
+    fit(config(runs_dir, name, epochs), resume=True, reporter=Announcer())
+
+
+@dataclass
+class Figures:
+    """What is counted."""
+
+    kills: int = 0
+    in_stage: int = 0  # kills after training had begun
+    loaded: int = 0
+    unloadable: int = 0
+    fell_back: int = 0
+
+
+def kill_at_random(runs_dir: Path, name: str, epochs: int, instant_s: float) -> tuple[bool, bool]:
     """Go on with a run for so long; whether it was killed before it ended, and whether it was training by then."""
     begun = PROCESSES.Event()
     process = PROCESSES.Process(target=train, args=(runs_dir, name, epochs, begun))
