@@ -16,7 +16,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from advss.ensemble.diversity import log_det
-from advss.hookspecs import Loss, Objective, Task, Views
+from advss.hookspecs import BranchNorm, Loss, Objective, PretextTask, Task, Views, branch
 from advss.randomness import Key, global_stream
 
 Stage = Literal["pretrain", "finetune"]
@@ -71,6 +71,7 @@ class TaskObjective(Objective):
         self.key, self.calls = key, 0
         self.diversity, self.bf16 = diversity, bf16
         self._overrides: dict[str, Tensor] | None = None
+        self._branched = any(isinstance(module, BranchNorm) for module in self.root.modules())
 
     def __call__(self, inputs: tuple[Tensor, ...], *, penalty: bool = True) -> Loss:
         """Sum of the members' losses at ``inputs``, plus α·g unless ``penalty`` is false or α is 0."""
@@ -102,12 +103,19 @@ class TaskObjective(Objective):
         with ExitStack() as stack:
             stack.enter_context(global_stream(self.device, *self.key, key, self.calls))
             stack.enter_context(self._autocast())
+            stack.enter_context(self._own_branch(task))
             if twice_differentiable:  # the fused attention kernels have no double backward
                 stack.enter_context(sdpa_kernel(SDPBackend.MATH))
             return task.loss(self.root.trunk, inputs, views.targets)
 
     def _autocast(self) -> AbstractContextManager[object]:
         return torch.autocast(self.device.type, dtype=torch.bfloat16) if self.bf16 else nullcontext()
+
+    def _own_branch(self, task: Task) -> AbstractContextManager[None]:
+        """A member begins in its own first BatchNorm branch, wherever it stands among the others."""
+        if self._branched and isinstance(task, PretextTask):
+            return branch(task.branches[0], self.root.trunk, task)
+        return nullcontext()
 
     def _split(self, inputs: tuple[Tensor, ...]) -> Iterator[tuple[Tensor, ...]]:
         start = 0
@@ -140,16 +148,15 @@ class TaskObjective(Objective):
     def _frozen(self, key: str, task: Task, views: Views) -> Views:
         if type(task).freeze is Task.freeze:
             return views
-        with torch.no_grad(), global_stream(self.device, *self.key, key, "freeze"), self._autocast():
+        stream = global_stream(self.device, *self.key, key, "freeze")
+        with torch.no_grad(), stream, self._autocast(), self._own_branch(task):
             return task.freeze(self.root.trunk, views)
 
     @contextmanager
     def holding_statistics(self) -> Iterator[None]:
         """See :meth:`advss.hookspecs.Objective.holding_statistics`."""
         # not by momentum 0: 0·nan is nan, and one bad batch would stay in the statistics for ever
-        norms = [
-            m for m in self.root.modules() if isinstance(m, _BatchNorm) and m.training and m.track_running_stats
-        ]
+        norms = [m for m in self.root.modules() if isinstance(m, _BatchNorm) and m.training and m.track_running_stats]
         for norm in norms:
             norm.track_running_stats = False
         try:
