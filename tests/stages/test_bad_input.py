@@ -1,0 +1,222 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from torch import Tensor
+
+from advss.config import Choice, EvalSettings, RunConfig
+from advss.data.images import InMemory
+from advss.data.splits import Splits
+from advss.errors import UsageError
+from advss.stages import run as run_module
+from advss.stages.evaluate import load_classifier
+from advss.stages.run import evaluate, fit
+from advss.stages.run import finetune as finetune_run
+from advss.stages.run import pretrain as pretrain_run
+from advss.training.checkpoints import load_checkpoint, save_checkpoint
+from advss.training.reporting import Silent
+
+Settings = Callable[..., RunConfig]
+QUICK = {"epochs": 1, "batch_size": 64}
+
+
+class Said(Silent):
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
+
+
+def pretrained(settings: Settings, **more: object) -> RunConfig:
+    config = settings("rotation", "none", name="source", stage=QUICK, **more)
+    pretrain_run(config, reporter=Silent())
+    return config
+
+
+def edit(path: Path, change: Callable[[dict[str, Tensor]], None]) -> None:
+    """Change a checkpoint's tensors and sign it anew."""
+    checkpoint = load_checkpoint(path)
+    change(checkpoint.tensors)
+    save_checkpoint(path, checkpoint.tensors, checkpoint.manifest)
+
+
+# ---------------------------------------------------------------- strict loading
+def test_renamed_key_is_named(settings: Settings) -> None:
+    source = pretrained(settings).runs_dir / "source"
+
+    def rename(tensors: dict[str, Tensor]) -> None:
+        tensors["encoder.net.conv1.wieght"] = tensors.pop("encoder.net.conv1.weight")
+
+    edit(source / "pretrain/best.safetensors", rename)
+    with pytest.raises(UsageError, match=r"net\.conv1\.weight.*net\.conv1\.wieght"):
+        finetune_run(settings("none", "none"), source=source, reporter=Silent())
+
+
+def test_renamed_key_of_a_classifier_is_named(settings: Settings) -> None:
+    config = settings("none", "none", stage=QUICK)
+    fit(config, reporter=Silent())
+    path = config.runs_dir / "run/finetune/best.safetensors"
+    edit(path, lambda tensors: tensors.update({"haed.weight": tensors.pop("head.weight")}))
+    with pytest.raises(UsageError, match=r"head\.weight.*haed\.weight"):
+        load_classifier(path)
+
+
+def test_checkpoint_of_another_backbone_is_refused(settings: Settings) -> None:
+    source = pretrained(settings).runs_dir / "source"
+    wider = Choice("resnet18", {"layers": [1, 1, 1, 1], "channels": [8, 8, 8, 16]})
+    with pytest.raises(UsageError, match=r"is of backbone resnet18 .*not of resnet18"):
+        finetune_run(settings("none", "none", backbone=wider), source=source, reporter=Silent())
+
+
+def test_checkpoint_of_fine_tuning_is_no_start(settings: Settings) -> None:
+    config = settings("none", "none", stage=QUICK)
+    fit(config, reporter=Silent())
+    with pytest.raises(UsageError, match="is a checkpoint of 'finetune'; fine-tuning starts from pretraining"):
+        finetune_run(
+            replace(config, name="next"), source=config.runs_dir / "run/finetune/best.safetensors", reporter=Silent()
+        )
+
+
+def test_checkpoint_of_pretraining_is_no_classifier(settings: Settings) -> None:
+    config = pretrained(settings)
+    with pytest.raises(UsageError, match="is a checkpoint of 'pretrain'; a classifier comes from fine-tuning"):
+        load_classifier(config.runs_dir / "source/pretrain/best.safetensors")
+
+
+def test_run_without_an_encoder_is_no_source(settings: Settings) -> None:
+    config = settings("none", "none", stage=QUICK)
+    fit(config, reporter=Silent())
+    with pytest.raises(UsageError, match=r"--from: run .* has no pretrained encoder"):
+        finetune_run(replace(config, name="next"), source=config.runs_dir / "run", reporter=Silent())
+
+
+def test_run_without_a_classifier_cannot_be_evaluated(settings: Settings) -> None:
+    config = pretrained(settings)
+    with pytest.raises(UsageError, match="has no fine-tuned model; run `advss finetune --from"):
+        evaluate(config.runs_dir / "source", EvalSettings(steps=1), reporter=Silent())
+
+
+# ---------------------------------------------------------------- names and folders
+@pytest.mark.parametrize("name", ["..", "../up", "a/b", "/abs", "a..b", ".hidden", "", " x", "-x", "a\\b", "a\n"])
+def test_name_that_could_leave_the_folder_is_refused(name: str, settings: Settings) -> None:
+    from advss.stages.runs import check_name
+
+    with pytest.raises(UsageError, match="is no run name"):
+        check_name(name)
+
+
+def test_existing_folder_needs_resume(settings: Settings) -> None:
+    config = settings()
+    (config.runs_dir / "run").mkdir(parents=True)
+    with pytest.raises(UsageError, match=r"run folder .* exists; continue it by --resume run"):
+        fit(config, reporter=Silent())
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_link_in_the_place_of_a_run_is_refused(resume: bool, settings: Settings, tmp_path: Path) -> None:
+    config = settings()
+    (tmp_path / "elsewhere").mkdir()
+    config.runs_dir.mkdir()
+    (config.runs_dir / "run").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UsageError, match="is a link"):
+        fit(config, resume=resume, reporter=Silent())
+
+
+def test_runs_folder_that_cannot_be_made_is_one_line(settings: Settings, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="--runs-dir: cannot make"):
+        fit(settings(runs_dir=tmp_path / "file"), reporter=Silent())
+
+
+def test_finished_run_says_so_and_stays(settings: Settings) -> None:
+    config, said = settings("none", "none", stage=QUICK), Said()
+    result = fit(config, reporter=Silent())
+    before = {path: path.read_bytes() for path in (config.runs_dir / "run").rglob("*") if path.is_file()}
+    assert fit(config, resume=True, reporter=said) == result
+    assert len(said.lines) == 1
+    assert "is finished; nothing to do" in said.lines[0]
+    assert before == {path: path.read_bytes() for path in (config.runs_dir / "run").rglob("*") if path.is_file()}
+
+
+def test_folder_without_a_checkpoint_starts_afresh(settings: Settings) -> None:
+    config = settings("none", "none", stage=QUICK)
+    (config.runs_dir / "run").mkdir(parents=True)
+    assert fit(config, resume=True, reporter=Silent())["status"] == "finished"
+
+
+# ---------------------------------------------------------------- before any training
+BAD: dict[str, tuple[dict[str, object], str]] = {
+    "unknown backbone": ({"backbone": Choice("resnet81")}, "resnet81"),
+    "unknown option of the backbone": ({"backbone": Choice("resnet18", {"width": 3})}, "--backbone.width"),
+    "unknown task": ({"pretext": (Choice("rotatoin", {}, "rotatoin"),)}, "did you mean 'rotation'"),
+    "grid that does not divide": ({"pretext": (Choice("jigsaw", {"grid": 5}, "jigsaw"),)}, "grid 5 does not divide"),
+    "option of the defense": ({"defense": Choice("pgd", {"steps": 0})}, "steps must be at least 1"),
+    "option of the later defense": ({"finetune_defense": Choice("pgd", {"eps": -1.0})}, "eps must be at least 0"),
+    "unknown scheme": ({"finetune": Choice("fulll")}, "did you mean 'full'"),
+    "unknown data": ({"data": Choice("digit")}, "did you mean 'digits'"),
+    "unknown device": ({"device": "cuda:99"}, "cuda:99"),
+}
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_bad_input_fails_before_training_and_leaves_no_folder(what: str, settings: Settings) -> None:
+    choices, message = BAD[what]
+    config = replace(settings(), **choices)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match=message):
+        fit(config, reporter=Forbidding())
+    assert not (config.runs_dir / "run").exists()
+
+
+@pytest.mark.parametrize("stage", ["pretraining", "finetuning"])
+def test_batch_larger_than_the_data_fails_before_training(stage: str, settings: Settings) -> None:
+    config = settings()
+    config = replace(config, **{stage: replace(config.pretraining, batch_size=100)})  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="fewer than a batch of 100"):
+        fit(config, reporter=Forbidding())
+    assert not (config.runs_dir / "run").exists()
+
+
+class Forbidding(Silent):
+    """Lets no stage begin."""
+
+    def start(self, stage: str, *, steps: int, done: int, epochs: int) -> None:
+        raise AssertionError(f"{stage} has begun")
+
+
+def test_pretraining_without_a_task_is_refused(settings: Settings) -> None:
+    with pytest.raises(UsageError, match="nothing to train; give --pretext"):
+        pretrain_run(settings("none"), reporter=Silent())
+
+
+# ---------------------------------------------------------------- the test images
+def test_no_stage_that_trains_reads_the_test_images(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Sealed(InMemory):
+        def read(self, places_B: Tensor) -> Tensor:
+            raise AssertionError("the test images were read")
+
+        def select(self, places_B: Tensor) -> InMemory:
+            raise AssertionError("the test images were read")
+
+    opened = run_module._data
+
+    def sealed(config: RunConfig) -> Splits:
+        splits = opened(config)
+        images = splits.test.images
+        assert isinstance(images, InMemory)
+        return replace(splits, test=replace(splits.test, images=Sealed(images.pixels, images.rows)))
+
+    monkeypatch.setattr(run_module, "_data", sealed)
+    config = settings("rotation", "pgd", stage=QUICK)
+    result = pretrain_run(config, reporter=Silent())
+    assert (result["ta"], result["ra"], result["status"]) == (None, None, "finished")
+    tuned = replace(config, name="tuned")
+    result = finetune_run(tuned, source=config.runs_dir / "run", reporter=Silent())
+    assert (result["ta"], result["ra"], result["status"]) == (None, None, "finished")
+    with pytest.raises(AssertionError, match="the test images were read"):
+        evaluate(config.runs_dir / "tuned", config.evaluation, device="cpu", reporter=Silent())
+    assert json.loads((config.runs_dir / "tuned/result.json").read_text())["ta"] is None
