@@ -71,6 +71,13 @@ def test_restarts_never_raise_robust_accuracy() -> None:
     assert robust[-1].sum() < robust[0].sum()
 
 
+def test_what_is_wrong_when_clean_stays_wrong_where_a_random_start_would_be_right() -> None:
+    x = torch.empty(200, 1, 1, 1).uniform_(0, 1, generator=generator(1))
+    clean, robust = attacked(Bumpy(), x, torch.zeros(200, dtype=torch.int64), steps=0)
+    assert not (robust & ~clean).any()
+    assert 0 < robust.sum() < clean.sum() < 200
+
+
 @pytest.mark.parametrize("chunk", [1, 7, 64, 100])
 def test_the_result_does_not_depend_on_the_chunk(chunk: int) -> None:
     x, margin, model = margins_and_model()

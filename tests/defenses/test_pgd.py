@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import Literal
 
@@ -12,6 +13,7 @@ from torch import Tensor
 from advss.ensemble.objective import Stage, TaskObjective
 from advss.hookspecs import Batch, Encoder
 from advss_defenses.pgd import PGD
+from advss_pretext.rotation import Rotation
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -88,13 +90,20 @@ def test_the_attack_is_a_function_of_its_generator(regression: TaskObjective) ->
     assert not torch.equal(found[0], found[2])
 
 
-def test_its_loss_keeps_the_diversity_term_of_the_attacked_inputs_alone(regression: TaskObjective) -> None:
+def pair(regression: TaskObjective, *, diversity: float) -> TaskObjective:
+    """The regression beside one with nearly its weights, on the same images."""
     task = regression.members["regression"]
-    other = type(task)()
+    other = copy.deepcopy(task)
+    with torch.no_grad():
+        weight = other.get_parameter("head.weight")
+        weight.add_(0.2 * torch.randn(weight.shape, generator=generator(5)))
     members = {"one": task, "other": other}
-    both = TaskObjective(
-        regression.root.trunk, members, (regression.views[0],) * 2, stage="pretrain", key=(0,), diversity=0.5
-    )
+    views = (regression.views[0], regression.views[0])
+    return TaskObjective(regression.root.trunk, members, views, stage="pretrain", key=(0,), diversity=diversity)
+
+
+def test_its_loss_keeps_the_diversity_term_of_the_attacked_inputs_alone(regression: TaskObjective) -> None:
+    both = pair(regression, diversity=0.5)
     defense = PGD(eps=0.1, step_size=0.05)
     inputs = defense.attack(both, generator())
     penalty = torch.as_tensor(defense.loss(both, inputs, generator()).penalty)
@@ -102,14 +111,36 @@ def test_its_loss_keeps_the_diversity_term_of_the_attacked_inputs_alone(regressi
     assert penalty != torch.as_tensor(both(both.inputs).penalty)
 
 
+def test_its_attack_ascends_the_diversity_term_too(regression: TaskObjective) -> None:
+    both, defense = pair(regression, diversity=5.0), PGD(eps=0.2, step_size=0.05)
+    aware = defense.attack(both, generator())
+    unaware = defense.attack(pair(regression, diversity=0.0), generator())
+    assert both(aware).total > both(unaware).total + 0.01
+    assert both(aware).value < both(unaware).value
+
+
+def rotated(encoder: Encoder, batch: Batch) -> TaskObjective:
+    task = Rotation()
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        task.build(encoder)
+    return TaskObjective(encoder, {"rotation": task}, (task.views(batch, generator()),), stage="pretrain", key=(0,))
+
+
+def test_attack_mode_is_how_the_network_stands_while_attacked(encoder: Encoder, batch: Batch) -> None:
+    objective = rotated(encoder, batch)
+    (by_train,), (by_eval,) = (
+        PGD(steps=2, attack_mode=mode).attack(objective, generator()) for mode in ("train", "eval")
+    )
+    objective.root.eval()
+    (standing,) = PGD(steps=2, attack_mode="train").attack(objective, generator())
+    assert torch.equal(by_eval, standing)
+    assert not torch.equal(by_eval, by_train)
+
+
 @pytest.mark.parametrize("mode", ["train", "eval"])
 def test_the_attack_leaves_the_network_as_found(encoder: Encoder, batch: Batch, mode: Literal["train", "eval"]) -> None:
-    from advss_pretext.rotation import Rotation
-
-    task = Rotation()
-    task.build(encoder)
-    views = task.views(batch, generator())
-    objective = TaskObjective(encoder, {"rotation": task}, (views,), stage="pretrain", key=(0,))
+    objective = rotated(encoder, batch)
     state = {name: t.clone() for name, t in objective.root.state_dict().items()}
     PGD(steps=2, attack_mode=mode).attack(objective, generator())
     assert all(m.training for m in objective.root.modules())

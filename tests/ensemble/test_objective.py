@@ -115,6 +115,14 @@ def test_another_call_step_or_member_gives_another_dropout(make: Make) -> None:
     assert len(values) == 3
 
 
+def test_members_draw_dropouts_of_their_own(make: Make) -> None:
+    one = make(drop=0.5)
+    (task,), (views,) = one.members.values(), one.views
+    twice = TaskObjective(one.root.trunk, {"a": task, "b": task}, (views, views), stage="pretrain", key=(0,))
+    metrics = twice(twice.inputs).metrics
+    assert metrics["a/loss"] != metrics["b/loss"]
+
+
 def test_the_global_generator_is_left_as_found(make: Make) -> None:
     objective = make(2, drop=0.5)
     before = torch.get_rng_state()
