@@ -31,7 +31,7 @@ def global_stream(device: torch.device | str, *key: Key) -> Iterator[None]:
     """Seed torch's global generators (CPU and ``device``) by a key within the context; they are as found after it."""
     where = torch.device(device)
     with torch.random.fork_rng([where] if where.type == "cuda" else [], device_type="cuda"):
-        torch.random.default_generator.manual_seed(seed_of(*key))
+        torch.default_generator.manual_seed(seed_of(*key))
         if where.type == "cuda":
             with torch.cuda.device(where):
                 torch.cuda.manual_seed(seed_of(*key))

@@ -29,7 +29,7 @@ def as_victim(model: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(True)
 
 
-def right_clean_and_attacked(
+def right_clean_and_attacked(  # noqa: PLR0913 - a model, its images, and the threat model
     model: nn.Module,
     x_BCHW: Tensor,
     label_B: Tensor,

@@ -47,7 +47,9 @@ class _L2Ball:
         direction = torch.empty_like(self.clean).normal_(generator=generator)
         radius = torch.empty(len(direction), device=direction.device).uniform_(0, 1, generator=generator)
         dimensions = math.prod(direction.shape[1:])
-        return self._inside(self.clean + _unit(direction) * _per_image(self.eps * radius ** (1 / dimensions), direction))
+        return self._inside(
+            self.clean + _unit(direction) * _per_image(self.eps * radius ** (1 / dimensions), direction)
+        )
 
     def ascend(self, x: Tensor, gradient: Tensor, step_size: float) -> Tensor:
         return self._inside(x + step_size * _unit(gradient))
