@@ -78,9 +78,7 @@ def load_checkpoint(path: Path, *, warn: bool = True) -> Checkpoint:
             if hashlib.sha256(data).hexdigest() != manifest["sha256"]:
                 continue
             if warn and manifest_path != path.with_suffix(MANIFEST):
-                _warn(
-                    f"checkpoint {path} is damaged, or was killed half saved; falling back to step {manifest.get('step')}"
-                )
+                _warn(f"checkpoint {path} is damaged or half saved; falling back to step {manifest.get('step')}")
             return Checkpoint(load_bytes(data), manifest, file)
     raise UsageError(f"checkpoint {path} is damaged: its sha256 is not its manifest's, and none before it is whole")
 
