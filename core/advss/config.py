@@ -107,7 +107,7 @@ class RunConfig:
         seed: of every random stream
         name: of the run and its folder; made from the date and the choices when absent
         precision: of the networks' arithmetic; auto is bf16 where a GPU has it, else float32
-        device: auto, cpu, cuda, cuda:1, mps; auto is cuda where there is one
+        device: auto, cpu, cuda, cuda:1; auto is cuda where there is one
         memory_format: of images and weights; auto measures which is faster
         runs_dir: folder of the run folders
         checkpoint_minutes: minutes between checkpoints within an epoch

@@ -243,7 +243,7 @@ def fraction(value: float) -> str:
     """A float, as N/255 where it is one."""
     numerator = value * 255
     whole = round(numerator)
-    if 0 < whole < 255 and abs(numerator - whole) < 1e-9:
+    if 0 < whole <= 16 and abs(numerator - whole) < 1e-9:  # 0.2 is 51/255 too, and no radius
         return f"{whole}/255"
     return f"{value:g}"
 

@@ -52,7 +52,7 @@ def _at_least(low: float) -> Rule:
 ABOVE_0: Rule = ("above 0", lambda value: value > 0)
 SHARE: Rule = ("in [0, 1)", lambda value: 0 <= value < 1)
 INCREASING: Rule = ("epochs in increasing order", lambda v: all(a < b for a, b in zip((0, *v), v, strict=False)))
-DEVICE: Rule = ("auto, cpu, cuda, cuda:N or mps", lambda v: bool(re.fullmatch(r"auto|cpu|(cuda|mps)(:\d+)?", v)))
+DEVICE: Rule = ("auto, cpu, cuda or cuda:N", lambda v: bool(re.fullmatch(r"auto|cpu|cuda(:\d+)?", v)))
 STAGE_RULES: Mapping[str, Rule] = {
     "epochs": _at_least(0),
     "batch_size": _at_least(1),
