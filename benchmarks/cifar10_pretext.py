@@ -1,4 +1,4 @@
-"""Do the pretext tasks learn on real images? Each task pretrained adversarially on 5,000 images of CIFAR-10, small backbone.
+"""Do the pretext tasks learn on real images? Each, adversarially, on 5,000 images of CIFAR-10 with a small backbone.
 
     python benchmarks/cifar10_pretext.py --root DIR_OF_PARQUET --epochs 8
 

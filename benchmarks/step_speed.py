@@ -1,4 +1,4 @@
-"""How long is a PGD-10 training step? The engine against the bare passes, and against the algorithm written out plainly.
+"""How long is a PGD-10 training step? The engine against the bare passes, and against the algorithm written plainly.
 
     python benchmarks/step_speed.py --backbone resnetv2_50 --batch 32 --rounds 5
 
@@ -20,7 +20,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from advss.config import Choice
 from advss.ensemble.objective import TaskObjective
@@ -41,15 +41,18 @@ class Setting:
 
     def __init__(self, backbone: str, batch: int, *, layout: str, bf16: bool, device: torch.device) -> None:
         torch.manual_seed(0)
-        encoder = build_encoder(backbone, {}, DataFacts(images=batch, side=32, classes=10), mean=[0.5] * 3, std=[0.25] * 3)
+        encoder = build_encoder(
+            backbone, {}, DataFacts(images=batch, side=32, classes=10), mean=[0.5] * 3, std=[0.25] * 3
+        )
         self.layout, self.bf16, self.device = FORMATS[layout], bf16, device
         self.model = ImageClassifier(encoder, encoder.tail(), 10).to(device)
-        self.model.to(memory_format=self.layout)  # type: ignore[call-overload]
+        self.model.to(memory_format=self.layout)
         self.x = torch.rand(batch, 3, 32, 32, device=device).contiguous(memory_format=self.layout)
         self.label = torch.randint(10, (batch,), device=device)
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.01, momentum=0.9)
 
     def criterion(self, x: Tensor) -> Tensor:
+        """Cross-entropy at images."""
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16):
             logits = self.model(x)
         return F.cross_entropy(logits.float(), self.label)
@@ -132,7 +135,9 @@ def seconds(step: Step, device: torch.device) -> float:
 def machine(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    model = [line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line]
+    model = [
+        line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line
+    ]
     return f"{model[0] if model else platform.processor()}, {torch.get_num_threads()} threads"
 
 

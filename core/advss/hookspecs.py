@@ -99,7 +99,7 @@ class BranchNorm(nn.Module):
 
 @contextmanager
 def branch(name: str, *modules: nn.Module) -> Iterator[None]:
-    """Within the context, the BatchNorm branch ``name`` answers in ``modules``; others keep theirs where it is absent."""
+    """Within the context, the BatchNorm branch ``name`` answers in ``modules``, where there is one."""
     norms = [m for root in modules for m in root.modules() if isinstance(m, BranchNorm)]
     before = [norm.current for norm in norms]
     for norm in norms:
@@ -158,7 +158,7 @@ class Task(nn.Module):
 
 
 class PretextTask(Task):
-    """A self-supervised task. Make its heads in :meth:`build`; set ``self.tail = encoder.tail()`` if it has a stage 4."""
+    """A self-supervised task. Make its heads in :meth:`build`; ``self.tail = encoder.tail()`` if it has a stage 4."""
 
     name: ClassVar[str]
     branches: ClassVar[tuple[str, ...]] = ("main",)  # BatchNorm branches; the first is the one that is fine-tuned
@@ -192,7 +192,7 @@ class Objective(ABC):
     def attacking(self, mode: Literal["train", "eval"] = "train") -> AbstractContextManager[None]:
         """While attacking: no parameter gradients, statistics held, freeze() done, modes and flags restored after.
 
-        ``mode="train"`` leaves every module as the training step has it; ``"eval"`` is the whole network's, dropout too.
+        ``mode="train"`` leaves modules as the training step has them; ``"eval"`` is the whole network's, dropout too.
         """
 
     @abstractmethod

@@ -73,7 +73,7 @@ def test_another_component_drops_the_options_of_the_first() -> None:
 
 
 def test_the_same_component_keeps_its_options() -> None:
-    config = line(backbone="resnet18")
+    config = line(backbone="resnetv2_18")
     assert config.backbone.options["channels"] == [16, 32, 64, 128]
 
 

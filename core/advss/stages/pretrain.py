@@ -8,7 +8,7 @@ from torch import nn
 
 from advss.config import Choice
 from advss.errors import UsageError
-from advss.hookspecs import Encoder, Phase, PretextTask
+from advss.hookspecs import Encoder, Phase, PretextTask, branch
 from advss.models.spec import build_encoder_from
 from advss.plugins.registry import build
 from advss.randomness import global_stream
@@ -92,7 +92,8 @@ def _build_heads(key: str, task: PretextTask, encoder: Encoder, seed: int) -> No
 def _prepare(session: Session, members: dict[str, PretextTask], encoder: Encoder) -> None:
     for key, task in members.items():
         if type(task).prepare is not PretextTask.prepare:
-            with global_stream(session.device, session.config.seed, "prepare", key):
+            stream = global_stream(session.device, session.config.seed, "prepare", key)
+            with stream, branch(task.branches[0], encoder, task):
                 task.prepare(encoder, session.everything_in_order())
 
 

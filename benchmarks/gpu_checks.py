@@ -1,0 +1,204 @@
+"""Everything that wants a GPU, in one command: is it right there, how fast is it, and what comes out on CIFAR-10.
+
+    python benchmarks/gpu_checks.py --root DIR_OF_CIFAR10_PARQUET --seed 0
+
+1. Correctness: on the GPU the objective, its input gradients and a PGD attack equal the CPU's; bf16 comes close; a run
+   that is stopped in mid-epoch and resumed ends with the same accuracies as one that was not.
+2. The training step against the bare passes and the plain algorithm (step_speed.py).
+3. `cifar10-fast` on all of CIFAR-10: P1F4, and P3F4 by rotation and Selfie.
+
+Figures go to benchmarks/results/gpu-*.json with the GPU's name, torch version, commit and seed. MLflow is not needed:
+the runs keep their journals, and `advss sync RUN` sends them later. `--device cpu --only correctness` tries the checks
+without a GPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from advss.attacks import maximise
+from advss.config import Choice
+from advss.ensemble.objective import TaskObjective
+from advss.hookspecs import Batch, DataFacts, PretextTask
+from advss.models.encoder import build_encoder
+from advss.plugins.registry import build
+from advss.randomness import stream
+from advss.stages.resolve import from_mapping
+from advss.stages.run import fit
+from advss.training.reporting import Silent
+from advss.training.signals import Interrupted
+
+RESULTS = Path(__file__).parent / "results"
+SMALL = {"resnet18": {"layers": [1, 1, 1, 1], "channels": [16, 32, 64, 128]}}
+
+
+def objective(task_name: str, device: torch.device, *, bf16: bool = False, layout: str = "contiguous") -> TaskObjective:
+    """A task's objective on 16 random images, views drawn on the CPU, so that devices see the same."""
+    torch.manual_seed(0)
+    facts = DataFacts(images=16, side=32, classes=10)
+    encoder = build_encoder("resnet18", SMALL["resnet18"], facts, mean=[0.5] * 3, std=[0.25] * 3)
+    options = {"layers": 2, "dropout": 0.0} if task_name == "selfie" else {}
+    task = build("pretext", Choice(task_name, options))
+    assert isinstance(task, PretextTask)
+    task.build(encoder)
+    x = torch.rand(16, 3, 32, 32, generator=stream("cpu", 0))
+    views = task.views(Batch(x, x, torch.arange(16), torch.zeros(16).long()), stream("cpu", 1))
+    moved = type(views)(tuple(v.to(device) for v in views.inputs), {k: t.to(device) for k, t in views.targets.items()})
+    memory_format = torch.channels_last if layout == "channels_last" else torch.contiguous_format
+    trunk = encoder.to(device).to(memory_format=memory_format)
+    return TaskObjective(
+        trunk,
+        {task_name: task.to(device).to(memory_format=memory_format)},
+        (moved,),
+        stage="pretrain",
+        key=(0,),
+        bf16=bf16,
+        memory_format=memory_format,
+    )
+
+
+def gradient(made: TaskObjective) -> tuple[float, torch.Tensor]:
+    """Loss and input gradient, in eval mode so that both devices normalise by the same statistics."""
+    with made.attacking("eval"):
+        inputs = tuple(x.detach().requires_grad_() for x in made.inputs)
+        value = made(inputs).total
+        (g,) = torch.autograd.grad(value, inputs)
+    return float(value.detach()), g.cpu()
+
+
+def correctness(device: torch.device) -> dict[str, Any]:
+    """Compare the device with the CPU; raises AssertionError where it is wrong."""
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    figures: dict[str, Any] = {}
+    for task in ("selfie", "rotation", "jigsaw"):
+        reference, g = gradient(objective(task, torch.device("cpu")))
+        for name, options in {
+            "float32": {},
+            "channels_last": {"layout": "channels_last"},
+            "bf16": {"bf16": True},
+        }.items():
+            value, other = gradient(objective(task, device, **options))  # type: ignore[arg-type]
+            error = float((other - g).norm() / g.norm())
+            figures[f"{task} {name}"] = {"loss_difference": abs(value - reference), "gradient_error": error}
+            assert abs(value - reference) < (0.1 if name == "bf16" else 1e-4) * abs(reference), (
+                task,
+                name,
+                value,
+                reference,
+            )
+            assert error < (0.5 if name == "bf16" else 1e-3), (task, name, error)
+    figures["attack"] = attack_stays_inside(device)
+    figures["resume"] = resumes(device)
+    return figures
+
+
+def attack_stays_inside(device: torch.device) -> dict[str, float]:
+    """PGD on the device stays in its ball and raises the loss."""
+    made = objective("rotation", device)
+    with made.attacking("train"):
+        before = float(made(made.inputs).value)
+        (x,) = maximise(
+            lambda xs: made(xs).total, made.inputs, stream(device, 0), eps=8 / 255, step_size=2 / 255, steps=10
+        )
+        after = float(made((x,)).value)
+    radius = float((x - made.inputs[0]).abs().max())
+    assert radius <= 8 / 255 + 1e-6, radius
+    assert after > before, (before, after)
+    return {"loss_before": before, "loss_after": after, "radius": radius}
+
+
+class StopAt(Silent):
+    """Interrupts training by SIGTERM's exception at a step."""
+
+    def __init__(self, step: int) -> None:
+        self.at = step
+
+    def step(self, *, step: int, images: int, metrics: Mapping[str, float]) -> None:
+        """Raise at the step."""
+        if step == self.at:
+            raise Interrupted(15)
+
+
+def resumes(device: torch.device) -> dict[str, Any]:
+    """A run stopped in mid-epoch and resumed, beside one that was not."""
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        common: dict[str, Any] = {"pretext": "rotation", "tracking": False, "runs_dir": folder, "device": str(device)}
+        common |= {"pretrain_epochs": 1, "finetune_epochs": 1, "data.limit": 320}
+        whole = fit(from_mapping({**common, "name": "whole"}), reporter=Silent())
+        with contextlib.suppress(Interrupted):
+            fit(from_mapping({**common, "name": "broken"}), reporter=StopAt(4))
+        resumed = fit(from_mapping({**common, "name": "broken"}), resume=True, reporter=Silent())
+    figures = {name: {"ta": r["ta"], "ra": r["ra"]} for name, r in (("whole", whole), ("resumed", resumed))}
+    assert abs(whole["ta"] - resumed["ta"]) < 0.05, figures
+    return figures
+
+
+def train(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """cifar10-fast on all of CIFAR-10."""
+    rows = []
+    for task in ("none", "rotation", "selfie"):
+        settings = {
+            "config": "cifar10-fast",
+            "pretext": task,
+            "defense": "pgd",
+            "data": {"parquet": {"root": str(arguments.root)}},
+            "seed": arguments.seed,
+            "name": f"fast-{task}-{arguments.seed}",
+            "runs_dir": arguments.runs_dir,
+            "tracking": False,
+        }
+        resume = (arguments.runs_dir / str(settings["name"])).exists()
+        result = fit(from_mapping(settings), resume=resume, reporter=Silent())
+        kept = ("ta", "ra", "ra_attack", "best_epoch", "epochs", "seconds")
+        rows.append({"task": task, **{key: result[key] for key in kept}})
+        print(json.dumps(rows[-1]), flush=True)
+        write("train", {"rows": rows}, arguments)
+    return rows
+
+
+def write(name: str, content: dict[str, Any], arguments: argparse.Namespace) -> None:
+    """Put figures beside the others, with where they are from."""
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
+    about = {"gpu": gpu, "torch": torch.__version__, "commit": commit or "unknown", "seed": arguments.seed}
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    (arguments.out / f"gpu-{name}.json").write_text(json.dumps(about | content, indent=1) + "\n")
+
+
+def main() -> None:
+    """Run what was asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--root", type=Path, help="folder of CIFAR-10 as parquet")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--only", choices=["correctness", "speed", "train"])
+    parser.add_argument("--runs-dir", type=Path, default=Path("runs/gpu"))
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    arguments = parser.parse_args()
+    if arguments.only in (None, "correctness"):
+        figures = correctness(torch.device(arguments.device))
+        print(json.dumps(figures, indent=1), flush=True)
+        write("correctness", {"device": arguments.device, **figures}, arguments)
+    if arguments.only in (None, "speed"):
+        script = [sys.executable, str(Path(__file__).with_name("step_speed.py")), "--batch", "128"]
+        arguments.out.mkdir(parents=True, exist_ok=True)
+        subprocess.run([*script, "--out", str(arguments.out / "gpu-step_speed.json")], check=True)
+    if arguments.only in (None, "train"):
+        if arguments.root is None:
+            parser.error("--root is needed to train on CIFAR-10")
+        train(arguments)
+
+
+if __name__ == "__main__":
+    main()
