@@ -51,10 +51,17 @@ class RunFolder:
         return self.path / stage / "last.safetensors"
 
     def read_result(self) -> dict[str, Any]:
-        """The content of result.json; empty before there is one."""
+        """The content of result.json; empty before there is one.
+
+        Raises:
+            UsageError: it is not JSON.
+        """
         if not self.result.is_file():
             return {}
-        content: dict[str, Any] = json.loads(self.result.read_text())
+        try:
+            content: dict[str, Any] = json.loads(self.result.read_text())
+        except ValueError as error:
+            raise UsageError(f"{self.result} is not JSON ({error}); move it away and use --resume again") from error
         return content
 
 
