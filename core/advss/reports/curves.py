@@ -46,6 +46,7 @@ def _by_stage(journal: Path) -> dict[str, Curves]:
 def _draw(stage: str, curves: Curves, path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(9, 3.4), layout="constrained")
     FigureCanvasAgg(figure)
@@ -56,6 +57,7 @@ def _draw(stage: str, curves: Curves, path: Path) -> None:
                 axes.plot(*zip(*points, strict=True), style, color=colour, label=title, marker="o", markersize=3)
         axes.set(xlabel="epoch", ylabel=label)
         axes.grid(alpha=0.3)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         if axes.lines:
             axes.legend(frameon=False)
     right.set_ylim(0, 1.02)
