@@ -15,8 +15,8 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-CHANCE = {"selfie": 0.25, "rotation": 0.25, "jigsaw": 0.1 + 0.9 / 31}
-BACKBONE = {"resnet18": {"layers": [1, 1, 1, 1], "channels": [32, 64, 128, 256]}}
+CHANCE = {"jigsaw": 0.1 + 0.9 / 31, "selfie": 0.25, "rotation": 0.25}
+BACKBONE = {"resnetv2_18": {"layers": [1, 1, 1, 1], "channels": [24, 48, 96, 192], "stem_chs": 24}}
 
 
 def run(task: str, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -37,7 +37,7 @@ def run(task: str, arguments: argparse.Namespace) -> dict[str, Any]:
         "data.limit": arguments.limit,
         "backbone": BACKBONE,
         "pretrain_epochs": arguments.epochs,
-        "pretrain_batch_size": 64,
+        "pretrain_batch_size": 32,
         "pretrain_crop": 4 if task != "selfie" else 2,
         "pretrain_flip": task != "selfie",
         "memory_format": "channels_last",
