@@ -19,7 +19,7 @@ from advss.randomness import global_stream
 from advss.stages.session import Session, build_defense, check_runs, described
 from advss.stages.validation import classifier_score, classifier_validation
 from advss.training.checkpoints import has_checkpoint, load_checkpoint
-from advss.training.trainer import Progress, Trainer
+from advss.training.trainer import Progress
 from advss.training.work import Modules, Work
 
 STAGE: Final = "finetune"
@@ -41,18 +41,7 @@ def finetune_stage(session: Session, source: Path | None) -> Progress:
         session: the opened run.
         source: the pretraining checkpoint to start from; None is random initialisation (P1).
     """
-    work = finetune_work(session, source)
-    check_runs(work)
-    session.settle_layout(work)
-    trainer = Trainer(
-        work,
-        folder=session.folder.path / STAGE,
-        tracker=session.tracker,
-        reporter=session.reporter,
-        checkpoint_minutes=session.config.checkpoint_minutes,
-        log_every=session.config.log_every,
-    )
-    return trainer.run(session.stop)
+    return session.train(finetune_work(session, source))
 
 
 def check_finetuning(session: Session) -> None:

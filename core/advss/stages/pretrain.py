@@ -12,10 +12,10 @@ from advss.hookspecs import Encoder, Phase, PretextTask, branch
 from advss.models.spec import build_encoder_from
 from advss.plugins.registry import build
 from advss.randomness import global_stream
-from advss.stages.session import Session, build_defense, check_runs, described
+from advss.stages.session import Session, build_defense, described
 from advss.stages.validation import pretext_score, pretext_validation
 from advss.training.checkpoints import has_checkpoint
-from advss.training.trainer import Progress, Trainer
+from advss.training.trainer import Progress
 from advss.training.work import Modules, Work
 
 STAGE: Final = "pretrain"
@@ -23,18 +23,7 @@ STAGE: Final = "pretrain"
 
 def pretrain_stage(session: Session) -> Progress:
     """Train, or go on training, the encoder of a run; leaves pretrain/{last,best}.safetensors."""
-    work = pretrain_work(session)
-    check_runs(work)
-    session.settle_layout(work)
-    trainer = Trainer(
-        work,
-        folder=session.folder.path / STAGE,
-        tracker=session.tracker,
-        reporter=session.reporter,
-        checkpoint_minutes=session.config.checkpoint_minutes,
-        log_every=session.config.log_every,
-    )
-    return trainer.run(session.stop)
+    return session.train(pretrain_work(session))
 
 
 def pretrain_work(session: Session) -> Work:

@@ -23,6 +23,7 @@ from advss.training.checkpoints import has_checkpoint, load_checkpoint, write_js
 from advss.training.layout import FORMATS, choose_format
 from advss.training.reporting import Reporter
 from advss.training.signals import StopRequest
+from advss.training.trainer import Progress, Trainer
 from advss.training.work import Work, set_trainable
 
 
@@ -67,7 +68,26 @@ class Session:
         backbone, splits = self.config.backbone, self.splits
         return ModelSpec(backbone.name, plain(backbone.options), splits.facts, splits.mean, splits.std, branches)
 
-    def settle_layout(self, work: Work) -> None:
+    def train(self, work: Work) -> Progress:
+        """Try a stage's work, choose its layout and train it, or go on training it.
+
+        Raises:
+            UsageError: it cannot run on this backbone and data.
+            Interrupted: a signal came; everything up to that step is saved.
+        """
+        check_runs(work)
+        self._settle_layout(work)
+        trainer = Trainer(
+            work,
+            folder=self.folder.path / work.stage,
+            tracker=self.tracker,
+            reporter=self.reporter,
+            checkpoint_minutes=self.config.checkpoint_minutes,
+            log_every=self.config.log_every,
+        )
+        return trainer.run(self.stop)
+
+    def _settle_layout(self, work: Work) -> None:
         """Choose the memory layout, by measurement where it is ``auto``, and put the modules into it.
 
         A stage that is resumed keeps the layout it was begun in, so that its numbers stay the same.
