@@ -1,9 +1,11 @@
 """Do the pretext tasks learn on real images? Each, adversarially, on 5,000 images of CIFAR-10 with a small backbone.
 
-    python benchmarks/cifar10_pretext.py --root DIR_OF_PARQUET --epochs 8
+    python benchmarks/cifar10_pretext.py --root DIR_OF_PARQUET --epochs 6
 
 Reports each task's own accuracy on the validation images, clean and under PGD-10, beside chance: the share of the
-largest class, 1/4 for rotation and Selfie and 12.9 % for jigsaw (0.1 + 0.9/31).
+largest class, 1/4 for rotation and Selfie and 12.9 % for jigsaw (0.1 + 0.9/31). Images are not cropped: the black rim of a
+zero-padded crop tells a patch its place. With crops of padding 4, jigsaw reached 90 % on attacked training images in
+4 epochs, and 5 % on clean validation images.
 """
 
 from __future__ import annotations
@@ -38,8 +40,6 @@ def run(task: str, arguments: argparse.Namespace) -> dict[str, Any]:
         "backbone": BACKBONE,
         "pretrain_epochs": arguments.epochs,
         "pretrain_batch_size": 32,
-        "pretrain_crop": 4 if task != "selfie" else 2,
-        "pretrain_flip": task != "selfie",
         "memory_format": "channels_last",
         "name": name,
         "runs_dir": arguments.runs_dir,
@@ -63,7 +63,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", type=Path, required=True)
     parser.add_argument("--limit", type=int, default=5000)
-    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--jobs", type=int, default=2, help="runs at once, one thread each")
     parser.add_argument("--runs-dir", type=Path, default=Path("runs/cifar10-pretext"))
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/cifar10_pretext.json"))

@@ -77,9 +77,31 @@ def write(rows: list[dict[str, Any]], arguments: argparse.Namespace) -> None:
 
     content = {"torch": torch.__version__, "seeds": arguments.seeds, "threads": 1, "rows": rows}
     arguments.out.write_text(json.dumps(content, indent=1) + "\n")
+    draw(rows, arguments.out.with_suffix(".png"))
     print("| scheme | task | TA | RA |\n|---|---|---|---|")
     for line in rows:
         print(f"| {line['scheme']} | {line['task']} | {spread(line['ta'])} | {spread(line['ra'])} |")
+
+
+def draw(rows: list[dict[str, Any]], path: Path) -> None:
+    """TA and RA of each row: every seed a dot, the mean a line."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 3.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    for measure, colour in (("ta", "tab:blue"), ("ra", "tab:red")):
+        for place, line in enumerate(rows):
+            values = [100 * value for value in line[measure]]
+            axes.scatter([place] * len(values), values, s=14, color=colour, alpha=0.6)
+            axes.hlines(statistics.mean(values), place - 0.25, place + 0.25, color=colour, linewidth=2)
+        axes.scatter([], [], s=14, color=colour, label=f"test {measure.upper()}")
+    axes.set_xticks(range(len(rows)), [f"{line['scheme']}\n{line['task']}" for line in rows])
+    axes.set(ylabel="%", title="digits, 3 epochs of adversarial fine-tuning, one dot a seed")
+    axes.grid(axis="y", alpha=0.3)
+    axes.legend(frameon=False, loc="lower right")
+    figure.savefig(path, dpi=130)
 
 
 def spread(values: list[float]) -> str:
