@@ -59,9 +59,9 @@ def evaluate_model(
         Interrupted: a signal came; nothing of the measurement is kept.
     """
     model = model.to(device)
-    clean = _clean_accuracy(model, *part_tensors(test), settings.batch_size, device)
-    x, label = part_tensors(test.subset(settings.limit, seed=seed))
-    reporter.start(STAGE, steps=len(label), done=0, epochs=1)
+    chosen = test.subset(settings.limit, seed=seed)
+    ta = _clean_accuracy(model, test, settings.batch_size, device)
+    reporter.start(STAGE, steps=len(chosen), done=0, epochs=1)
     done = 0
 
     def tick(images: int) -> None:
@@ -73,8 +73,7 @@ def evaluate_model(
     def part(start: int, end: int) -> tuple[torch.Tensor, torch.Tensor]:
         return right_clean_and_attacked(
             model,
-            x[start:end].to(device),
-            label[start:end].to(device),
+            *_read(chosen, start, end, device),
             stream(device, seed, STAGE, start),
             norm=settings.norm,
             eps=settings.eps,
@@ -83,16 +82,24 @@ def evaluate_model(
             restarts=settings.restarts,
         )
 
-    _, robust = in_chunks(part, len(label), settings.batch_size, tick)
+    _, robust = in_chunks(part, len(chosen), settings.batch_size, tick)
     reporter.finish()
     described = {k: v for k, v in asdict(settings).items() if k in ("norm", "eps", "step_size", "steps", "restarts")}
-    return {"ta": clean, "ra": float(robust.double().mean()), "ra_images": len(label), "ra_attack": described}
+    return {"ta": ta, "ra": float(robust.double().mean()), "ra_images": len(chosen), "ra_attack": described}
 
 
-def _clean_accuracy(model: nn.Module, x: torch.Tensor, label: torch.Tensor, chunk: int, device: torch.device) -> float:
-    with torch.no_grad():
-        right = sum(
-            int((model(x[i : i + chunk].to(device)).argmax(1).cpu() == label[i : i + chunk]).sum())
-            for i in range(0, len(x), chunk)
-        )
-    return right / len(x)
+def _clean_accuracy(model: nn.Module, test: Part, chunk: int, device: torch.device) -> float:
+    def part(start: int, end: int) -> tuple[torch.Tensor, torch.Tensor]:
+        x, label = _read(test, start, end, device)
+        with torch.no_grad():
+            right = model(x).argmax(1) == label
+        return right, right
+
+    right, _ = in_chunks(part, len(test), chunk, lambda images: None)
+    return float(right.double().mean())
+
+
+def _read(part: Part, start: int, end: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images and labels at the places from ``start`` to before ``end``: only these are decoded and held."""
+    x, label = part_tensors(part.select(torch.arange(start, end)))
+    return x.to(device), label.to(device)
