@@ -3,9 +3,9 @@
     python benchmarks/cifar10_pretext.py --root DIR_OF_PARQUET --epochs 6
 
 Reports each task's own accuracy on the validation images, clean and under PGD-10, beside chance: the share of the
-largest class, 1/4 for rotation and Selfie and 12.9 % for jigsaw (0.1 + 0.9/31). Images are not cropped: the black rim of
-a zero-padded crop tells a patch its place. With crops of padding 4, jigsaw reached 90 % on attacked training images in
-4 epochs, and 5 % on clean validation images.
+largest class, 1/4 for rotation and Selfie and 12.9 % for jigsaw (0.1 + 0.9/31). Images are not cropped: the black rim
+of a zero-padded crop tells a patch its place. With crops of padding 4, jigsaw reached 90 % on attacked training images
+in 4 epochs, and 5 % on clean validation images.
 """
 
 from __future__ import annotations

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 __all__ = ["fit", "load_data", "load_model"]
 
 
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__", "hookspecs"])
+
+
 def __getattr__(name: str) -> Any:
     if name in __all__:
         from advss import api

@@ -8,10 +8,11 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from advss.data.splits import open_splits, part_tensors
+from advss.errors import UsageError
 from advss.stages.evaluate import load_classifier
-from advss.stages.resolve import from_mapping, resolve
+from advss.stages.resolve import from_mapping, stored_config
 from advss.stages.run import fit as fit_run
-from advss.stages.runs import find_run
+from advss.stages.runs import classifier_of, find_run
 from advss.training.reporting import Silent
 
 
@@ -45,7 +46,7 @@ def load_model(run: str | Path, *, runs_dir: str | Path = "runs") -> nn.Module:
         UsageError: there is no such run or model, or its bytes are not those saved.
     """
     path = Path(run)
-    return load_classifier(path if path.is_file() else find_run(run, Path(runs_dir)).best("finetune"))
+    return load_classifier(path if path.is_file() else classifier_of(find_run(run, Path(runs_dir))))
 
 
 def load_data(
@@ -54,8 +55,10 @@ def load_data(
     """The images and labels that a run saw: (N, 3, H, W) float32 in [0, 1] and (N,) int64.
 
     Raises:
-        UsageError: there is no such run, or its data cannot be read.
+        UsageError: there is no such run or split, or its data cannot be read.
     """
-    config = resolve({}, run=find_run(run, Path(runs_dir)).path, environ={})
+    if split not in ("train", "valid", "test"):
+        raise UsageError(f"split '{split}' is none of train, valid, test")
+    config = stored_config(find_run(run, Path(runs_dir)).path)
     splits = open_splits(config.data.name, config.data.options, limit=config.limit, seed=config.seed)
     return part_tensors({"train": splits.train, "valid": splits.valid, "test": splits.test}[split])

@@ -174,7 +174,7 @@ def test_the_table_ends_a_run(calls: Calls, capsys: Capture) -> None:
 
 
 def test_print_config_can_be_run_again(calls: Calls, capsys: Capture, tmp_path: Path) -> None:
-    line = ["fit", "--pretext", "jigsaw", "--pretext.grid", "2", "--seed", "9"]
+    line = ["fit", "--pretext", "jigsaw", "--pretext.grid", "3", "--seed", "9"]
     assert main([*line, "--print-config"]) == 0
     assert calls.stage == ""
     (tmp_path / "again.yaml").write_text(capsys.readouterr().out)

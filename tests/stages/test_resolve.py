@@ -221,7 +221,7 @@ def test_cases_count_where_all_their_choices_match(write: Any) -> None:
         ({"finetune-milestones": "5,3"}, "--finetune-milestones: must be epochs in increasing order"),
         ({"pretrain-schedule": "cosin"}, r"expected cosine \| onecycle \| multistep \| constant, got 'cosin'"),
         ({"precision": "fp16"}, r"--precision: expected auto \| float32 \| bf16, got 'fp16'"),
-        ({"device": "gpu"}, "--device: must be auto, cpu, cuda, cuda:N or mps, got gpu"),
+        ({"device": "gpu"}, "--device: must be auto, cpu, cuda or cuda:N, got gpu"),
         ({"checkpoint-minutes": "0"}, "--checkpoint-minutes: must be above 0"),
         ({"dfense": "pgd"}, "unknown setting --dfense; did you mean 'defense'"),
     ],

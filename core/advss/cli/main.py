@@ -22,10 +22,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"advss: error: {' '.join(str(error).split())}", file=sys.stderr)
         return USAGE_ERROR
     except Interrupted as stop:
-        print(f"advss: {stop}; go on with --resume", file=sys.stderr)
+        print(f"advss: {stop}; go on with --resume {stop.run}".rstrip(), file=sys.stderr)
         return stop.exit_code
     except KeyboardInterrupt:
         return CTRL_C
+    except PermissionError as error:
+        print(f"advss: error: {error.filename}: permission denied; runs are written where they lie", file=sys.stderr)
+        return USAGE_ERROR
     except BrokenPipeError:  # the reader of a pipe has gone; nothing more may be written, at exit neither
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE

@@ -75,7 +75,7 @@ def _build_heads(key: str, task: PretextTask, encoder: Encoder, seed: int) -> No
         try:
             task.build(encoder)
         except ValueError as error:
-            raise UsageError(f"--pretext {key}: {error}") from error
+            raise UsageError(f"--pretext {key}: {str(error).removeprefix(f'{task.name}: ')}") from error
 
 
 def _prepare(session: Session, members: dict[str, PretextTask], encoder: Encoder) -> None:

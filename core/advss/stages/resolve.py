@@ -78,9 +78,22 @@ def resume_config(
     for key in after:
         if key not in HARMLESS and before.get(key) != after[key]:
             raise UsageError(
-                f"--resume: {run} has {key} {before.get(key)}, not {after[key]}; leave it away, or start a new run"
+                f"--resume: {run} has {key} {before.get(key)}, not {after[key]}; leave it out, or start a new run"
             )
     return replace(now, name=run.resolve().name, runs_dir=run.parent)
+
+
+def stored_config(run: Path) -> RunConfig:
+    """What a run's folder says of its data and seed, though a plugin that trained it may be gone by now.
+
+    Raises:
+        UsageError: its config.yaml is missing or cannot be understood.
+    """
+    try:
+        return resolve({}, run=run, environ={})
+    except UsageError:
+        untrained = {"pretext": "none", "defense": "none", "finetune": "full", "finetune-defense": "none"}
+        return resolve(untrained, run=run, environ={})
 
 
 def to_yaml(config: RunConfig) -> str:

@@ -19,8 +19,8 @@ from advss.reports.curves import draw_curves
 from advss.stages.evaluate import evaluate_model, load_classifier
 from advss.stages.finetune import check_finetuning, finetune_stage
 from advss.stages.pretrain import pretrain_stage
-from advss.stages.resolve import resolve, to_yaml
-from advss.stages.runs import RunFolder, find_run, make_folder, plan_run
+from advss.stages.resolve import stored_config, to_yaml
+from advss.stages.runs import RunFolder, classifier_of, find_run, make_folder, plan_run
 from advss.stages.session import Session, choose_device
 from advss.tracking.tracker import Tracker
 from advss.training.checkpoints import has_checkpoint, write_text
@@ -94,10 +94,9 @@ def finetune(config: RunConfig, *, source: Path | None, resume: bool = False, re
 def evaluate(run: Path, evaluation: EvalSettings, *, device: str = "auto", reporter: Reporter) -> Result:
     """TA and RA of a run's best classifier on its test images; result.json then holds this evaluation."""
     folder = find_run(run)
-    if not has_checkpoint(folder.best("finetune")):
-        raise UsageError(f"run {folder.path} has no fine-tuned model; run `advss finetune --from {folder.path}` first")
+    classifier_of(folder)
     config = dataclasses.replace(
-        resolve({}, run=folder.path, environ={}),
+        stored_config(folder.path),
         name=folder.name,
         runs_dir=folder.path.parent,
         evaluation=evaluation,
@@ -124,6 +123,7 @@ def _opened(config: RunConfig, *, resume: bool, reporter: Reporter) -> Iterator[
         with _session(config, folder, splits, reporter) as session:
             session.record(**(_blank(config, folder) | folder.read_result() | {"status": "running"}))
             session.tracker.artifact(folder.config)
+            reporter.say(f"run {folder.path}")
             yield session
 
 
@@ -149,8 +149,8 @@ def _session(config: RunConfig, folder: RunFolder, splits: Splits, reporter: Rep
             _log_data(tracker, splits, config)
             yield Session(config, folder, splits, choose_device(config.device), tracker, reporter, stop)
             status = "FINISHED"
-        except Interrupted:
-            status = "KILLED"
+        except Interrupted as stopped:
+            status, stopped.run = "KILLED", str(folder.path)
             raise
         finally:
             tracker.finish(status)

@@ -117,6 +117,22 @@ def make_folder(folder: RunFolder, *, resume: bool, named: bool) -> RunFolder:
     return RunFolder(path)
 
 
+def classifier_of(folder: RunFolder) -> Path:
+    """The checkpoint of a run's best fine-tuned epoch.
+
+    Raises:
+        UsageError: it has none yet; what to type is said.
+    """
+    from advss.training.checkpoints import has_checkpoint  # torch, which names and folders do not need
+
+    best = folder.best("finetune")
+    if has_checkpoint(best):
+        return best
+    unfinished = folder.read_result().get("status") != "finished"
+    todo = f"advss fit --resume {folder.path}" if unfinished else f"advss finetune --from {folder.path}"
+    raise UsageError(f"run {folder.path} has no fine-tuned model; run `{todo}` first")
+
+
 def find_run(run: str | Path, runs_dir: Path = Path("runs")) -> RunFolder:
     """A run by its folder or its name.
 

@@ -15,6 +15,7 @@ class Interrupted(Exception):  # noqa: N818 - a request that was met, not an err
     def __init__(self, number: int) -> None:
         super().__init__(f"stopped by {signal.Signals(number).name}")
         self.exit_code = 128 + number
+        self.run = ""  # folder of the run that was stopped, for the message
 
 
 class StopRequest:

@@ -45,6 +45,8 @@ class PGD(Defense):
     ) -> None:
         if not 0 <= eps < math.inf:  # nan too
             raise ValueError(f"eps must be at least 0 and finite, got {eps}")
+        if norm == "linf" and eps > 1:
+            raise ValueError(f"eps must be at most 1 for linf, got {eps}: pixels are in [0, 1], so say {eps:g}/255")
         if not 0 < step_size < math.inf:
             raise ValueError(f"step_size must be above 0 and finite, got {step_size}")
         if steps < 1:

@@ -5,6 +5,7 @@ B batch, C channels, H W the image's sides, P patches, N permutations beside the
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
@@ -47,6 +48,11 @@ class Jigsaw(PretextTask):
     def build(self, encoder: Encoder) -> None:
         """A last stage of its own, a linear layer to N + 1 classes, and the permutations, kept with the weights."""
         check_grid(self.name, self.grid, encoder, encoded_alone=False)
+        most = math.factorial(self.grid**2) - 1
+        if self.permutations > most:
+            raise ValueError(
+                f"jigsaw: permutations must be at most {most} for grid {self.grid}, got {self.permutations}"
+            )
         self.tail = encoder.tail()
         self.head = nn.Linear(encoder.features, self.permutations + 1)
         self.orders: Tensor
