@@ -11,6 +11,8 @@ from advss.models.encoder import TimmEncoder, build_encoder
 FACTS = DataFacts(images=40, side=32, channels=3, classes=4)
 TINY = {"layers": [1, 1, 1, 1], "channels": [8, 8, 16, 16]}
 
+torch.set_num_threads(1)  # the networks of tests are so small that a second thread only waits for the first
+
 
 @pytest.fixture
 def encoder() -> TimmEncoder:
