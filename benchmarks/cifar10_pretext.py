@@ -29,7 +29,7 @@ def run(task: str, arguments: argparse.Namespace) -> dict[str, Any]:
     from advss.stages.run import pretrain
     from advss.training.reporting import Silent
 
-    torch.set_num_threads(1)
+    torch.set_num_threads(arguments.threads)
     name = f"cifar10-pretext-{task}"
     settings: dict[str, Any] = {
         "config": "digits",
@@ -95,12 +95,14 @@ def main() -> None:
     parser.add_argument("--root", type=Path, required=True)
     parser.add_argument("--limit", type=int, default=5000)
     parser.add_argument("--epochs", type=int, default=6)
-    parser.add_argument("--jobs", type=int, default=2, help="runs at once, one thread each")
+    parser.add_argument("--tasks", nargs="+", choices=list(CHANCE), default=list(CHANCE))
+    parser.add_argument("--jobs", type=int, default=2, help="runs at once")
+    parser.add_argument("--threads", type=int, default=1, help="of each run")
     parser.add_argument("--runs-dir", type=Path, default=Path("runs/cifar10-pretext"))
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/cifar10_pretext.json"))
     arguments = parser.parse_args()
     with ProcessPoolExecutor(arguments.jobs, mp_context=get_context("spawn")) as pool:
-        rows = list(pool.map(run, CHANCE, [arguments] * len(CHANCE)))
+        rows = list(pool.map(run, arguments.tasks, [arguments] * len(arguments.tasks)))
     content = {"images": arguments.limit, "epochs": arguments.epochs, "backbone": BACKBONE, "seed": 0, "rows": rows}
     arguments.out.write_text(json.dumps(content, indent=1) + "\n")
     print("| task | chance | clean | adversarial |\n|---|---|---|---|")

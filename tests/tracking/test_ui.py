@@ -70,7 +70,8 @@ def test_a_server_that_is_dead_is_named(sent: Path, closed_port: int, monkeypatc
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_the_server_answers_and_ends_with_us(sent: Path, closed_port: int, how: signal.Signals) -> None:
     code = (
-        "import sys; from pathlib import Path; from advss.tracking.ui import serve;"
+        "import signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN);"  # as a shell does for what it runs aside
+        "from pathlib import Path; from advss.tracking.ui import serve;"
         "sys.exit(serve(Path(sys.argv[1]), port=int(sys.argv[2]), open_browser=False))"
     )
     command = [sys.executable, "-c", code, str(sent), str(closed_port)]

@@ -83,11 +83,14 @@ def _server(command: list[str], log: IO[bytes]) -> Iterator[subprocess.Popen[byt
         start_new_session=True,
         env={**SETTINGS, **os.environ},
     )
-    usual = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # SIGINT too: whoever starts us in the background may have it ignored, and we inherit that
+    ending = (signal.SIGTERM, signal.SIGINT)
+    usual = {number: signal.signal(number, signal.default_int_handler) for number in ending}
     try:
         yield server
     finally:
-        signal.signal(signal.SIGTERM, usual)
+        for number, handler in usual.items():
+            signal.signal(number, handler)
         if server.poll() is None:
             os.killpg(server.pid, signal.SIGTERM)
             server.wait()
