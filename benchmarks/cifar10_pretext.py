@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import platform
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -103,7 +105,15 @@ def main() -> None:
     arguments = parser.parse_args()
     with ProcessPoolExecutor(arguments.jobs, mp_context=get_context("spawn")) as pool:
         rows = list(pool.map(run, arguments.tasks, [arguments] * len(arguments.tasks)))
-    content = {"images": arguments.limit, "epochs": arguments.epochs, "backbone": BACKBONE, "seed": 0, "rows": rows}
+    machine = f"{platform.machine()}, {os.cpu_count()} cores"
+    content = {
+        "machine": machine,
+        "images": arguments.limit,
+        "epochs": arguments.epochs,
+        "backbone": BACKBONE,
+        "seed": 0,
+        "rows": rows,
+    }
     arguments.out.write_text(json.dumps(content, indent=1) + "\n")
     print("| task | chance | clean | adversarial |\n|---|---|---|---|")
     for row in rows:

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import platform
 import statistics
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -75,7 +77,9 @@ def row(cell: Cell, results: list[dict[str, Any]]) -> dict[str, Any]:
 def write(rows: list[dict[str, Any]], arguments: argparse.Namespace) -> None:
     import torch
 
-    content = {"torch": torch.__version__, "seeds": arguments.seeds, "threads": 1, "rows": rows}
+    machine = f"{platform.machine()}, {os.cpu_count()} cores"
+    about = {"machine": machine, "torch": torch.__version__, "seeds": arguments.seeds, "threads": 1}
+    content = about | {"rows": rows}
     arguments.out.write_text(json.dumps(content, indent=1) + "\n")
     draw(rows, arguments.out.with_suffix(".png"))
     print("| scheme | task | TA | RA |\n|---|---|---|---|")
