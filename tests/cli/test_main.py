@@ -220,7 +220,7 @@ def test_a_signal_is_an_exit_code(
         ("fit --resume nowhere", "there is no run 'nowhere' in runs"),
         (
             "fit --resume first --config digits",
-            "--resume first takes its configuration from the run; leave --config away",
+            "--resume first takes its configuration from the run; leave --config out",
         ),
         ("finetune", "`advss finetune` needs one of --from RUN and --resume RUN"),
         ("finetune --from nowhere", "there is no run 'nowhere' in runs"),

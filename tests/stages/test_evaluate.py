@@ -13,6 +13,7 @@ from foolbox.models.pytorch import PyTorchModel
 from torch import Tensor, nn
 
 import advss
+from advss.cli.main import main
 from advss.config import EvalSettings, RunConfig
 from advss.data.images import InMemory
 from advss.data.splits import Part
@@ -220,3 +221,21 @@ def test_pretext_epochs_are_ranked_by(by: str) -> None:
 
 def test_a_defense_is_adversarial_unless_it_says_otherwise() -> None:
     assert Defense.adversarial
+
+
+def test_a_run_outlives_its_pretext_plugin_and_its_place(
+    settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = fit(settings("rotation", "none"), reporter=Silent())
+    moved = (tmp_path / "runs" / "run").rename(tmp_path / "moved")
+    config = (moved / "config.yaml").read_text()
+    assert "rotation: {}" in config
+    (moved / "config.yaml").write_text(config.replace("rotation: {}", "gone: {share: 0.3}"))
+    assert main(["evaluate", str(moved), "--quiet", "--eval-steps", "1", "--eval-limit", "20"]) == 0
+    again = json.loads((moved / "result.json").read_text())
+    assert again["ta"] == result["ta"]
+    assert (again["name"], again["folder"]) == ("moved", str(moved))
+    assert len(advss.load_data(moved)[0]) == 80
+    capsys.readouterr()
+    assert main(["evaluate", str(moved), "--eval-steps", "0"]) == 2
+    assert "--eval-steps" in capsys.readouterr().err

@@ -67,12 +67,12 @@ def finetune(arguments: Arguments) -> int:
 
 def evaluate(arguments: Arguments) -> int:
     """``advss evaluate RUN``."""
-    from advss.stages.resolve import resolve
+    from advss.stages.resolve import stored_config
 
     folder = _find(arguments.positionals[0], arguments)
     _check_plugins(arguments)
     settings = {flag: value for flag, value in arguments.settings.items() if flag != "runs-dir"}
-    config = resolve(settings, run=folder, text=True)
+    config = stored_config(folder, settings, environ=os.environ, text=True)
     from advss.stages import run
 
     reporter = _reporter(arguments)
@@ -134,7 +134,7 @@ def configured(arguments: Arguments) -> RunConfig:
     if run is None:
         return _finetune_config(_start(source or "", arguments), arguments)
     if configs:
-        raise UsageError(f"--resume {run} takes its configuration from the run; leave --config away")
+        raise UsageError(f"--resume {run} takes its configuration from the run; leave --config out")
     return resume_config(_find(run, arguments), arguments.settings, text=True)
 
 

@@ -83,17 +83,26 @@ def resume_config(
     return replace(now, name=run.resolve().name, runs_dir=run.parent)
 
 
-def stored_config(run: Path) -> RunConfig:
+def stored_config(
+    run: Path, said: Mapping[str, Any] | None = None, *, environ: Mapping[str, str] | None = None, text: bool = False
+) -> RunConfig:
     """What a run's folder says of its data and seed, though a plugin that trained it may be gone by now.
 
+    Args:
+        run: the folder.
+        said: settings that win over the folder's.
+        environ: as in :func:`resolve`; default: none.
+        text: values of ``said`` are text from a command line.
+
     Raises:
-        UsageError: its config.yaml is missing or cannot be understood.
+        UsageError: its config.yaml is missing, or it or ``said`` cannot be understood.
     """
+    settings, variables = dict(said or {}), environ or {}
     try:
-        return resolve({}, run=run, environ={})
+        return resolve(settings, run=run, environ=variables, text=text)
     except UsageError:
         untrained = {"pretext": "none", "defense": "none", "finetune": "full", "finetune-defense": "none"}
-        return resolve(untrained, run=run, environ={})
+        return resolve(untrained | settings, run=run, environ=variables, text=text)
 
 
 def to_yaml(config: RunConfig) -> str:

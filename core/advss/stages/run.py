@@ -103,6 +103,7 @@ def evaluate(run: Path, evaluation: EvalSettings, *, device: str = "auto", repor
         device=device,
     )
     with _session(config, folder, _data(config), reporter) as session:
+        session.record(name=folder.name, folder=str(folder.path))  # the run may have been moved since
         return _evaluate(session, status=folder.read_result().get("status", "running"))
 
 
