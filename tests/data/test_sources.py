@@ -34,18 +34,18 @@ def test_unknown_source() -> None:
 
 
 def test_unknown_option() -> None:
-    with pytest.raises(UsageError, match=r"--data\.rot: imagefolder has no such option; did you mean 'root'"):
+    with pytest.raises(UsageError, match=r"unknown option --data\.rot of imagefolder; did you mean 'root'"):
         open_splits("imagefolder", {"rot": "x"})
 
 
 def test_missing_option() -> None:
-    with pytest.raises(UsageError, match=r"--data parquet needs `--data\.root`: a path"):
+    with pytest.raises(UsageError, match=r"--data\.root is missing: parquet has no default for it \(Path\)"):
         open_splits("parquet", {})
 
 
 @pytest.mark.parametrize("value", ["large", 2.5, True, None])
 def test_option_of_another_type(value: object) -> None:
-    with pytest.raises(UsageError, match=rf"--data\.size {value}: expected a whole number"):
+    with pytest.raises(UsageError, match=rf"--data\.size: expected int, got {value!r}"):
         open_splits("imagefolder", {"root": "x", "size": value})
 
 
