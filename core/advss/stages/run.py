@@ -124,7 +124,6 @@ def _opened(config: RunConfig, *, resume: bool, reporter: Reporter) -> Iterator[
         with _session(config, folder, splits, reporter) as session:
             session.record(**(_blank(config, folder) | folder.read_result() | {"status": "running"}))
             session.tracker.artifact(folder.config)
-            reporter.say(f"run {folder.path}")
             yield session
 
 

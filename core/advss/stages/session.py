@@ -38,6 +38,7 @@ class Session:
     tracker: Tracker
     reporter: Reporter
     stop: StopRequest
+    named: bool = False  # whether the user has been told the run's folder
 
     @property
     def bf16(self) -> bool:
@@ -77,6 +78,9 @@ class Session:
         """
         check_runs(work)
         self._settle_layout(work)
+        if not self.named:  # not before: a run that cannot begin leaves no folder to name
+            self.reporter.say(f"run {self.folder.path}")
+            self.named = True
         trainer = Trainer(
             work,
             folder=self.folder.path / work.stage,
