@@ -67,7 +67,7 @@ class Loss:
     """What an objective says of its inputs."""
 
     value: Tensor  # scalar, float32
-    logits: tuple[Tensor, ...] = ()  # each (..., K) float32, for divergences; empty where a task has none
+    logits: tuple[Tensor, ...] = ()  # each (B, ..., K) float32, for divergences; empty where a task has none
     metrics: dict[str, Tensor] = field(default_factory=dict)  # scalars without gradient; "accuracy" selects epochs
     penalty: Tensor | float = 0.0  # the weighted diversity term, kept apart
 
@@ -213,6 +213,7 @@ class Defense:
 
     name: ClassVar[str]
     adversarial: ClassVar[bool] = True  # stages under it choose their epoch by robust accuracy, else by clean accuracy
+    noise: float = 0.0  # standard deviation of the Gaussian noise it trains on, pixels in [0, 1]: certificates need it
 
     def attack(self, objective: Objective, generator: Generator) -> tuple[Tensor, ...]:
         """Detached inputs to train on, as many as ``objective.inputs``."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from advss.errors import UsageError, did_you_mean
@@ -18,7 +18,7 @@ class Grammar:
     Attributes:
         command: its words, such as ``plugins list``.
         summary: one line for the help.
-        positionals: names of its positional arguments, all required.
+        positionals: names of its positional arguments, all required; one that ends in ``...`` takes all that are left.
         flags: flags with a value that are no settings, with one line each for the help.
         switches: flags without a value, likewise.
         settings: flags of the settings and components it takes.
@@ -44,6 +44,14 @@ class Arguments:
     def flag(self, name: str) -> str | None:
         """The last value of a flag."""
         return self.flags[name][-1] if name in self.flags else None
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command of the line."""
+
+    grammar: Grammar
+    run: Callable[[Arguments], int]
 
 
 def sort_words(words: Sequence[str], grammar: Grammar) -> Arguments:
@@ -113,5 +121,6 @@ def _count(positionals: list[str], grammar: Grammar) -> None:
     if missing:
         raise UsageError(f"`advss {grammar.command}` needs {' '.join(missing)}")
     extra = positionals[len(grammar.positionals) :]
-    if extra:
+    endless = bool(grammar.positionals) and grammar.positionals[-1].endswith("...")
+    if extra and not endless:
         raise UsageError(f"unexpected word '{extra[0]}' after `advss {grammar.command}`; flags begin with --")

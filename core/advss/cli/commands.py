@@ -4,29 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from advss.cli.arguments import Arguments, Grammar
+from advss.cli.arguments import Arguments, Command, Grammar
+from advss.cli.context import check_plugins, find, reporter_of, runs_dir_of
 from advss.config import RunConfig
 from advss.errors import UsageError
-from advss.plugins import Registry, registry
-from advss.stages.layers import read_environment
-from advss.stages.runs import find_run
 from advss.stages.settings import COMPONENTS, SETTINGS
-from advss.training.reporting import Reporter
 
 PRETRAINING = ("pretext", "defense", "diversity", "backbone")  # what `advss finetune --from RUN` takes from RUN
-
-
-@dataclass(frozen=True)
-class Command:
-    """A command of the line."""
-
-    grammar: Grammar
-    run: Callable[[Arguments], int]
 
 
 def fit(arguments: Arguments) -> int:
@@ -36,7 +25,7 @@ def fit(arguments: Arguments) -> int:
         return _print_config(config)
     from advss.stages import run
 
-    return _print_result(run.fit(config, resume="resume" in arguments.flags, reporter=_reporter(arguments)))
+    return _print_result(run.fit(config, resume="resume" in arguments.flags, reporter=reporter_of(arguments)))
 
 
 def pretrain(arguments: Arguments) -> int:
@@ -46,7 +35,7 @@ def pretrain(arguments: Arguments) -> int:
         return _print_config(config)
     from advss.stages import run
 
-    return _print_result(run.pretrain(config, resume="resume" in arguments.flags, reporter=_reporter(arguments)))
+    return _print_result(run.pretrain(config, resume="resume" in arguments.flags, reporter=reporter_of(arguments)))
 
 
 def finetune(arguments: Arguments) -> int:
@@ -62,20 +51,20 @@ def finetune(arguments: Arguments) -> int:
     from advss.stages import run
 
     start = None if source is None else _start(source, arguments)
-    return _print_result(run.finetune(config, source=start, resume=resume, reporter=_reporter(arguments)))
+    return _print_result(run.finetune(config, source=start, resume=resume, reporter=reporter_of(arguments)))
 
 
 def evaluate(arguments: Arguments) -> int:
     """``advss evaluate RUN``."""
     from advss.stages.resolve import stored_config
 
-    folder = _find(arguments.positionals[0], arguments)
-    _check_plugins(arguments)
+    folder = find(arguments.positionals[0], arguments)
+    check_plugins(arguments)
     settings = {flag: value for flag, value in arguments.settings.items() if flag != "runs-dir"}
     config = stored_config(folder, settings, environ=os.environ, text=True)
     from advss.stages import run
 
-    reporter = _reporter(arguments)
+    reporter = reporter_of(arguments)
     return _print_result(run.evaluate(folder, config.evaluation, device=config.device, reporter=reporter))
 
 
@@ -83,7 +72,7 @@ def plugins_list(arguments: Arguments) -> int:
     """``advss plugins list``."""
     from advss.cli.help import print_plugins
 
-    rows = _check_plugins(arguments).rows()
+    rows = check_plugins(arguments).rows()
     if "json" in arguments.switches:
         print(json.dumps([asdict(row) for row in rows], indent=2))
     else:
@@ -95,7 +84,7 @@ def plugins_show(arguments: Arguments) -> int:
     """``advss plugins show NAME``."""
     from advss.cli.help import described_plugins, print_plugin
 
-    shown = described_plugins(_check_plugins(arguments), arguments.positionals[0])
+    shown = described_plugins(check_plugins(arguments), arguments.positionals[0])
     if "json" in arguments.switches:
         print(json.dumps(shown, indent=2))
     else:
@@ -108,7 +97,7 @@ def sync(arguments: Arguments) -> int:
     """``advss sync RUN``."""
     from advss.tracking.sync import sync as send
 
-    folder = _find(arguments.positionals[0], arguments)
+    folder = find(arguments.positionals[0], arguments)
     print(f"{folder}: {send(folder)} records sent to MLflow")
     return 0
 
@@ -120,14 +109,14 @@ def ui(arguments: Arguments) -> int:
     port = arguments.flag("port") or "5000"
     if not port.isdecimal() or not 0 < int(port) < 65536:
         raise UsageError(f"--port: expected a port number, got '{port}'")
-    return serve(_runs_dir(arguments), port=int(port), open_browser="no-browser" not in arguments.switches)
+    return serve(runs_dir_of(arguments), port=int(port), open_browser="no-browser" not in arguments.switches)
 
 
 def configured(arguments: Arguments) -> RunConfig:
     """The configuration that a command line asks for: of a run to resume, of one to go on from, or a new one."""
     from advss.stages.resolve import resolve, resume_config
 
-    _check_plugins(arguments)
+    check_plugins(arguments)
     configs, source, run = arguments.flags.get("config", []), arguments.flag("from"), arguments.flag("resume")
     if run is None and source is None:
         return resolve(arguments.settings, configs=configs, text=True)
@@ -135,7 +124,7 @@ def configured(arguments: Arguments) -> RunConfig:
         return _finetune_config(_start(source or "", arguments), arguments)
     if configs:
         raise UsageError(f"--resume {run} takes its configuration from the run; leave --config out")
-    return resume_config(_find(run, arguments), arguments.settings, text=True)
+    return resume_config(find(run, arguments), arguments.settings, text=True)
 
 
 def _finetune_config(start: Path, arguments: Arguments) -> RunConfig:
@@ -156,7 +145,7 @@ def _finetune_config(start: Path, arguments: Arguments) -> RunConfig:
 
 def _start(source: str, arguments: Arguments) -> Path:
     """What ``--from`` means: a checkpoint's file, or a run's folder."""
-    return Path(source) if Path(source).is_file() else _find(source, arguments)
+    return Path(source) if Path(source).is_file() else find(source, arguments)
 
 
 def _print_config(config: RunConfig) -> int:
@@ -171,27 +160,6 @@ def _print_result(result: Mapping[str, Any]) -> int:
 
     print_result(result)
     return 0
-
-
-def _reporter(arguments: Arguments) -> Reporter:
-    from advss.cli.progress import reporter_for
-
-    return reporter_for(quiet="quiet" in arguments.switches)
-
-
-def _check_plugins(arguments: Arguments) -> Registry:
-    """The registry; broken plugins are an error under ``--strict-plugins``."""
-    return registry(strict="strict-plugins" in arguments.switches or None)
-
-
-def _runs_dir(arguments: Arguments) -> Path:
-    """Where runs are looked up by name: --runs-dir, ADVSS_RUNS_DIR, or runs."""
-    said = read_environment(os.environ).settings.get("runs-dir")
-    return Path(arguments.settings.get("runs-dir", said.value if said else "runs"))
-
-
-def _find(run: str, arguments: Arguments) -> Path:
-    return find_run(run, _runs_dir(arguments)).path
 
 
 _EVERYTHING = (*COMPONENTS, *SETTINGS)

@@ -6,8 +6,8 @@ import os
 import sys
 from collections.abc import Sequence
 
-from advss.cli.arguments import sort_words
-from advss.cli.commands import COMMANDS, Command
+from advss.cli.arguments import Command, sort_words
+from advss.cli.commands import COMMANDS
 from advss.errors import UsageError, did_you_mean
 from advss.training.signals import Interrupted
 

@@ -87,6 +87,7 @@ def finetune_work(session: Session, source: Path | None) -> Work:
             "classes": list(splits.classes),
             "finetune": described(config.finetune),
             "defense": described(config.finetune_defense),
+            "noise": defense.noise,
             "loaded": sorted(classifier.loaded),
         },
     )

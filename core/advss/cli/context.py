@@ -1,0 +1,35 @@
+"""What several commands need of a command line: its runs, its plugins, and who is told of progress."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from advss.cli.arguments import Arguments
+from advss.plugins import Registry, registry
+from advss.stages.layers import read_environment
+from advss.stages.runs import find_run
+from advss.training.reporting import Reporter
+
+
+def reporter_of(arguments: Arguments) -> Reporter:
+    """The reporter that suits where stderr goes, or a quiet one."""
+    from advss.cli.progress import reporter_for
+
+    return reporter_for(quiet="quiet" in arguments.switches)
+
+
+def check_plugins(arguments: Arguments) -> Registry:
+    """The registry; broken plugins are an error under ``--strict-plugins``."""
+    return registry(strict="strict-plugins" in arguments.switches or None)
+
+
+def runs_dir_of(arguments: Arguments) -> Path:
+    """Where runs are looked up by name: --runs-dir, ADVSS_RUNS_DIR, or runs."""
+    said = read_environment(os.environ).settings.get("runs-dir")
+    return Path(arguments.settings.get("runs-dir", said.value if said else "runs"))
+
+
+def find(run: str, arguments: Arguments) -> Path:
+    """The folder of a run by its name or folder."""
+    return find_run(run, runs_dir_of(arguments)).path
