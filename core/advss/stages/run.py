@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
@@ -21,12 +21,11 @@ from advss.stages.finetune import check_finetuning, finetune_stage
 from advss.stages.pretrain import pretrain_stage
 from advss.stages.resolve import stored_config, to_yaml
 from advss.stages.runs import RunFolder, classifier_of, find_run, make_folder, plan_run
-from advss.stages.session import Session, choose_device
+from advss.stages.session import Session, choose_device, followed, tracked
 from advss.tracking.tracker import Tracker
 from advss.training.checkpoints import has_checkpoint, write_text
 from advss.training.memory import keep_freed_memory
 from advss.training.reporting import Reporter
-from advss.training.signals import Interrupted, StopRequest
 from advss.training.trainer import Progress
 
 Result = dict[str, Any]
@@ -102,7 +101,7 @@ def evaluate(run: Path, evaluation: EvalSettings, *, device: str = "auto", repor
         evaluation=evaluation,
         device=device,
     )
-    with _session(config, folder, _data(config), reporter) as session:
+    with open_session(config, folder, _data(config), reporter) as session:
         session.record(name=folder.name, folder=str(folder.path))  # the run may have been moved since
         return _evaluate(session, status=folder.read_result().get("status", "running"))
 
@@ -121,8 +120,8 @@ def _opened(config: RunConfig, *, resume: bool, reporter: Reporter) -> Iterator[
         if not folder.config.is_file():
             write_text(folder.config, to_yaml(dataclasses.replace(config, name=None)))
         config = dataclasses.replace(config, name=folder.name, device=str(device))
-        with _session(config, folder, splits, reporter) as session:
-            session.record(**(_blank(config, folder) | folder.read_result() | {"status": "running"}))
+        with open_session(config, folder, splits, reporter) as session:
+            session.record(**(blank_result(config, folder) | folder.read_result() | {"status": "running"}))
             session.tracker.artifact(folder.config)
             yield session
 
@@ -139,30 +138,22 @@ def _no_folder_left(folder: RunFolder, *, new: bool) -> Iterator[None]:
 
 
 @contextmanager
-def _session(config: RunConfig, folder: RunFolder, splits: Splits, reporter: Reporter) -> Iterator[Session]:
+def open_session(config: RunConfig, folder: RunFolder, splits: Splits, reporter: Reporter) -> Iterator[Session]:
+    """What every stage of one run shares, for as long as it is open; the configuration and the data are tracked."""
     keep_freed_memory()
-    tracker = Tracker(folder.path, name=folder.name, enabled=config.tracking)
-    status: Literal["FINISHED", "FAILED", "KILLED"] = "FAILED"
-    with StopRequest() as stop:
-        try:
-            tracker.params(_as_params(config))
-            _log_data(tracker, splits, config)
-            yield Session(config, folder, splits, choose_device(config.device), tracker, reporter, stop)
-            status = "FINISHED"
-        except Interrupted as stopped:
-            status, stopped.run = "KILLED", str(folder.path)
-            raise
-        finally:
-            tracker.finish(status)
+    with followed(folder.path, tracking=config.tracking) as (tracker, stop):
+        tracker.params(_as_params(config))
+        log_data(tracker, splits, config)
+        yield Session(config, folder, splits, choose_device(config.device), tracker, reporter, stop)
 
 
 def _pretrain(session: Session) -> None:
-    with _tracked(session, "pretrain"):
+    with tracked(session.tracker, "pretrain"):
         _note(session, "pretrain", pretrain_stage(session))
 
 
 def _finetune(session: Session, source: Path | None) -> None:
-    with _tracked(session, "finetune"):
+    with tracked(session.tracker, "finetune"):
         progress = finetune_stage(session, source)
         _note(session, "finetune", progress)
     session.record(best_epoch=progress.best_epoch)
@@ -174,7 +165,7 @@ def _evaluate(session: Session, *, status: str = "finished") -> Result:
     began = time.monotonic()
     config, folder = session.config, session.folder
     model = load_classifier(folder.best("finetune"))
-    with _tracked(session, "evaluate"):
+    with tracked(session.tracker, "evaluate"):
         measured = evaluate_model(
             model,
             session.splits.test,
@@ -201,20 +192,6 @@ def _close(session: Session, *, status: str = "finished") -> Result:
     return result
 
 
-@contextmanager
-def _tracked(session: Session, stage: str) -> Iterator[None]:
-    session.tracker.start_stage(stage)
-    try:
-        yield
-    except Interrupted:
-        session.tracker.end_stage(stage, status="KILLED")
-        raise
-    except BaseException:
-        session.tracker.end_stage(stage, status="FAILED")
-        raise
-    session.tracker.end_stage(stage, status="FINISHED")
-
-
 def _note(session: Session, stage: str, progress: Progress) -> None:
     before = session.folder.read_result()
     session.record(
@@ -232,7 +209,8 @@ def _finished(config: RunConfig, reporter: Reporter) -> Result:
     return folder.read_result()
 
 
-def _blank(config: RunConfig, folder: RunFolder) -> Result:
+def blank_result(config: RunConfig, folder: RunFolder) -> Result:
+    """What result.json holds of a run that has not been measured yet."""
     return {
         "name": folder.name,
         "pretext": [member.name for member in config.pretext],
@@ -280,7 +258,8 @@ def _as_params(config: RunConfig) -> dict[str, Any]:
     return plain | {"runs_dir": str(config.runs_dir)}
 
 
-def _log_data(tracker: Tracker, splits: Splits, config: RunConfig) -> None:
+def log_data(tracker: Tracker, splits: Splits, config: RunConfig) -> None:
+    """Tell the tracker which data a run sees."""
     profile = {
         "train": len(splits.train),
         "valid": len(splits.valid),

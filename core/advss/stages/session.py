@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,11 +20,12 @@ from advss.models.spec import ModelSpec
 from advss.plugins.registry import build
 from advss.stages.resolve import plain
 from advss.stages.runs import RunFolder
+from advss.tracking.journal import Status
 from advss.tracking.tracker import Tracker
 from advss.training.checkpoints import has_checkpoint, load_checkpoint, write_json
 from advss.training.layout import FORMATS, choose_format
 from advss.training.reporting import Reporter
-from advss.training.signals import StopRequest
+from advss.training.signals import Interrupted, StopRequest
 from advss.training.trainer import Progress, Trainer
 from advss.training.work import Work, set_trainable
 
@@ -155,6 +158,37 @@ def build_defense(choice: Choice, *, flag: str = "--defense.") -> Defense:
 def described(choice: Choice) -> dict[str, Any]:
     """A choice as it stands in a manifest."""
     return {"name": choice.name, "options": plain(choice.options)}
+
+
+@contextmanager
+def followed(folder: Path, *, tracking: bool) -> Iterator[tuple[Tracker, StopRequest]]:
+    """What is done in a folder within the context is tracked, can be stopped, and ends in MLflow as it ended here."""
+    tracker = Tracker(folder, name=folder.name, enabled=tracking)
+    status: Status = "FAILED"
+    with StopRequest() as stop:
+        try:
+            yield tracker, stop
+            status = "FINISHED"
+        except Interrupted as stopped:
+            status, stopped.run = "KILLED", str(folder)
+            raise
+        finally:
+            tracker.finish(status)
+
+
+@contextmanager
+def tracked(tracker: Tracker, stage: str) -> Iterator[None]:
+    """A stage is tracked as begun within the context, and after it as it ended."""
+    tracker.start_stage(stage)
+    try:
+        yield
+    except Interrupted:
+        tracker.end_stage(stage, status="KILLED")
+        raise
+    except BaseException:
+        tracker.end_stage(stage, status="FAILED")
+        raise
+    tracker.end_stage(stage, status="FINISHED")
 
 
 def choose_device(asked: str) -> torch.device:
