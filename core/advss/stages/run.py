@@ -94,16 +94,29 @@ def evaluate(run: Path, evaluation: EvalSettings, *, device: str = "auto", repor
     """TA and RA of a run's best classifier on its test images; result.json then holds this evaluation."""
     folder = find_run(run)
     classifier_of(folder)
+    with reopened(folder, device=device, reporter=reporter, evaluation=evaluation) as session:
+        session.record(name=folder.name, folder=str(folder.path))  # the run may have been moved since
+        return _evaluate(session, status=folder.read_result().get("status", "running"))
+
+
+@contextmanager
+def reopened(
+    folder: RunFolder, *, device: str, reporter: Reporter, evaluation: EvalSettings | None = None
+) -> Iterator[Session]:
+    """A session in a run's folder, to measure its model on ``device``; plugins that trained it may be gone by now.
+
+    ``evaluation`` stands in place of the run's own.
+    """
+    stored = stored_config(folder.path)
     config = dataclasses.replace(
-        stored_config(folder.path),
+        stored,
         name=folder.name,
         runs_dir=folder.path.parent,
-        evaluation=evaluation,
+        evaluation=evaluation or stored.evaluation,
         device=device,
     )
     with open_session(config, folder, _data(config), reporter) as session:
-        session.record(name=folder.name, folder=str(folder.path))  # the run may have been moved since
-        return _evaluate(session, status=folder.read_result().get("status", "running"))
+        yield session
 
 
 @contextmanager
