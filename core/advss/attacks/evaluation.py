@@ -1,4 +1,4 @@
-"""TA and RA of a classifier: accuracy on clean images and under PGD with restarts, in chunks that fit memory."""
+"""Accuracy of a classifier, clean and under PGD with restarts, and the examples of it, in chunks that fit memory."""
 
 from __future__ import annotations
 
@@ -46,46 +46,104 @@ def right_clean_and_attacked(  # noqa: PLR0913 - a model, its images, and the th
     An image counts as robust when it is right unperturbed (δ = 0 lies in the ball) and after every restart; so each
     restart attacks only what still stands.
     """
+    attack = _pgd(model, generator, norm=norm, eps=eps, step_size=step_size, steps=steps)
     with as_victim(model):
-        with torch.no_grad():
-            clean_B = model(x_BCHW).argmax(1) == label_B
-        robust_B = clean_B.clone()
-        for _ in range(restarts):
-            left = robust_B.nonzero()[:, 0]
-            if not len(left):
-                break
-            label = label_B[left]
-            (adversarial,) = maximise(
-                lambda xs, label=label: F.cross_entropy(model(xs[0]).float(), label, reduction="sum"),  # type: ignore[misc]
-                (x_BCHW[left],),
-                generator,
-                norm=norm,
-                eps=eps,
-                step_size=step_size,
-                steps=steps,
-            )
-            with torch.no_grad():
-                robust_B[left] = model(adversarial).argmax(1) == label
+        clean_B, robust_B, _ = _withstood(model, x_BCHW, label_B, attack, restarts)
     return clean_B, robust_B
 
 
+def adversarial_examples(  # noqa: PLR0913 - a model, its images, and the threat model
+    model: nn.Module,
+    x_BCHW: Tensor,
+    label_B: Tensor,
+    generator: Generator,
+    *,
+    norm: Norm,
+    eps: float,
+    step_size: float,
+    steps: int,
+    restarts: int = 1,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What :func:`right_clean_and_attacked` returns, with the same draws, and an example (B, C, H, W) of each image.
+
+    The example of an image that fell is what felled it; of a robust one, the last restart's. An image that is wrong
+    unperturbed is attacked once, after all others, and stands for itself where the attack would make it right. So the
+    model is wrong about exactly the examples of the images that are not robust.
+    """
+    attack = _pgd(model, generator, norm=norm, eps=eps, step_size=step_size, steps=steps)
+    with as_victim(model):
+        clean_B, robust_B, examples_BCHW = _withstood(model, x_BCHW, label_B, attack, restarts)
+        wrong = (~clean_B).nonzero()[:, 0]
+        if len(wrong):
+            tried = attack(x_BCHW[wrong], label_B[wrong])
+            still_wrong = ~_right(model, tried, label_B[wrong])
+            examples_BCHW[wrong[still_wrong]] = tried[still_wrong]
+    return clean_B, robust_B, examples_BCHW
+
+
+Attack = Callable[[Tensor, Tensor], Tensor]  # images and labels -> perturbed images
+
+
+def _pgd(model: nn.Module, generator: Generator, *, norm: Norm, eps: float, step_size: float, steps: int) -> Attack:
+    def attack(x_BCHW: Tensor, label_B: Tensor) -> Tensor:
+        (adversarial,) = maximise(
+            lambda xs: F.cross_entropy(model(xs[0]).float(), label_B, reduction="sum"),
+            (x_BCHW,),
+            generator,
+            norm=norm,
+            eps=eps,
+            step_size=step_size,
+            steps=steps,
+        )
+        return adversarial
+
+    return attack
+
+
+def _withstood(
+    model: nn.Module, x_BCHW: Tensor, label_B: Tensor, attack: Attack, restarts: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Right when clean, right after every restart, and the last that was tried of each image."""
+    clean_B = _right(model, x_BCHW, label_B)
+    robust_B, tried_BCHW = clean_B.clone(), x_BCHW.clone()
+    for _ in range(restarts):
+        left = robust_B.nonzero()[:, 0]
+        if not len(left):
+            break
+        adversarial = attack(x_BCHW[left], label_B[left])
+        robust_B[left] = _right(model, adversarial, label_B[left])
+        tried_BCHW[left] = adversarial
+    return clean_B, robust_B, tried_BCHW
+
+
+def _right(model: nn.Module, x_BCHW: Tensor, label_B: Tensor) -> Tensor:
+    with torch.no_grad():
+        right_B: Tensor = model(x_BCHW).argmax(1) == label_B
+    return right_B
+
+
 def in_chunks(
-    measure: Callable[[int, int], tuple[Tensor, Tensor]], count: int, chunk: int, tick: Callable[[int], None]
-) -> tuple[Tensor, Tensor]:
-    """``measure(start, stop)`` over ``count`` images, ``chunk`` at once, halved when the device's memory runs out."""
-    clean: list[Tensor] = []
-    robust: list[Tensor] = []
+    measure: Callable[[int, int], tuple[Tensor, ...]], count: int, chunk: int, tick: Callable[[int], None]
+) -> tuple[Tensor, ...]:
+    """``measure(start, stop)`` over ``count`` images, ``chunk`` at once, halved when the device's memory runs out.
+
+    Args:
+        measure: tensors whose first dimension is that of the images.
+        count: number of images, at least 1.
+        chunk: images at once, at first.
+        tick: told how many images were measured.
+    """
+    chunks: list[tuple[Tensor, ...]] = []
     start = 0
     while start < count:
         try:
-            one, two = measure(start, min(start + chunk, count))
+            measured = measure(start, min(start + chunk, count))
         except torch.OutOfMemoryError:
             if chunk == 1:
                 raise
             chunk = max(1, chunk // 2)
             continue
-        clean.append(one.cpu())
-        robust.append(two.cpu())
-        start += len(one)
-        tick(len(one))
-    return torch.cat(clean), torch.cat(robust)
+        chunks.append(tuple(part.cpu() for part in measured))
+        start += len(measured[0])
+        tick(len(measured[0]))
+    return tuple(torch.cat(parts) for parts in zip(*chunks, strict=True))

@@ -1,8 +1,9 @@
-"""Stage 3: TA and RA of a fine-tuned model on the test part."""
+"""Stage 3: TA and RA of a model on the test part."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,12 @@ from advss.attacks.evaluation import in_chunks, right_clean_and_attacked
 from advss.config import EvalSettings
 from advss.data.splits import Part, part_tensors
 from advss.errors import UsageError
+from advss.models.averaged import AveragedClassifier
 from advss.models.spec import ModelSpec
 from advss.models.weights import load_strict
 from advss.randomness import stream
 from advss.stages.finetune import new_classifier
-from advss.training.checkpoints import load_checkpoint
+from advss.training.checkpoints import Checkpoint, load_checkpoint
 from advss.training.reporting import Reporter
 from advss.training.signals import StopRequest
 
@@ -25,19 +27,34 @@ STAGE = "evaluate"
 
 
 def load_classifier(path: Path) -> nn.Module:
-    """The classifier of a fine-tuning checkpoint, in eval mode, on the CPU: images in [0, 1] -> logits.
+    """The classifier of a checkpoint, in eval mode, on the CPU: images in [0, 1] -> logits.
 
     Raises:
-        UsageError: the file is not whole, or not of fine-tuning.
+        UsageError: the file is not whole, or neither of fine-tuning nor of an ensemble.
     """
-    checkpoint = load_checkpoint(path)
-    manifest = checkpoint.manifest
-    if manifest.get("kind") != "finetune":
-        raise UsageError(f"{path} is a checkpoint of '{manifest.get('kind')}'; a classifier comes from fine-tuning")
-    model = new_classifier(ModelSpec.from_json(manifest["model"]), len(manifest["classes"]), seed=0)
+    return restored(load_checkpoint(path), what=str(path))
+
+
+def restored(checkpoint: Checkpoint, *, what: str) -> nn.Module:
+    """The classifier that a checkpoint holds, in eval mode; ``what`` names the checkpoint in errors.
+
+    Raises:
+        UsageError: it is neither of fine-tuning nor of an ensemble, or its tensors are not those of its model.
+    """
+    model = _unfilled(checkpoint.manifest, what)
     own = ("scheme.", "optimizer.", "average.", "average_count")
-    load_strict(model, {n: t for n, t in checkpoint.tensors.items() if not n.startswith(own)}, what=str(path))
+    load_strict(model, {n: t for n, t in checkpoint.tensors.items() if not n.startswith(own)}, what=what)
     return model.eval()
+
+
+def _unfilled(manifest: Mapping[str, Any], what: str) -> nn.Module:
+    """The model that a manifest describes, its weights still to be loaded."""
+    kind = manifest.get("kind")
+    if kind == "ensemble":
+        return AveragedClassifier([_unfilled(member, what) for member in manifest["members"]])
+    if kind != "finetune":
+        raise UsageError(f"{what} is a checkpoint of '{kind}'; a classifier comes from fine-tuning")
+    return new_classifier(ModelSpec.from_json(manifest["model"]), len(manifest["classes"]), seed=0)
 
 
 def evaluate_model(
@@ -49,6 +66,7 @@ def evaluate_model(
     seed: int,
     reporter: Reporter,
     stop: StopRequest,
+    title: str = STAGE,
 ) -> dict[str, Any]:
     """TA on the test part and RA on it, or on a seeded subset of ``settings.limit`` images.
 
@@ -61,31 +79,62 @@ def evaluate_model(
     model = model.to(device)
     chosen = test.subset(settings.limit, seed=seed)
     ta = _clean_accuracy(model, test, settings.batch_size, device)
-    reporter.start(STAGE, steps=len(chosen), done=0, epochs=1)
+    attack = partial(right_clean_and_attacked, model)
+    _, robust = attack_images(
+        attack, chosen, settings, device=device, seed=seed, reporter=reporter, stop=stop, title=title
+    )
+    ra = float(robust.double().mean())
+    return {"ta": ta, "ra": ra, "ra_images": len(chosen), "ra_attack": attack_of(settings)}
+
+
+def attack_images(
+    attack: Callable[..., tuple[torch.Tensor, ...]],
+    images: Part,
+    settings: EvalSettings,
+    *,
+    device: torch.device,
+    seed: int,
+    reporter: Reporter,
+    stop: StopRequest,
+    title: str,
+) -> tuple[torch.Tensor, ...]:
+    """What ``attack`` says of the images, with the draws that measure RA whatever it is.
+
+    Args:
+        attack: a function of :mod:`advss.attacks.evaluation`, given its model, which is on ``device``.
+        images: all that are attacked.
+        settings: of the attack; its limit is not heeded here.
+        device: where the images go.
+        seed: of the draws.
+        reporter: told how many images are done.
+        stop: looked at after each batch.
+        title: what the reporter calls it.
+
+    Raises:
+        Interrupted: a signal came.
+    """
     done = 0
 
-    def tick(images: int) -> None:
+    def tick(count: int) -> None:
         nonlocal done
-        done += images
-        reporter.step(step=done, images=images, metrics={})
+        done += count
+        reporter.step(step=done, images=count, metrics={})
         stop.check()
 
-    def part(start: int, end: int) -> tuple[torch.Tensor, torch.Tensor]:
-        return right_clean_and_attacked(
-            model,
-            *_read(chosen, start, end, device),
-            stream(device, seed, STAGE, start),
-            norm=settings.norm,
-            eps=settings.eps,
-            step_size=settings.step_size,
-            steps=settings.steps,
-            restarts=settings.restarts,
-        )
+    def part(start: int, end: int) -> tuple[torch.Tensor, ...]:
+        x, label = _read(images, start, end, device)
+        return attack(x, label, stream(device, seed, STAGE, start), **attack_of(settings))
 
-    _, robust = in_chunks(part, len(chosen), settings.batch_size, tick)
-    reporter.finish()
-    described = {k: v for k, v in asdict(settings).items() if k in ("norm", "eps", "step_size", "steps", "restarts")}
-    return {"ta": ta, "ra": float(robust.double().mean()), "ra_images": len(chosen), "ra_attack": described}
+    reporter.start(title, steps=len(images), done=0, epochs=1)
+    try:
+        return in_chunks(part, len(images), settings.batch_size, tick)
+    finally:
+        reporter.finish()
+
+
+def attack_of(settings: EvalSettings) -> dict[str, Any]:
+    """The attack alone, as it stands in result.json."""
+    return {name: getattr(settings, name) for name in ("norm", "eps", "step_size", "steps", "restarts")}
 
 
 def _clean_accuracy(model: nn.Module, test: Part, chunk: int, device: torch.device) -> float:
