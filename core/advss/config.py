@@ -102,7 +102,13 @@ class RunConfig:
         pretraining: optimisation of pretraining
         finetuning: optimisation of fine-tuning
         evaluation: the attack that measures RA
-        diversity: weight of the diversity term of an ensemble, eq. (4)
+        diversity: weight of the diversity term of an ensemble, eq. (4); 0 is the plain average
+        diversity_in: the term counts in the attack, in the training loss, or in both (released)
+        diversity_sign: of the term in the training loss; plus, as eq. (3), pulls gradients together, minus apart
+        diversity_every: the term counts at every so many optimiser steps
+        diversity_pixels: compare gradients in each task's own pixels (released) or in the image's
+        ensemble_loss: members' losses are summed in training, eq. (3), or averaged (released)
+        finetune_tail: last stage to fine-tune from: a task of --pretext, fresh, or auto, the first task that has one
         limit: keep that many training and at most that many test images; 0 keeps all
         seed: of every random stream
         name: of the run and its folder; made from the date and the choices when absent
@@ -125,6 +131,12 @@ class RunConfig:
     finetuning: StageSettings
     evaluation: EvalSettings = EvalSettings()
     diversity: float = 0.0
+    diversity_in: Literal["both", "attack", "loss"] = "both"
+    diversity_sign: Literal["plus", "minus"] = "plus"
+    diversity_every: int = 1
+    diversity_pixels: Literal["task", "image"] = "task"
+    ensemble_loss: Literal["sum", "mean"] = "sum"
+    finetune_tail: str = "auto"
     limit: int = 0
     seed: int = 0
     name: str | None = None
@@ -135,3 +147,26 @@ class RunConfig:
     checkpoint_minutes: float = 10.0
     log_every: int = 10
     tracking: bool = True
+
+
+@dataclass(frozen=True)
+class CertifySettings:
+    """Randomized smoothing's certificate (Cohen, Rosenfeld and Kolter 2019): the flags of ``advss certify``.
+
+    Attributes:
+        sigma: standard deviation of the noise, pixels in [0, 1]; default: what the model was fine-tuned on
+        n0: noisy copies of an image that choose its class
+        n: further noisy copies that bound the probability of that class
+        alpha: chance, for each image, that its radius is too large
+        limit: certify a seeded, class-balanced subset of this many test images; 0 takes all
+        batch_size: noisy copies at once; halved when memory runs out
+        other_sigma: certify at a --sigma that the model was not fine-tuned on
+    """
+
+    sigma: float | None = None
+    n0: int = 100
+    n: int = 10_000
+    alpha: float = 0.001
+    limit: int = 100
+    batch_size: int = 1000
+    other_sigma: bool = False

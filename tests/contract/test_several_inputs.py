@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 import advss
-from advss.ensemble.diversity import log_det
+from advss.ensemble.diversity import gram, log_det
 from advss.ensemble.objective import TaskObjective
 from advss.hookspecs import Batch, Defense, Encoder, Loss, PretextTask, Views, accuracy, branch
 from advss.models.encoder import TimmEncoder, build_encoder
@@ -213,7 +213,7 @@ def test_its_column_of_the_diversity_term_is_the_sum_of_its_inputs_gradients(
     penalty = torch.as_tensor(objective(inputs).penalty)
     alone = objective_of(encoder, batch, objective.members["contrast"], rotation)  # type: ignore[arg-type]
     first, second, turned = torch.autograd.grad(alone(inputs).value, inputs)
-    torch.testing.assert_close(penalty.detach(), 0.5 * log_det([first + second, turned]), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(penalty.detach(), 0.5 * log_det(gram([first + second, turned])), atol=1e-5, rtol=1e-5)
 
 
 def run(pretext: str, monkeypatch: pytest.MonkeyPatch, folder: Path) -> Path:

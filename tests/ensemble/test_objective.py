@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from advss.ensemble.diversity import log_det
-from advss.ensemble.objective import TaskObjective, sum_of_gradients
+from advss.ensemble.columns import input_gradients, own_pixels
+from advss.ensemble.diversity import gram, log_det
+from advss.ensemble.objective import TaskObjective
 from advss.hookspecs import Encoder
 
 Make = Callable[..., TaskObjective]
@@ -18,7 +19,7 @@ Make = Callable[..., TaskObjective]
 def direct(objective: TaskObjective) -> list[Tensor]:
     """Each member's loss at the clean inputs, asked of the task itself."""
     trunk = objective.root.trunk
-    pairs = zip(objective.members.values(), objective.views, strict=True)
+    pairs = zip(objective.members.values(), objective.views.values(), strict=True)
     return [task.loss(trunk, views.inputs, views.targets).value for task, views in pairs]
 
 
@@ -51,10 +52,11 @@ def test_the_diversity_term_is_the_weighted_log_det_of_the_members_gradients(mak
     inputs = tuple(x.clone().requires_grad_() for x in objective.inputs)
     loss = objective(inputs)
     gradients: list[Tensor] = []
-    for (task, views), x in zip(zip(objective.members.values(), objective.views, strict=True), inputs, strict=True):
+    pairs = zip(objective.members.values(), objective.views.values(), strict=True)
+    for (task, views), x in zip(pairs, inputs, strict=True):
         gradients += torch.autograd.grad(task.loss(objective.root.trunk, (x,), views.targets).value, x)
-    torch.testing.assert_close(torch.as_tensor(loss.penalty).detach(), 0.3 * log_det(gradients))
-    torch.testing.assert_close(loss.total.detach(), loss.value.detach() + 0.3 * log_det(gradients))
+    torch.testing.assert_close(torch.as_tensor(loss.penalty).detach(), 0.3 * log_det(gram(gradients)))
+    torch.testing.assert_close(loss.total.detach(), loss.value.detach() + 0.3 * log_det(gram(gradients)))
 
 
 def test_the_diversity_term_reaches_parameters_and_inputs(make: Make) -> None:
@@ -117,7 +119,7 @@ def test_another_call_step_or_member_gives_another_dropout(make: Make) -> None:
 
 def test_members_draw_dropouts_of_their_own(make: Make) -> None:
     one = make(drop=0.5)
-    (task,), (views,) = one.members.values(), one.views
+    (task,), (views,) = one.members.values(), one.views.values()
     twice = TaskObjective(one.root.trunk, {"a": task, "b": task}, (views, views), stage="pretrain", key=(0,))
     metrics = twice(twice.inputs).metrics
     assert metrics["a/loss"] != metrics["b/loss"]
@@ -215,4 +217,5 @@ def test_holding_statistics_survives_a_nan(make: Make, encoder: Encoder) -> None
 
 def test_an_input_without_influence_adds_nothing_to_the_column() -> None:
     x, unused = torch.tensor([3.0], requires_grad=True), torch.tensor([5.0], requires_grad=True)
-    assert torch.equal(sum_of_gradients((x**2).sum(), (x, unused)), torch.tensor([6.0]))
+    gradients = input_gradients((x**2).sum(), (x, unused), differentiable=True)
+    assert torch.equal(own_pixels("task", gradients), torch.tensor([6.0]))

@@ -5,6 +5,7 @@ Eq. (2)-(3) of the paper: Σ_i ℓ^(i)(θ_p, θ_pc^(i), x + δ^(i)) + α·g. A c
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Literal
@@ -15,7 +16,9 @@ from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from advss.ensemble.diversity import log_det
+from advss.ensemble.columns import ImagePixels, check_same_shape, input_gradients, own_pixels
+from advss.ensemble.diversity import described, gram, log_det
+from advss.ensemble.second_order import FastSecondOrder
 from advss.hookspecs import BranchNorm, Loss, Objective, PretextTask, Task, Views, branch
 from advss.randomness import Key, global_stream
 
@@ -30,8 +33,8 @@ class _Root(nn.Module):
         self.trunk = trunk
         self.members = nn.ModuleDict(dict(members))
 
-    def forward(self, objective: TaskObjective, inputs: tuple[Tensor, ...], penalty: bool) -> Loss:
-        return objective.evaluate(inputs, penalty)
+    def forward(self, objective: TaskObjective, inputs: tuple[Tensor, ...], weight: float) -> Loss:
+        return objective.evaluate(inputs, weight)
 
 
 class TaskObjective(Objective):
@@ -43,12 +46,14 @@ class TaskObjective(Objective):
         views: one for each member, in the same order.
         stage: which stage this is, for options whose default differs.
         key: names the random stream of dropout at this step: (seed, stage, step).
-        diversity: α of eq. (3).
+        diversity: α of eq. (3), in what an attack maximises and in the training loss.
+        loss_diversity: α in the training loss where it is another there.
+        pixels: compares gradients in the images' pixels; None compares them in each task's own.
         bf16: run the forward passes under bfloat16 autocast.
         memory_format: layout of the inputs.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what a step is made of
         self,
         trunk: nn.Module,
         members: Mapping[str, Task],
@@ -57,56 +62,81 @@ class TaskObjective(Objective):
         stage: Stage,
         key: tuple[Key, ...],
         diversity: float = 0.0,
+        loss_diversity: float | None = None,
+        pixels: ImagePixels | None = None,
         bf16: bool = False,
         memory_format: torch.memory_format = torch.contiguous_format,
     ) -> None:
         self.root = _Root(trunk, members)
         self.members = dict(members)
-        self.views = tuple(
-            Views(tuple(x.contiguous(memory_format=memory_format) for x in v.inputs), v.targets) for v in views
-        )
-        self.inputs = tuple(x for v in self.views for x in v.inputs)
+        self.views = {
+            key: Views(tuple(x.contiguous(memory_format=memory_format) for x in v.inputs), v.targets)
+            for key, v in zip(members, views, strict=True)
+        }
+        self.inputs = tuple(x for v in self.views.values() for x in v.inputs)
         self.device = self.inputs[0].device
         self.stage = stage
         self.key, self.calls = key, 0
-        self.diversity, self.bf16 = diversity, bf16
+        self.attack_weight = diversity
+        self.loss_weight = diversity if loss_diversity is None else loss_diversity
+        self.pixels, self.bf16 = pixels, bf16
+        self.measured: dict[str, Tensor] = {}  # g and cosines where the training loss was last evaluated with g
+        self._attacked = False
         self._overrides: dict[str, Tensor] | None = None
         self._branched = any(isinstance(module, BranchNorm) for module in self.root.modules())
 
     def __call__(self, inputs: tuple[Tensor, ...], *, penalty: bool = True) -> Loss:
         """Sum of the members' losses at ``inputs``, plus α·g unless ``penalty`` is false or α is 0."""
-        arguments = (self, inputs, penalty and self.diversity != 0)
+        weight = self.attack_weight if self._attacked else self.loss_weight
+        arguments = (self, inputs, weight if penalty else 0.0)
         if self._overrides is None:
             out: Loss = self.root(*arguments)
         else:
             out = functional_call(self.root, self._overrides, arguments)
         return out
 
-    def evaluate(self, inputs: tuple[Tensor, ...], penalty: bool) -> Loss:
+    def evaluate(self, inputs: tuple[Tensor, ...], weight: float) -> Loss:
         """The losses themselves; called through the root module so that :meth:`at` reaches every parameter."""
         self.calls += 1
-        if penalty:  # g is made of input gradients, which a plain training step would not ask for
-            inputs = tuple(x if x.requires_grad else x.detach().requires_grad_() for x in inputs)
-        losses: list[Loss] = []
-        gradients: list[Tensor] = []
-        with torch.set_grad_enabled(torch.is_grad_enabled() or penalty):
-            for (key, task), views, own in zip(self.members.items(), self.views, self._split(inputs), strict=True):
-                losses.append(self._member_loss(key, task, views, own, twice_differentiable=penalty))
-                if penalty:
-                    gradients.append(sum_of_gradients(losses[-1].value, own))
-            g = self.diversity * log_det(gradients) if penalty else 0.0
-        return _sum(list(self.members), losses, g)
+        if weight == 0:
+            losses = {key: self._member_loss(key, own, twice=False) for key, own in self._split(inputs).items()}
+            return _sum(losses, 0.0)
+        losses, gram_BMM = self._with_gram(inputs, differentiable=True)
+        if not self._attacked:
+            self.measured = described(list(losses), gram_BMM)
+        return _sum(losses, weight * log_det(gram_BMM))
 
-    def _member_loss(
-        self, key: str, task: Task, views: Views, inputs: tuple[Tensor, ...], *, twice_differentiable: bool
-    ) -> Loss:
+    def measure(self, inputs: tuple[Tensor, ...]) -> dict[str, Tensor]:
+        """G and the cosines of the members' gradients at ``inputs``; nothing is left behind. Empty for one member."""
+        if len(self.members) < 2:
+            return {}
+        with self.attacking("train"):
+            return described(list(self.members), self._with_gram(inputs, differentiable=False)[1])
+
+    def _with_gram(self, inputs: tuple[Tensor, ...], *, differentiable: bool) -> tuple[dict[str, Loss], Tensor]:
+        """The members' losses and GᵀG (B, M, M), whether or not gradients are asked for around it."""
+        inputs = tuple(x if x.requires_grad else x.detach().requires_grad_() for x in inputs)
+        losses: dict[str, Loss] = {}
+        columns: dict[str, Tensor] = {}
+        with torch.enable_grad():
+            for key, own in self._split(inputs).items():
+                losses[key] = self._member_loss(key, own, twice=differentiable)
+                gradients = input_gradients(losses[key].value, own, differentiable=differentiable)
+                columns[key] = (self.pixels.column if self.pixels else own_pixels)(key, gradients)
+            check_same_shape(columns)
+            return losses, gram(list(columns.values()))
+
+    def _member_loss(self, key: str, inputs: tuple[Tensor, ...], *, twice: bool) -> Loss:
+        """A member's loss; with ``twice`` it can be differentiated twice, and fast."""
+        task = self.members[key]
         with ExitStack() as stack:
             stack.enter_context(global_stream(self.device, *self.key, key, self.calls))
             stack.enter_context(self._autocast())
             stack.enter_context(self._own_branch(task))
-            if twice_differentiable:  # the fused attention kernels have no double backward
+            if twice:  # the fused attention kernels have no double backward
                 stack.enter_context(sdpa_kernel(SDPBackend.MATH))
-            return task.loss(self.root.trunk, inputs, views.targets)
+                stack.enter_context(FastSecondOrder())
+            return task.loss(self.root.trunk, inputs, self.views[key].targets)
 
     def _autocast(self) -> AbstractContextManager[object]:
         return torch.autocast(self.device.type, dtype=torch.bfloat16) if self.bf16 else nullcontext()
@@ -117,11 +147,10 @@ class TaskObjective(Objective):
             return branch(task.branches[0], self.root.trunk, task)
         return nullcontext()
 
-    def _split(self, inputs: tuple[Tensor, ...]) -> Iterator[tuple[Tensor, ...]]:
-        start = 0
-        for views in self.views:
-            yield inputs[start : start + len(views.inputs)]
-            start += len(views.inputs)
+    def _split(self, inputs: tuple[Tensor, ...]) -> dict[str, tuple[Tensor, ...]]:
+        """``inputs`` by member."""
+        left = iter(inputs)
+        return {key: tuple(itertools.islice(left, len(views.inputs))) for key, views in self.views.items()}
 
     @contextmanager
     def attacking(self, mode: Literal["train", "eval"] = "train") -> Iterator[None]:
@@ -129,17 +158,18 @@ class TaskObjective(Objective):
         modules = list(self.root.modules())
         modes = [m.training for m in modules]
         learning = [p for p in self.root.parameters() if p.requires_grad]
-        views = self.views
+        views, attacked = self.views, self._attacked
+        self._attacked = True
         for parameter in learning:
             parameter.requires_grad_(False)
         try:
             if mode == "eval":
                 self.root.eval()
             with self.holding_statistics():
-                self.views = tuple(self._frozen(k, t, v) for (k, t), v in zip(self.members.items(), views, strict=True))
+                self.views = {key: self._frozen(key, self.members[key], v) for key, v in views.items()}
                 yield
         finally:
-            self.views = views
+            self.views, self._attacked = views, attacked
             for module, training in zip(modules, modes, strict=True):
                 module.training = training
             for parameter in learning:
@@ -179,20 +209,12 @@ class TaskObjective(Objective):
             self._overrides = before
 
 
-def sum_of_gradients(value: Tensor, inputs: tuple[Tensor, ...]) -> Tensor:
-    """A member's column of G: the sum of its inputs' gradients, (B, C, H, W), itself differentiable.
-
-    An input without influence on ``value`` adds nothing.
-    """
-    gradients = torch.autograd.grad(value, inputs, create_graph=True, materialize_grads=True)
-    return torch.stack(gradients).sum(0) if len(gradients) > 1 else gradients[0]
-
-
-def _sum(keys: list[str], losses: list[Loss], penalty: Tensor | float) -> Loss:
+def _sum(losses: dict[str, Loss], penalty: Tensor | float) -> Loss:
     """One loss of M: values added, logits in order, metrics under the member's key when there are several."""
-    value = losses[0].value if len(losses) == 1 else torch.stack([loss.value for loss in losses]).sum()
-    prefixes = [""] if len(keys) == 1 else [f"{key}/" for key in keys]
-    metrics = {f"{p}{name}": m for p, loss in zip(prefixes, losses, strict=True) for name, m in loss.metrics.items()}
-    if len(losses) > 1:
-        metrics |= {f"{key}/loss": loss.value.detach() for key, loss in zip(keys, losses, strict=True)}
-    return Loss(value, tuple(z for loss in losses for z in loss.logits), metrics, penalty)
+    if len(losses) == 1:
+        (loss,) = losses.values()
+        return Loss(loss.value, loss.logits, loss.metrics, penalty)
+    value = torch.stack([loss.value for loss in losses.values()]).sum()
+    metrics = {f"{key}/{name}": m for key, loss in losses.items() for name, m in loss.metrics.items()}
+    metrics |= {f"{key}/loss": loss.value.detach() for key, loss in losses.items()}
+    return Loss(value, tuple(z for loss in losses.values() for z in loss.logits), metrics, penalty)

@@ -24,11 +24,11 @@ LOSSES = {
 
 
 def draw_curves(journal: Path, folder: Path) -> list[Path]:
-    """Write ``folder``/STAGE.png for every stage with finished epochs; returns the files."""
+    """Write ``folder``/STAGE.png for every stage, and member of an ensemble, with finished epochs; returns the files."""
     drawn = []
     for stage, curves in _by_stage(journal).items():
         path = folder / f"{stage}.png"
-        folder.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         _draw(stage, curves, path)
         drawn.append(path)
     return drawn

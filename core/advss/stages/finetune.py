@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from torch import Tensor
 
@@ -16,6 +16,7 @@ from advss.models.encoder import keep_branch
 from advss.models.spec import ModelSpec, build_encoder_from
 from advss.plugins.registry import build
 from advss.randomness import global_stream
+from advss.stages.pretrain import choose_start
 from advss.stages.session import Session, build_defense, check_runs, described
 from advss.stages.validation import classifier_score, classifier_validation
 from advss.training.checkpoints import has_checkpoint, load_checkpoint
@@ -104,7 +105,7 @@ def _classifier(session: Session, source: Path | None) -> tuple[ImageClassifier,
         return classifier, ModelSpec.from_json(manifest["model"])
     if source is None:
         return new_classifier(wanted, len(session.splits.classes), seed=seed), wanted
-    start = read_start(source)
+    start = read_start(source, session.config.finetune_tail)
     _check_same_backbone(start.spec, wanted, source)
     # the mean and standard deviation that the encoder was trained with stay, in spec and weights alike
     spec = dataclasses.replace(wanted, mean=start.spec.mean, std=start.spec.std)
@@ -121,23 +122,27 @@ def new_classifier(spec: ModelSpec, classes: int, *, seed: int) -> ImageClassifi
         return ImageClassifier(encoder, encoder.tail(), classes)
 
 
-def read_start(path: Path) -> Start:
+def read_start(path: Path, tail: str = "auto") -> Start:
     """What a pretraining checkpoint gives to fine-tuning, its several BatchNorm branches brought down to one.
 
+    Args:
+        path: the checkpoint.
+        tail: whose last stage, as ``--finetune-tail``.
+
     Raises:
-        UsageError: the file is no whole pretraining checkpoint.
+        UsageError: the file is no whole pretraining checkpoint, or has no such last stage.
     """
     checkpoint = load_checkpoint(path)
     manifest = checkpoint.manifest
     if manifest.get("kind") != "pretrain":
         raise UsageError(f"{path} is a checkpoint of '{manifest.get('kind')}'; fine-tuning starts from pretraining")
-    start: dict[str, Any] = manifest["start"]
+    start = choose_start(manifest["starts"], tail)
     encoder = _under("encoder.", checkpoint.tensors)
-    tail = _under(start["tail"], checkpoint.tensors) if start["tail"] else None
+    last_stage = _under(start["tail"], checkpoint.tensors) if start["tail"] else None
     return Start(
         ModelSpec.from_json(manifest["model"]),
         keep_branch(encoder, start["branch"]),
-        keep_branch(tail, start["branch"]) if tail is not None else None,
+        keep_branch(last_stage, start["branch"]) if last_stage is not None else None,
     )
 
 

@@ -238,6 +238,14 @@ def _stage(name: Section, said: dict[str, Any]) -> StageSettings:
 
 
 def _check(config: RunConfig) -> None:
+    said = ", ".join(member.key for member in config.pretext) or "none"
     if config.diversity and len(config.pretext) < 2:
-        said = ", ".join(member.name for member in config.pretext) or "none"
         raise UsageError(f"--diversity {config.diversity} needs two or more pretext tasks, got --pretext {said}")
+    for name in ("in", "sign", "every", "pixels"):
+        value = getattr(config, f"diversity_{name}")
+        if not config.diversity and value != getattr(RunConfig, f"diversity_{name}"):
+            raise UsageError(f"--diversity-{name} {value} has no effect with --diversity 0; give --diversity 0.1, say")
+    tails = ["auto", *(["fresh"] if config.pretext else []), *(member.key for member in config.pretext)]
+    if config.finetune_tail not in tails:
+        hint = did_you_mean(config.finetune_tail, tails)
+        raise UsageError(f"--finetune-tail {config.finetune_tail} is no task of --pretext {said}{hint}")

@@ -7,6 +7,7 @@ from typing import Final
 from torch import nn
 
 from advss.config import Choice
+from advss.ensemble.diversity import Diversity
 from advss.errors import UsageError
 from advss.hookspecs import Encoder, Phase, PretextTask, branch
 from advss.models.spec import build_encoder_from
@@ -29,7 +30,8 @@ def pretrain_stage(session: Session) -> Progress:
 def pretrain_work(session: Session) -> Work:
     """The pretraining stage of a run, built and not yet trained."""
     config, settings = session.config, session.config.pretraining
-    members = {choice.key or choice.name: _task(choice) for choice in config.pretext}
+    tasks = {choice.key or choice.name: _task(choice) for choice in config.pretext}
+    members = dict(sorted(tasks.items()))  # so that the order in which they are named changes nothing
     spec = session.spec(tuple(dict.fromkeys(name for task in members.values() for name in task.branches)))
     with global_stream("cpu", config.seed, "init", "encoder"):
         encoder = build_encoder_from(spec)
@@ -46,20 +48,25 @@ def pretrain_work(session: Session) -> Work:
         loader=session.loader(session.splits.train, settings, STAGE),
         phases=[Phase(1.0, [{"params": list(modules.parameters())}])],
         settings=settings,
-        validate=pretext_validation(
-            valid, settings.batch_size, defense, seed=config.seed, diversity=config.diversity, stop=session.stop
-        ),
+        validate=pretext_validation(valid, settings.batch_size, defense, seed=config.seed, stop=session.stop),
         score=pretext_score,
         seed=config.seed,
         device=session.device,
-        diversity=config.diversity,
+        diversity=Diversity(
+            config.diversity,
+            config.diversity_in,
+            config.diversity_sign,
+            config.diversity_every,
+            config.diversity_pixels,
+        ),
+        averaged=config.ensemble_loss == "mean",
         bf16=session.bf16,
         manifest={
             "kind": STAGE,
             "model": spec.to_json(),
             "pretext": {c.key or c.name: described(c) for c in config.pretext},
             "defense": described(config.defense),
-            "start": _start(members),
+            "starts": _starts(tasks, config.finetune_tail),
         },
     )
 
@@ -86,8 +93,37 @@ def _prepare(session: Session, members: dict[str, PretextTask], encoder: Encoder
                 task.prepare(encoder, session.everything_in_order())
 
 
-def _start(members: dict[str, PretextTask]) -> dict[str, str]:
-    """Where fine-tuning finds its weights: the first member's BatchNorm branch, the first last stage there is."""
-    owner = next((key for key, task in members.items() if isinstance(task.tail, nn.Module)), "")
-    first = owner or next(iter(members))
-    return {"branch": members[first].branches[0], "tail": f"tasks.{owner}.tail." if owner else ""}
+def _starts(tasks: dict[str, PretextTask], wanted: str) -> dict[str, dict[str, str]]:
+    """Where fine-tuning finds its weights: each member's BatchNorm branch, and its last stage where it has one.
+
+    Raises:
+        UsageError: the last stage that is wanted is of a member that has none.
+    """
+    starts = {
+        key: {"branch": task.branches[0], "tail": f"tasks.{key}.tail." if isinstance(task.tail, nn.Module) else ""}
+        for key, task in tasks.items()
+    }
+    choose_start(starts, wanted)
+    return starts
+
+
+def choose_start(starts: dict[str, dict[str, str]], wanted: str) -> dict[str, str]:
+    """The member whose branch and last stage are fine-tuned.
+
+    Args:
+        starts: of the members in the order in which they were named.
+        wanted: a member's key; ``auto``, the first that has a last stage; ``fresh``, the first, without its last stage.
+
+    Raises:
+        UsageError: there is no such member, or it has no last stage.
+    """
+    first = next(iter(starts.values()))
+    if wanted == "fresh":
+        return first | {"tail": ""}
+    owners = {key: start for key, start in starts.items() if start["tail"]}
+    if wanted == "auto":
+        return next(iter(owners.values()), first)
+    if wanted not in owners:
+        reason = "has no last stage of its own" if wanted in starts else "is no pretext task of this run"
+        raise UsageError(f"--finetune-tail {wanted}: {wanted} {reason}; choose {', '.join([*owners, 'fresh'])} or auto")
+    return owners[wanted]

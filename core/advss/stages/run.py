@@ -6,7 +6,7 @@ import dataclasses
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from advss.config import EvalSettings, RunConfig
 from advss.data.splits import Splits, open_splits
 from advss.errors import UsageError
 from advss.reports.curves import draw_curves
+from advss.reports.diversity import draw_diversity
 from advss.stages.evaluate import evaluate_model, load_classifier
 from advss.stages.finetune import check_finetuning, finetune_stage
 from advss.stages.pretrain import pretrain_stage
@@ -24,6 +25,7 @@ from advss.stages.runs import RunFolder, classifier_of, find_run, make_folder, p
 from advss.stages.session import Session, choose_device, followed, tracked
 from advss.tracking.tracker import Tracker
 from advss.training.checkpoints import has_checkpoint, write_text
+from advss.training.members import member_stage
 from advss.training.memory import keep_freed_memory
 from advss.training.reporting import Reporter
 from advss.training.trainer import Progress
@@ -161,7 +163,11 @@ def open_session(config: RunConfig, folder: RunFolder, splits: Splits, reporter:
 
 
 def _pretrain(session: Session) -> None:
-    with tracked(session.tracker, "pretrain"):
+    members = [member.key for member in session.config.pretext]
+    stages = ["pretrain", *(member_stage("pretrain", key) for key in members if len(members) > 1)]
+    with ExitStack() as stack:
+        for stage in stages:
+            stack.enter_context(tracked(session.tracker, stage))
         _note(session, "pretrain", pretrain_stage(session))
 
 
@@ -198,7 +204,8 @@ def _evaluate(session: Session, *, status: str = "finished") -> Result:
 
 def _close(session: Session, *, status: str = "finished") -> Result:
     """Draw the curves and write down how the run stands; one that was evaluated before its end can still be resumed."""
-    for figure in draw_curves(session.folder.journal, session.folder.path / "figures"):
+    drawn = session.folder.journal, session.folder.path / "figures"
+    for figure in [*draw_curves(*drawn), *draw_diversity(*drawn)]:
         session.tracker.artifact(figure)
     result = session.record(status=status)
     session.tracker.artifact(session.folder.result)

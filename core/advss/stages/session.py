@@ -15,7 +15,7 @@ from advss.data.augmentation import Augment
 from advss.data.loader import Loader
 from advss.data.splits import Part, Splits
 from advss.errors import UsageError
-from advss.hookspecs import Batch, Defense
+from advss.hookspecs import Batch, Defense, Loss
 from advss.models.spec import ModelSpec
 from advss.plugins.registry import build
 from advss.stages.resolve import plain
@@ -120,30 +120,36 @@ def _trial(work: Work, memory_format: torch.memory_format) -> None:
     """One training step's passes in a layout; parameters, statistics and gradients are left as found."""
     work.modules.to(memory_format=memory_format)
     before, work.memory_format = work.memory_format, memory_format
-    objective = work.objective(work.loader.batch(0, 0, progress=0.0), step=0)
+    loss = _passes(work)
     work.memory_format = before
-    generator = torch.Generator(work.device).manual_seed(0)
-    with objective.holding_statistics():
-        inputs = work.defense.attack(objective, generator)
-        work.defense.loss(objective, inputs, generator).total.backward()  # type: ignore[no-untyped-call]
+    loss.total.backward()  # type: ignore[no-untyped-call]
     work.modules.zero_grad(set_to_none=True)
 
 
+def _passes(work: Work) -> Loss:
+    """The defense's loss on the stage's first batch, after its attack; running statistics do not move."""
+    objective = work.objective(work.loader.batch(0, 0, progress=0.0), step=0)
+    generator = torch.Generator(work.device).manual_seed(0)
+    with objective.holding_statistics():
+        return work.defense.loss(objective, work.defense.attack(objective, generator), generator)
+
+
 def check_runs(work: Work) -> None:
-    """Try the stage's loss on its first batch, so that what cannot work fails before any training.
+    """Try the stage's defense on its first batch, so that what cannot work fails before any training.
 
     Raises:
         UsageError: naming the tasks and what went wrong.
     """
-    batch = work.loader.batch(0, 0, progress=0.0)
-    objective = work.objective(batch, step=0)
     names = ", ".join(work.modules.tasks())
+    before = [b.clone() for b in work.modules.buffers()]
     try:
-        with objective.attacking("train"):
-            value = objective(objective.inputs).total
+        value = _passes(work).total
     except (RuntimeError, ValueError, IndexError, KeyError, AssertionError) as error:
         reason = " ".join(str(error).split())
         raise UsageError(f"{work.stage}: {names} cannot run on this backbone and data: {reason}") from error
+    finally:
+        for buffer, was in zip(work.modules.buffers(), before, strict=True):
+            buffer.copy_(was)
     if value.ndim:
         raise UsageError(f"{work.stage}: the loss of {names} must be a scalar, not of shape {tuple(value.shape)}")
 

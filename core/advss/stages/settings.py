@@ -81,6 +81,7 @@ RULES: Mapping[Section, Mapping[str, Rule]] = {
     },
     "run": {
         "diversity": _at_least(0),
+        "diversity_every": _at_least(1),
         "limit": _at_least(0),
         "seed": _at_least(0),
         "device": DEVICE,

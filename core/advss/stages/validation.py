@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+from torch import Tensor
 
 from advss.attacks.evaluation import as_victim, in_chunks, right_clean_and_attacked
 from advss.config import EvalSettings
 from advss.data.loader import Loader
 from advss.ensemble.objective import TaskObjective
-from advss.hookspecs import Batch, Defense, Loss
+from advss.hookspecs import Batch, Defense
 from advss.randomness import stream
 from advss.training.signals import StopRequest
 from advss.training.work import Metrics, Modules
@@ -19,11 +20,12 @@ CLEAN, ADVERSARIAL = "clean", "adversarial"
 
 
 def pretext_validation(
-    loader: Loader, batch_size: int, defense: Defense, *, seed: int, diversity: float, stop: StopRequest
+    loader: Loader, batch_size: int, defense: Defense, *, seed: int, stop: StopRequest
 ) -> Callable[[Modules], Metrics]:
     """Mean loss and metrics of the pretext objective, clean and under the defense's own attack.
 
-    The views are the same after every epoch, so that epochs compare.
+    The views are the same after every epoch, and the attack is on the losses alone, so that epochs compare, and runs
+    of any diversity.
     """
 
     def validate(modules: Modules) -> Metrics:
@@ -33,29 +35,32 @@ def pretext_validation(
             for place, batch in enumerate(loader.in_order(batch_size)):
                 stop.check()
                 count += len(batch.x)
-                for name, value in _measure(modules, batch, defense, (seed, "valid", place), diversity).items():
+                for name, value in _measure(modules, batch, defense, (seed, "valid", place)).items():
                     sums[name] = sums.get(name, 0.0) + value * len(batch.x)
         return {name: total / count for name, total in sums.items()}
 
     return validate
 
 
-def _measure(modules: Modules, batch: Batch, defense: Defense, key: tuple[int | str, ...], diversity: float) -> Metrics:
+def _measure(modules: Modules, batch: Batch, defense: Defense, key: tuple[int | str, ...]) -> Metrics:
     tasks = modules.tasks()
     with torch.no_grad():
         views = tuple(task.views(batch, stream(batch.x.device, *key, name)) for name, task in tasks.items())
-    objective = TaskObjective(modules.trunk, tasks, views, stage=modules.stage, key=key, diversity=diversity)
+    objective = TaskObjective(modules.trunk, tasks, views, stage=modules.stage, key=key)
     with torch.no_grad():
-        measured = _named(CLEAN, objective(objective.inputs, penalty=False))
+        measured = _named(CLEAN, objective, objective.inputs)
         if defense.adversarial:
             with torch.enable_grad():
                 inputs = defense.attack(objective, stream(batch.x.device, *key, "defense"))
-            measured |= _named(ADVERSARIAL, objective(inputs, penalty=False))
+            measured |= _named(ADVERSARIAL, objective, inputs)
     return measured
 
 
-def _named(kind: str, loss: Loss) -> Metrics:
-    return {f"{kind}/loss": float(loss.value)} | {f"{kind}/{name}": float(m) for name, m in loss.metrics.items()}
+def _named(kind: str, objective: TaskObjective, inputs: tuple[Tensor, ...]) -> Metrics:
+    """Loss and metrics at ``inputs``, and how far the members' gradients point apart there, as numbers."""
+    loss = objective(inputs, penalty=False)
+    named = {"loss": loss.value, **loss.metrics, **objective.measure(inputs)}
+    return {f"{kind}/{name}": float(value) for name, value in named.items()}
 
 
 def pretext_score(metrics: Metrics) -> tuple[float, ...]:

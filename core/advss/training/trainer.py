@@ -22,6 +22,7 @@ from advss.hookspecs import Loss, PretextTask
 from advss.randomness import stream
 from advss.tracking.tracker import Tracker
 from advss.training.checkpoints import has_checkpoint, load_checkpoint, save_checkpoint
+from advss.training.members import by_member, member_stage
 from advss.training.optimisation import Schedule, make_optimizer, make_schedule, pack_optimizer, unpack_optimizer
 from advss.training.reporting import Reporter
 from advss.training.signals import Interrupted, StopRequest
@@ -121,7 +122,7 @@ class Trainer:
                 self.best, self._kept_modules().named_state(), {"epoch": epoch, "metrics": metrics, "score": score}
             )
         self._save_last()
-        self.tracker.metrics(self.work.stage, self._step_number(), metrics, epoch=epoch)
+        self._track(self._step_number(), metrics, epoch=epoch)
         self.reporter.epoch(epoch=epoch, epochs=self.work.settings.epochs, metrics=metrics)
 
     def _enter_phase(self) -> None:
@@ -151,18 +152,22 @@ class Trainer:
         generator = stream(work.device, work.seed, work.stage, step, "defense")
         inputs = work.defense.attack(objective, generator)
         loss = work.defense.loss(objective, inputs, generator)
+        logged = (step + 1) % self.log_every == 0
+        measured = (objective.measured or objective.measure(inputs)) if logged else {}  # before the weights move
         metrics = self._update(loss)
         progress.batch += 1
         if metrics:
             progress.counted += 1
             for name, value in metrics.items():
                 progress.sums[name] = progress.sums.get(name, 0.0) + value
-            self._log(step, len(batch.x), metrics)
+            self.reporter.step(step=step + 1, images=len(batch.x), metrics=metrics)
+            if logged:
+                self._log(step, metrics | {name: float(value) for name, value in measured.items()})
 
     def _update(self, loss: Loss) -> Metrics:
         """Step the optimiser; no metrics, and nothing changed, where loss or gradient is not finite."""
         self.optimizer.zero_grad(set_to_none=True)
-        total = loss.total
+        total = self.work.total(loss)
         total.backward()  # type: ignore[no-untyped-call]
         learning = [p for group in self.optimizer.param_groups for p in group["params"]]
         norm = nn.utils.clip_grad_norm_(learning, self.work.settings.clip or math.inf)
@@ -197,12 +202,16 @@ class Trainer:
                 f"are in {self.last}; lower --{self.work.stage}-lr, or set --{self.work.stage}-clip 5"
             )
 
-    def _log(self, step: int, images: int, metrics: Metrics) -> None:
-        self.reporter.step(step=step + 1, images=images, metrics=metrics)
-        if (step + 1) % self.log_every == 0:
-            rate = self.optimizer.param_groups[0]["lr"]
-            logged = {f"step/{name}": value for name, value in metrics.items()} | {"step/lr": rate}
-            self.tracker.metrics(self.work.stage, step + 1, logged, epoch=self.progress.epoch + 1)
+    def _log(self, step: int, metrics: Metrics) -> None:
+        rate = self.optimizer.param_groups[0]["lr"]
+        logged = {f"step/{name}": value for name, value in metrics.items()} | {"step/lr": rate}
+        self._track(step + 1, logged, epoch=self.progress.epoch + 1)
+
+    def _track(self, step: int, metrics: Metrics, *, epoch: int) -> None:
+        stage = self.work.stage
+        self.tracker.metrics(stage, step, metrics, epoch=epoch)
+        for key, own in by_member(metrics, self.work.modules.members).items():
+            self.tracker.metrics(member_stage(stage, key), step, own, epoch=epoch)
 
     # ---- checkpoints
     def _step_number(self) -> int:

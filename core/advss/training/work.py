@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -11,10 +11,12 @@ from torch import Tensor, nn
 
 from advss.config import StageSettings
 from advss.data.loader import Loader
+from advss.ensemble.columns import ImagePixels
+from advss.ensemble.diversity import Diversity
 from advss.ensemble.objective import Stage, TaskObjective
-from advss.hookspecs import Batch, Defense, Phase, Task
+from advss.hookspecs import Batch, Defense, Loss, Phase, Task, Views
 from advss.models.weights import load_strict
-from advss.randomness import stream
+from advss.randomness import Key, stream
 
 Metrics = dict[str, float]
 
@@ -80,7 +82,8 @@ class Work:
     score: Callable[[Metrics], tuple[float, ...]]  # the epoch with the greatest is kept; the earliest of equals
     seed: int
     device: torch.device
-    diversity: float = 0.0
+    diversity: Diversity = field(default_factory=Diversity)
+    averaged: bool = False  # members' losses are averaged in the training loss rather than summed
     bf16: bool = False
     memory_format: torch.memory_format = torch.contiguous_format
     manifest: dict[str, Any] = field(default_factory=dict)  # what rebuilds the model; must agree on resuming
@@ -94,18 +97,25 @@ class Work:
         """The stage's objective on a batch: every draw a function of (seed, stage, step, member)."""
         key = (self.seed, self.stage, step)
         tasks = self.modules.tasks()
-        with torch.no_grad():
-            views = tuple(t.views(batch, stream(self.device, *key, name, "views")) for name, t in tasks.items())
+        weights = self.diversity.in_attack(step), self.diversity.in_loss(step)
+        made = make_views if self.diversity.pixels == "task" or weights == (0, 0) else make_traced_views
+        views, pixels = made(tasks, batch, key)
         return TaskObjective(
             self.modules.trunk,
             tasks,
             views,
             stage=self.stage,
             key=key,
-            diversity=self.diversity,
+            diversity=weights[0],
+            loss_diversity=weights[1],
+            pixels=pixels,
             bf16=self.bf16,
             memory_format=self.memory_format,
         )
+
+    def total(self, loss: Loss) -> Tensor:
+        """What is minimised: a defense's loss of the M members, summed or averaged, and its diversity term."""
+        return loss.value / len(self.modules.members) + loss.penalty if self.averaged else loss.total
 
     def phase_starts(self) -> list[int]:
         """The epoch at which each phase begins, and at the end the number of epochs."""
@@ -113,6 +123,30 @@ class Work:
         for phase in self.phases:
             shares.append(shares[-1] + phase.share)
         return [round(share / shares[-1] * self.settings.epochs) for share in shares]
+
+
+def make_views(
+    tasks: Mapping[str, Task], batch: Batch, key: tuple[Key, ...]
+) -> tuple[tuple[Views, ...], ImagePixels | None]:
+    """Each task's views of a batch, drawn from a stream of its own."""
+    with torch.no_grad():
+        return tuple(t.views(batch, stream(batch.x.device, *key, name, "views")) for name, t in tasks.items()), None
+
+
+def make_traced_views(
+    tasks: Mapping[str, Task], batch: Batch, key: tuple[Key, ...]
+) -> tuple[tuple[Views, ...], ImagePixels | None]:
+    """As :func:`make_views`, with the way that gradients take back to the images."""
+    x_BCHW = batch.x.detach().requires_grad_()
+    traced = {
+        name: task.views(replace(batch, x=x_BCHW), stream(x_BCHW.device, *key, name, "views"))
+        for name, task in tasks.items()
+    }
+    views = tuple(
+        Views(tuple(x.detach() for x in v.inputs), {name: t.detach() for name, t in v.targets.items()})
+        for v in traced.values()
+    )
+    return views, ImagePixels(x_BCHW, traced)
 
 
 def set_trainable(module: nn.Module, phase: Phase) -> None:

@@ -1,0 +1,26 @@
+"""Metrics of an ensemble, divided among its members: each has a tracked run of its own below the stage's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+
+def member_stage(stage: str, key: str) -> str:
+    """The tracked stage of a member, such as ``pretrain/rotation``."""
+    return f"{stage}/{key}"
+
+
+def by_member(metrics: Mapping[str, float], keys: Iterable[str]) -> dict[str, dict[str, float]]:
+    """Each member's metrics under the names that they have where it trains alone.
+
+    ``valid/adversarial/rotation/accuracy`` is ``valid/adversarial/accuracy`` of ``rotation``. A stage of one task has
+    no members.
+    """
+    members: dict[str, dict[str, float]] = {key: {} for key in keys}
+    if len(members) < 2:
+        return {}
+    for name, value in metrics.items():
+        *before, key, last = name.split("/")
+        if key in members and "cosine" not in name:
+            members[key]["/".join([*before, last])] = value
+    return members
