@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from advss.cli import certify
 from advss.cli.arguments import Arguments, Command, Grammar
 from advss.cli.context import check_plugins, find, reporter_of, runs_dir_of
 from advss.config import RunConfig
@@ -194,6 +195,7 @@ _GRAMMARS = [
             ("device", "runs-dir", *(flag for flag in SETTINGS if flag.startswith("eval-"))),
         ),
     ),
+    (certify.certify, certify.GRAMMAR),
     (plugins_list, Grammar("plugins list", "installed plugins", (), {}, _JSON)),
     (plugins_show, Grammar("plugins show", "one plugin and its options", ("NAME",), {}, _JSON)),
     (

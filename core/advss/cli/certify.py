@@ -1,0 +1,92 @@
+"""``advss certify RUN``: its flags, and the table that it prints."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from advss.cli.arguments import Arguments, Grammar
+from advss.cli.context import check_plugins, find, reporter_of
+from advss.config import CertifySettings
+from advss.plugins.options import Option, convert, options_of
+from advss.training.signals import Interrupted
+
+OPTIONS = {option.name.replace("_", "-"): option for option in options_of(CertifySettings)}
+SWITCH = "other-sigma"
+
+
+def certify(arguments: Arguments) -> int:
+    """``advss certify RUN``."""
+    from advss.stages.resolve import stored_config
+
+    folder = find(arguments.positionals[0], arguments)
+    check_plugins(arguments)
+    settings = _settings(arguments)
+    said = {flag: value for flag, value in arguments.settings.items() if flag == "device"}
+    config = stored_config(folder, said, environ=os.environ, text=True)
+    from advss.stages import certify as stage
+
+    try:
+        content = stage.certify(folder, settings, device=config.device, reporter=reporter_of(arguments))
+    except Interrupted as stop:
+        print(f"advss: {stop}; images that were done are kept, the same command goes on", file=sys.stderr)
+        return stop.exit_code
+    print_certified(folder, content)
+    return 0
+
+
+def print_certified(folder: Path, content: Mapping[str, Any], console: Console | None = None) -> None:
+    """Print the content of certify.json on stdout."""
+    from advss.reports.certified import shown
+
+    console = console or Console()
+    sample = f"{content['images']} images, n {content['n']:,}, α {content['alpha']:g}"
+    title = f"run {folder.name}: accuracy certified within ℓ2 radii, σ {content['sigma']:g}, {sample}"
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False)
+    columns = [(f"{radius:g}", _percent(accuracy)) for radius, accuracy in shown(content)]
+    columns += [("abstained", _percent(content["abstained"])), ("ACR", f"{content['acr']:.3f}")]
+    for heading, _ in columns:
+        table.add_column(heading, justify="right")
+    table.add_row(*(cell for _, cell in columns))
+    console.print(title, style="italic", markup=False, highlight=False, soft_wrap=True)
+    console.print(table)
+    console.print()
+    runs_dir = "" if folder.parent == Path("runs") else f" --runs-dir {folder.parent}"
+    places = {
+        "certificate": folder / "certify.json",
+        "figure": folder / "figures" / "certified.png",
+        "MLflow": f"advss ui{runs_dir}",
+    }
+    for what, where in places.items():
+        console.print(f"{what:<11} {where}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _settings(arguments: Arguments) -> CertifySettings:
+    said = {flag: arguments.flag(flag) for flag in OPTIONS if flag in arguments.flags}
+    typed = {OPTIONS[flag].name: convert(OPTIONS[flag], text, flag=f"--{flag}") for flag, text in said.items()}
+    return CertifySettings(**typed, other_sigma=SWITCH in arguments.switches)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2f} %"
+
+
+def _doc(option: Option) -> str:
+    return option.doc if option.default is None else f"{option.doc} ({option.default})"
+
+
+GRAMMAR = Grammar(
+    "certify",
+    "certify a run's classifier by randomized smoothing; one that was stopped goes on, one that was finished is reused",
+    ("RUN",),
+    {flag: _doc(option) for flag, option in OPTIONS.items() if flag != SWITCH},
+    {SWITCH: OPTIONS[SWITCH].doc, "quiet": "no progress on the screen"},
+    ("device", "runs-dir"),
+)
