@@ -1,4 +1,4 @@
-"""The fast second derivative of batch normalisation, against PyTorch's own and against finite differences in float64."""
+"""The fast second derivative of batch normalisation against PyTorch's own and finite differences in float64."""
 
 from __future__ import annotations
 
