@@ -62,7 +62,10 @@ def accuracy_at(images: Sequence[Certified], radius: float) -> float:
 def grid(largest: float) -> list[float]:
     """Radii from 0 to just beyond ``largest``, a twentieth apart, or as many tens of it as a huge σ asks for."""
     step = STEP * 10 ** max(0, math.ceil(math.log10(largest / (STEP * MOST_STEPS))))
-    return [round(place * step, 10) for place in range(math.floor(largest / step) + 2)]
+    radii = [0.0]
+    while radii[-1] <= largest:
+        radii.append(round(len(radii) * step, 10))
+    return radii
 
 
 def shown(content: Mapping[str, Any]) -> list[tuple[float, float]]:
