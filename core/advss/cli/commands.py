@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from advss.cli import certify
+from advss.cli import certify, compare
 from advss.cli.arguments import Arguments, Command, Grammar
 from advss.cli.context import check_plugins, find, reporter_of, runs_dir_of
 from advss.config import RunConfig
@@ -196,6 +196,7 @@ _GRAMMARS = [
         ),
     ),
     (certify.certify, certify.GRAMMAR),
+    *compare.GRAMMARS,
     (plugins_list, Grammar("plugins list", "installed plugins", (), {}, _JSON)),
     (plugins_show, Grammar("plugins show", "one plugin and its options", ("NAME",), {}, _JSON)),
     (

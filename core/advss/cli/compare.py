@@ -1,0 +1,147 @@
+"""Commands over several finished runs: their average as a model, and how attacks transfer between them."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from advss.cli.arguments import Arguments, Grammar
+from advss.cli.context import check_plugins, find, reporter_of, runs_dir_of
+from advss.cli.table import print_result
+from advss.stages.settings import SETTINGS
+from advss.training.signals import Interrupted
+
+
+def ensemble(arguments: Arguments) -> int:
+    """``advss ensemble RUN RUN...``."""
+    from advss.stages.ensemble import ensemble as average
+
+    runs, asked = _runs(arguments), _asked(arguments)
+    subsets, reporter = "subsets" in arguments.switches, reporter_of(arguments)
+    hint = "where a run was named, its model is kept: `advss evaluate` measures it"
+    return _until_stopped(lambda: print_ensemble(average(runs, asked, subsets=subsets, reporter=reporter)), hint)
+
+
+def transfer(arguments: Arguments) -> int:
+    """``advss transfer RUN RUN...``."""
+    from advss.stages.transfer import transfer as attack
+
+    runs, asked, reporter = _runs(arguments), _asked(arguments), reporter_of(arguments)
+    hint = "examples of the models that were done are kept: the same command goes on from them"
+    return _until_stopped(lambda: print_transfer(attack(runs, asked, reporter=reporter)), hint)
+
+
+def print_ensemble(result: Mapping[str, Any], console: Console | None = None) -> None:
+    """Print the average's result, and that of every subset where they were measured."""
+    console = console or Console()
+    print_result(result, console)
+    if "subsets" not in result:
+        return
+    table = _table("averaged", "TA", "RA")
+    for row in result["subsets"]:
+        table.add_row(" + ".join(row["members"]), _percent(row["ta"]), _percent(row["ra"]))
+    console.print()
+    console.print(table)
+
+
+def print_transfer(outcome: Mapping[str, Any], console: Console | None = None) -> None:
+    """Print the ASR matrix, how far the transferred examples overlap, and where everything lies."""
+    console = console or Console()
+    labels = outcome["models"]
+    table = _table("attacked \\ attack made on", *labels, "TA")
+    for label, row, ta in zip(labels, outcome["asr"], outcome["ta"], strict=True):
+        table.add_row(label, *map(_percent, row), _percent(ta))
+    console.print(table)
+    console.print()
+    if len(labels) > 2:
+        _print_overlap(outcome, console)
+    for what, where in (("numbers", "transfer.json"), ("figures", "figures")):
+        place = Path(outcome["folder"]) / where
+        console.print(f"{what:<9} {place}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _print_overlap(outcome: Mapping[str, Any], console: Console) -> None:
+    table = _table("attack made on", "succeeds on others", "on all of them", "not shared")
+    for source in outcome["models"]:
+        found = outcome["overlap"][source]["others"]
+        others = len(outcome["models"]) - 1
+        shared = sum(region["count"] for region in found["regions"] if len(region["models"]) == others)
+        table.add_row(source, f"{found['union']} images", str(shared), _percent(found["not_shared"]))
+    console.print(table)
+    console.print()
+
+
+def _until_stopped(work: Callable[[], None], hint: str) -> int:
+    """Do the work; where a signal stops it, say what is kept and return the signal's exit code."""
+    try:
+        work()
+    except Interrupted as stop:
+        print(f"advss: {stop}; {hint}", file=sys.stderr)
+        return stop.exit_code
+    return 0
+
+
+def _runs(arguments: Arguments) -> list[Path]:
+    check_plugins(arguments)
+    return [find(run, arguments) for run in arguments.positionals]
+
+
+def _asked(arguments: Arguments) -> Any:
+    """How the first run was evaluated, with what the line and the environment say; the outcome lies beside it."""
+    from advss.stages.finished import Asked
+    from advss.stages.resolve import stored_config
+
+    first = find(arguments.positionals[0], arguments)
+    config = stored_config(first, {"name": None, **arguments.settings}, environ=os.environ, text=True)
+    said = "runs-dir" in arguments.settings or "ADVSS_RUNS_DIR" in os.environ
+    runs_dir = runs_dir_of(arguments) if said else first.parent
+    return Asked(config.evaluation, runs_dir, config.name, config.device, config.tracking)
+
+
+def _table(first: str, *others: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False)
+    table.add_column(first, overflow="fold")
+    for heading in others:
+        table.add_column(heading, justify="right", overflow="fold")
+    return table
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.2f} %"
+
+
+_SETTINGS = ("name", "device", "runs-dir", "tracking", *(f for f in SETTINGS if f.startswith("eval-")))
+_TAKEN = tuple(flag for flag in _SETTINGS if flag != "eval-valid-steps")  # of training's validation
+_QUIET = {"quiet": "no progress on the screen"}
+_SUBSETS = {"subsets": "measure the average of every subset of the runs too, single ones included"}
+GRAMMARS = [
+    (
+        ensemble,
+        Grammar(
+            "ensemble",
+            "average the classifiers of several runs and measure TA and RA of the average, as a run",
+            ("RUN", "RUN..."),
+            {},
+            {**_SUBSETS, **_QUIET},
+            _TAKEN,
+        ),
+    ),
+    (
+        transfer,
+        Grammar(
+            "transfer",
+            "attack each of several runs' models and measure how far the attacks succeed on the others",
+            ("RUN", "RUN..."),
+            {},
+            _QUIET,
+            _TAKEN,
+        ),
+    ),
+]
