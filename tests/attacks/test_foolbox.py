@@ -52,7 +52,7 @@ def test_the_adversarials_are_foolboxs(norm: Norm, eps: float, step_size: float)
         eps=eps,
         step_size=step_size,
         steps=10,
-        random_start=False,
+        start="none",
     )
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
     assert (ours - x).abs().max() > 0.02

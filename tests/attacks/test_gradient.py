@@ -11,7 +11,9 @@ from torch import Generator, Tensor
 from advss.attacks import maximise
 
 Norm = Literal["linf", "l2"]
+Start = Literal["uniform", "gaussian", "none"]
 NORMS = pytest.mark.parametrize("norm", ["linf", "l2"])
+STARTS = pytest.mark.parametrize("start", ["uniform", "gaussian"])
 
 
 def generator(seed: int = 0) -> Generator:
@@ -43,11 +45,12 @@ class Recorder:
 
 
 @NORMS
+@STARTS
 @pytest.mark.parametrize("where", ["inside", "black", "white"])
-def test_start_and_iterates_stay_in_ball_and_box(norm: Norm, where: str) -> None:
+def test_start_and_iterates_stay_in_ball_and_box(norm: Norm, start: Start, where: str) -> None:
     clean = {"inside": images(6, 3, 8, 8), "black": torch.zeros(6, 3, 8, 8), "white": torch.ones(6, 3, 8, 8)}[where]
     criterion, eps = Recorder(linear(clean)), 0.1 if norm == "linf" else 0.8
-    (last,) = maximise(criterion, (clean,), generator(), norm=norm, eps=eps, step_size=eps / 2, steps=6)
+    (last,) = maximise(criterion, (clean,), generator(), norm=norm, eps=eps, step_size=eps / 2, steps=6, start=start)
     assert len(criterion.asked) == 6
     for x in [*criterion.asked, last]:
         assert x.min() >= 0
@@ -65,10 +68,24 @@ def test_without_steps_the_start_comes_back_inside_ball_and_box(norm: Norm) -> N
 
 
 @NORMS
-def test_without_a_random_start_the_first_point_is_the_image(norm: Norm) -> None:
+@pytest.mark.parametrize("eps", [0.0, 0.0005])
+def test_a_gaussian_start_comes_back_into_a_ball_smaller_than_its_noise(norm: Norm, eps: float) -> None:
+    clean = torch.cat([torch.zeros(2, 3, 8, 8), images(2, 3, 8, 8, low=0.4, high=0.6), torch.ones(2, 3, 8, 8)])
+    (found,) = maximise(
+        Recorder(clean), (clean,), generator(), norm=norm, eps=eps, step_size=0.1, steps=0, start="gaussian"
+    )
+    assert found.min() >= 0
+    assert found.max() <= 1
+    reached = distance(found, clean, norm)
+    assert reached.max() <= eps + 1e-6
+    assert reached.min() >= 0.5 * eps
+
+
+@NORMS
+def test_without_a_start_of_its_own_the_first_point_is_the_image(norm: Norm) -> None:
     clean = images(3, 3, 8, 8)
     criterion = Recorder(linear(clean))
-    maximise(criterion, (clean,), generator(), norm=norm, eps=0.1, step_size=0.1, steps=1, random_start=False)
+    maximise(criterion, (clean,), generator(), norm=norm, eps=0.1, step_size=0.1, steps=1, start="none")
     assert torch.equal(criterion.asked[0], clean)
 
 
@@ -121,14 +138,30 @@ def test_l2_start_is_uniform_in_the_ball() -> None:
 
 
 @NORMS
-def test_the_start_is_a_function_of_the_generator(norm: Norm) -> None:
+def test_a_gaussian_start_is_normal_about_the_image_with_deviation_one_thousandth(norm: Norm) -> None:
+    """Φ of a normal deviate is uniform in [0, 1]."""
+    clean = torch.full((200, 3, 16, 16), 0.5).double()
+    (found,) = maximise(
+        Recorder(clean), (clean,), generator(), norm=norm, eps=0.5, step_size=0.1, steps=0, start="gaussian"
+    )
+    share = torch.special.ndtr((found - clean).flatten() / 0.001)
+    counts, expected = torch.histc(share, bins=20, min=0, max=1), share.numel() / 20
+    assert float(((counts - expected) ** 2 / expected).sum()) < 43.8
+
+
+@NORMS
+@STARTS
+def test_the_start_is_a_function_of_the_generator(norm: Norm, start: Start) -> None:
     clean = images(2, 3, 8, 8)
 
-    def start(seed: int) -> Tensor:
-        return maximise(Recorder(clean), (clean,), generator(seed), norm=norm, eps=0.1, step_size=0.1, steps=0)[0]
+    def begun(seed: int) -> Tensor:
+        (found,) = maximise(
+            Recorder(clean), (clean,), generator(seed), norm=norm, eps=0.1, step_size=0.1, steps=0, start=start
+        )
+        return found
 
-    assert torch.equal(start(3), start(3))
-    assert not torch.equal(start(3), start(4))
+    assert torch.equal(begun(3), begun(3))
+    assert not torch.equal(begun(3), begun(4))
 
 
 @NORMS
@@ -156,8 +189,8 @@ def test_l2_treats_each_image_of_a_batch_alone() -> None:
 
 
 @NORMS
-@pytest.mark.parametrize("random_start", [False, True])
-def test_an_input_without_influence_stays_where_it_started(norm: Norm, random_start: bool) -> None:
+@pytest.mark.parametrize("start", ["uniform", "gaussian", "none"])
+def test_an_input_without_influence_stays_where_it_started(norm: Norm, start: Start) -> None:
     clean = (images(2, 3, 8, 8), images(2, 3, 8, 8, seed=5))
 
     def run(steps: int) -> Tensor:
@@ -169,12 +202,12 @@ def test_an_input_without_influence_stays_where_it_started(norm: Norm, random_st
             eps=0.1,
             step_size=0.05,
             steps=steps,
-            random_start=random_start,
+            start=start,
         )
         return found[1]
 
     assert torch.equal(run(4), run(0))
-    assert random_start or torch.equal(run(4), clean[1])
+    assert torch.equal(run(4), clean[1]) == (start == "none")
 
 
 @NORMS
@@ -188,7 +221,7 @@ def test_where_the_gradient_is_zero_the_input_stays(norm: Norm) -> None:
         eps=0.1,
         step_size=0.05,
         steps=3,
-        random_start=False,
+        start="none",
     )
     torch.testing.assert_close(found, clean, atol=1e-7, rtol=0)
 

@@ -1,7 +1,7 @@
 """Projected gradient ascent (Madry et al. 2018; the paper's section 3.1) over any number of inputs at once.
 
-A norm is three small methods: where to start, how to step, how to come back into the ball. Iterates, the start too,
-stay in the ball and in [0, 1].
+A norm is three small methods: a point drawn uniformly, how to step, how to come back into the ball. Iterates, the
+start too, stay in the ball and in [0, 1].
 """
 
 from __future__ import annotations
@@ -14,12 +14,15 @@ import torch
 from torch import Generator, Tensor
 
 Norm = Literal["linf", "l2"]
+Start = Literal["uniform", "gaussian", "none"]
+GAUSSIAN_START = 0.001  # standard deviation, pixels in [0, 1], as in TRADES (Zhang et al. 2019)
 Criterion = Callable[[tuple[Tensor, ...]], Tensor]
 
 
 class _Ball(Protocol):
-    def start(self, generator: Generator) -> Tensor: ...
+    def uniform(self, generator: Generator) -> Tensor: ...
     def ascend(self, x: Tensor, gradient: Tensor, step_size: float) -> Tensor: ...
+    def inside(self, x: Tensor) -> Tensor: ...  # may overwrite x
 
 
 class _LinfBall:
@@ -29,12 +32,15 @@ class _LinfBall:
         self.clean, self.eps = clean, eps
         self.low, self.high = (clean - eps).clamp_(min=0), (clean + eps).clamp_(max=1)
 
-    def start(self, generator: Generator) -> Tensor:
+    def uniform(self, generator: Generator) -> Tensor:
         noise = torch.empty_like(self.clean).uniform_(-self.eps, self.eps, generator=generator)
-        return noise.add_(self.clean).clamp_(0, 1).clamp_(self.low, self.high)
+        return self.inside(noise.add_(self.clean))
 
     def ascend(self, x: Tensor, gradient: Tensor, step_size: float) -> Tensor:
-        return torch.add(x, gradient.sign(), alpha=step_size).clamp_(self.low, self.high)
+        return self.inside(torch.add(x, gradient.sign(), alpha=step_size))
+
+    def inside(self, x: Tensor) -> Tensor:
+        return x.clamp_(self.low, self.high)
 
 
 class _L2Ball:
@@ -43,18 +49,16 @@ class _L2Ball:
     def __init__(self, clean: Tensor, eps: float) -> None:
         self.clean, self.eps = clean, eps
 
-    def start(self, generator: Generator) -> Tensor:
+    def uniform(self, generator: Generator) -> Tensor:
         direction = torch.empty_like(self.clean).normal_(generator=generator)
         radius = torch.empty(len(direction), device=direction.device).uniform_(0, 1, generator=generator)
         dimensions = math.prod(direction.shape[1:])
-        return self._inside(
-            self.clean + _unit(direction) * _per_image(self.eps * radius ** (1 / dimensions), direction)
-        )
+        return self.inside(self.clean + _unit(direction) * _per_image(self.eps * radius ** (1 / dimensions), direction))
 
     def ascend(self, x: Tensor, gradient: Tensor, step_size: float) -> Tensor:
-        return self._inside(x + step_size * _unit(gradient))
+        return self.inside(x + step_size * _unit(gradient))
 
-    def _inside(self, x: Tensor) -> Tensor:
+    def inside(self, x: Tensor) -> Tensor:
         delta = x - self.clean
         shrink = (self.eps / delta.flatten(1).norm(dim=1).clamp_min(1e-12)).clamp_max(1)
         return (self.clean + delta * _per_image(shrink, delta)).clamp_(0, 1)
@@ -68,6 +72,14 @@ def _unit(x: Tensor) -> Tensor:
     return x / _per_image(x.flatten(1).norm(dim=1).clamp_min(1e-12), x)
 
 
+def _start(ball: _Ball, clean: Tensor, start: Start, generator: Generator) -> Tensor:
+    if start == "none":
+        return clean
+    if start == "uniform":
+        return ball.uniform(generator)
+    return ball.inside(torch.empty_like(clean).normal_(0, GAUSSIAN_START, generator=generator).add_(clean))
+
+
 def maximise(
     criterion: Criterion,
     clean: tuple[Tensor, ...],
@@ -77,26 +89,27 @@ def maximise(
     step_size: float,
     steps: int,
     norm: Norm = "linf",
-    random_start: bool = True,
+    start: Start = "uniform",
 ) -> tuple[Tensor, ...]:
     """Inputs near ``clean`` at which ``criterion`` is large, found by ``steps`` projected gradient steps.
 
     Args:
         criterion: from as many inputs as ``clean`` to a scalar.
         clean: tensors (B, ...) in [0, 1]; each image has a ball of its own.
-        generator: of the random start, on the inputs' device.
+        generator: of the start, on the inputs' device.
         eps: radius of the ball, pixels in [0, 1].
         step_size: length of a step in the same unit.
         steps: number of gradient steps.
         norm: ``linf`` (steps along the gradient's sign) or ``l2`` (along the unit gradient).
-        random_start: start uniformly in the ball, else at ``clean``.
+        start: ``uniform`` in the ball; ``gaussian``, at ``clean`` + 0.001·N(0, 1) brought back into ball and [0, 1];
+            ``none``, at ``clean``.
 
     Returns:
         Detached tensors, shaped as ``clean``. An input without influence on the criterion stays where it started.
     """
     make: type[_LinfBall] | type[_L2Ball] = _LinfBall if norm == "linf" else _L2Ball
     balls: list[_Ball] = [make(x.detach(), eps) for x in clean]
-    inputs = [ball.start(generator) if random_start else x.detach() for ball, x in zip(balls, clean, strict=True)]
+    inputs = [_start(ball, x.detach(), start, generator) for ball, x in zip(balls, clean, strict=True)]
     for _ in range(steps):
         inputs = [x.detach().requires_grad_() for x in inputs]
         with torch.enable_grad():

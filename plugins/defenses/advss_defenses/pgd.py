@@ -6,13 +6,13 @@ unperturbed and at the attacked inputs: half and half in pretraining, the attack
 
 from __future__ import annotations
 
-import math
 from typing import Literal
 
 from torch import Generator, Tensor
 
 from advss.attacks import maximise
 from advss.hookspecs import Defense, Loss, Objective
+from advss_defenses.threat import check_ascent, check_clean_weight
 
 
 class PGD(Defense):
@@ -43,16 +43,8 @@ class PGD(Defense):
         clean_weight: float | Literal["auto"] = "auto",
         attack_mode: Literal["train", "eval"] = "train",
     ) -> None:
-        if not 0 <= eps < math.inf:  # nan too
-            raise ValueError(f"eps must be at least 0 and finite, got {eps}")
-        if norm == "linf" and eps > 1:
-            raise ValueError(f"eps must be at most 1 for linf, got {eps}: pixels are in [0, 1], so say {eps:g}/255")
-        if not 0 < step_size < math.inf:
-            raise ValueError(f"step_size must be above 0 and finite, got {step_size}")
-        if steps < 1:
-            raise ValueError(f"steps must be at least 1, got {steps}; standard training is the defense 'none'")
-        if clean_weight != "auto" and not 0 <= clean_weight < 1:
-            raise ValueError(f"clean_weight must be in [0, 1) or auto, got {clean_weight}")
+        check_ascent(norm=norm, eps=eps, step_size=step_size, steps=steps)
+        check_clean_weight(clean_weight)
         self.norm: Literal["linf", "l2"] = norm
         self.eps, self.step_size, self.steps, self.random_start = eps, step_size, steps, random_start
         self.clean_weight = clean_weight
@@ -69,7 +61,7 @@ class PGD(Defense):
                 eps=self.eps,
                 step_size=self.step_size,
                 steps=self.steps,
-                random_start=self.random_start,
+                start="uniform" if self.random_start else "none",
             )
 
     def loss(self, objective: Objective, inputs: tuple[Tensor, ...], generator: Generator) -> Loss:
