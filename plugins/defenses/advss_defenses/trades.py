@@ -1,0 +1,118 @@
+"""TRADES (Zhang et al. 2019): clean loss plus β times the divergence between clean and attacked predictions.
+
+    min over θ of  ℓ(x) + β · max over δ of KL(p(x) ‖ p(x + δ))
+
+The paper's two released fine-tuning variants are ``beta: 1`` with ``attack: ce`` (PGD on the loss itself, uniform
+start) and with ``attack: kl`` (start x + 0.001·N(0, 1)), 10 steps and the network attacked as it trains, both. TRADES's
+own code attacks by KL in eval mode; its ℓ2 steps are an optimiser's, these are PGD's.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor
+
+from advss.attacks.gradient import Criterion, maximise
+from advss.errors import UsageError
+from advss.hookspecs import Defense, Loss, Objective
+from advss_defenses.threat import check_ascent
+
+
+class Trades(Defense):
+    """TRADES, for tasks that give logits; of an ensemble's members, those that give none have their clean loss alone.
+
+    Args:
+        norm: shape of the ball around each image.
+        eps: its radius, pixels in [0, 1].
+        step_size: length of one ascent step, pixels in [0, 1].
+        steps: number of ascent steps.
+        beta: weight of the divergence; 0 is standard training.
+        attack: what the attack ascends: the divergence, from a Gaussian start of 0.001, or the loss as PGD does, from
+            a uniform one.
+        attack_mode: how the network stands while it is attacked: as it trains (the paper's code) or in eval mode
+            (TRADES's). Running statistics never move.
+    """
+
+    name = "trades"
+
+    def __init__(
+        self,
+        *,
+        norm: Literal["linf", "l2"] = "linf",
+        eps: float = 8 / 255,
+        step_size: float = 2 / 255,
+        steps: int = 10,
+        beta: float = 6.0,
+        attack: Literal["kl", "ce"] = "kl",
+        attack_mode: Literal["train", "eval"] = "train",
+    ) -> None:
+        check_ascent(norm=norm, eps=eps, step_size=step_size, steps=steps)
+        if not 0 <= beta < math.inf:  # nan too
+            raise ValueError(f"beta must be at least 0 and finite, got {beta}")
+        self.norm: Literal["linf", "l2"] = norm
+        self.eps, self.step_size, self.steps, self.beta = eps, step_size, steps, beta
+        self.ascends: Literal["kl", "ce"] = attack
+        self.attack_mode: Literal["train", "eval"] = attack_mode
+
+    def attack(self, objective: Objective, generator: Generator) -> tuple[Tensor, ...]:
+        """Inputs that maximise the divergence or the loss, the diversity term included.
+
+        Raises:
+            UsageError: the task gives no logits.
+        """
+        if self.beta == 0:
+            return objective.inputs
+        with objective.attacking(self.attack_mode):
+            return maximise(
+                self._ascended(objective),
+                objective.inputs,
+                generator,
+                norm=self.norm,
+                eps=self.eps,
+                step_size=self.step_size,
+                steps=self.steps,
+                start="uniform" if self.ascends == "ce" else "gaussian",
+            )
+
+    def _ascended(self, objective: Objective) -> Criterion:
+        """What the attack maximises; the clean predictions that it diverges from are computed once."""
+        if self.ascends == "ce":
+            return lambda inputs: _with_logits(objective(inputs)).total
+        with torch.no_grad():
+            clean = _with_logits(objective(objective.inputs, penalty=False)).logits
+
+        def diverging(inputs: tuple[Tensor, ...]) -> Tensor:
+            loss = objective(inputs)
+            return divergence(clean, loss.logits) + loss.penalty
+
+        return diverging
+
+    def loss(self, objective: Objective, inputs: tuple[Tensor, ...], generator: Generator) -> Loss:
+        """Clean loss + β·KL(clean ‖ attacked), gradients through both; the diversity term is at the attacked inputs."""
+        if self.beta == 0:
+            return objective(inputs)
+        clean = _with_logits(objective(objective.inputs, penalty=False))
+        attacked = objective(inputs)
+        kl = divergence(clean.logits, attacked.logits)
+        value = clean.value + self.beta * kl
+        return Loss(value, attacked.logits, attacked.metrics | {"kl": kl.detach()}, attacked.penalty)
+
+
+def divergence(clean: tuple[Tensor, ...], attacked: tuple[Tensor, ...]) -> Tensor:
+    """KL(p_clean ‖ p_attacked) of logits (B, ..., K): mean over B, summed over all else and over the tensors."""
+    # log_target: else the gradient is nan where a probability underflows
+    parts = [
+        F.kl_div(q.log_softmax(-1), p.log_softmax(-1), reduction="batchmean", log_target=True)
+        for p, q in zip(clean, attacked, strict=True)
+    ]
+    return torch.stack(parts).sum()
+
+
+def _with_logits(loss: Loss) -> Loss:
+    if not loss.logits:
+        raise UsageError("defense trades needs logits to compare, and the task gives none; use pgd")
+    return loss
