@@ -9,8 +9,9 @@ advss_api = (1, 0)
 
 @hookimpl
 def advss_finetune_schemes() -> list[type[FinetuneScheme]]:
-    """Partial and full fine-tuning."""
+    """Partial and full fine-tuning, and full fine-tuning beside an auxiliary rotation loss."""
     from advss_finetune.full import Full
     from advss_finetune.partial import Partial
+    from advss_finetune.rotation_aux import RotationAux
 
-    return [Partial, Full]
+    return [Partial, Full, RotationAux]
