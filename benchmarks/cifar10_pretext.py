@@ -89,7 +89,7 @@ def on_test_images(folder: Path) -> dict[str, float]:
     test = open_splits(config.data.name, config.data.options, limit=config.limit, seed=config.seed).test
     loader = Loader(test, batch_size=100, device=torch.device("cpu"), augment=Augment(), key=("test",))
     defense = build_defense(config.defense)
-    return pretext_validation(loader, 100, defense, seed=config.seed, diversity=0.0, stop=StopRequest())(modules)
+    return pretext_validation(loader, 100, defense, seed=config.seed, stop=StopRequest())(modules)
 
 
 def main() -> None:

@@ -2,10 +2,12 @@
 
     python benchmarks/gpu_checks.py --root DIR_OF_CIFAR10_PARQUET --seed 0
 
-1. Correctness: on the GPU the objective, its input gradients and a PGD attack equal the CPU's; bf16 comes close; a run
-   that is stopped in mid-epoch and resumed ends with the same accuracies as one that was not.
-2. The training step against the bare passes and the plain algorithm (step_speed.py).
-3. `cifar10-fast` on all of CIFAR-10: P1F4, and P3F4 by rotation and Selfie.
+1. Correctness: on the GPU the objective, its input gradients and a PGD attack equal the CPU's, for each task alone and
+   for the three together with the diversity term; bf16 comes close; every defense trains a step; a run that is stopped
+   in mid-epoch and resumed ends with the same accuracies as one that was not.
+2. The training step against the bare passes and the plain algorithm (step_speed.py), and the ensemble's with the
+   diversity term against the one without it (ensemble_speed.py).
+3. `cifar10-fast` on all of CIFAR-10: P1F4, and P3F4 by each task, the three as AP+SE and as AP+DPE.
 
 Figures go to benchmarks/results/gpu-*.json with the GPU's name, torch version, commit and seed. MLflow is not needed:
 the runs keep their journals, and `advss sync RUN` sends them later. `--device cpu --only correctness` tries the checks
@@ -21,16 +23,16 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from advss.attacks import maximise
 from advss.config import Choice
 from advss.ensemble.objective import TaskObjective
-from advss.hookspecs import Batch, DataFacts, PretextTask
+from advss.hookspecs import Batch, DataFacts, Defense, PretextTask, Views
 from advss.models.encoder import build_encoder
-from advss.plugins.registry import build
+from advss.plugins.registry import build, registry
 from advss.randomness import stream
 from advss.stages.resolve import from_mapping
 from advss.stages.run import fit
@@ -41,45 +43,55 @@ RESULTS = Path(__file__).parent / "results"
 SMALL = {"resnet18": {"layers": [1, 1, 1, 1], "channels": [16, 32, 64, 128]}}
 
 
-def objective(task_name: str, device: torch.device, *, bf16: bool = False, layout: str = "contiguous") -> TaskObjective:
-    """A task's objective on 16 random images, views drawn on the CPU, so that devices see the same."""
+TASKS = ("selfie", "rotation", "jigsaw")
+
+
+def objective(
+    names: str, device: torch.device, *, bf16: bool = False, layout: str = "contiguous", diversity: float = 0.0
+) -> TaskObjective:
+    """The objective of tasks on 16 random images, views drawn on the CPU, so that devices see the same."""
     torch.manual_seed(0)
     facts = DataFacts(images=16, side=32, classes=10)
     encoder = build_encoder("resnet18", SMALL["resnet18"], facts, mean=[0.5] * 3, std=[0.25] * 3)
-    options = {"layers": 2, "dropout": 0.0} if task_name == "selfie" else {}
-    task = build("pretext", Choice(task_name, options))
-    assert isinstance(task, PretextTask)
-    task.build(encoder)
-    x = torch.rand(16, 3, 32, 32, generator=stream("cpu", 0))
-    views = task.views(Batch(x, x, torch.arange(16), torch.zeros(16).long()), stream("cpu", 1))
-    moved = type(views)(tuple(v.to(device) for v in views.inputs), {k: t.to(device) for k, t in views.targets.items()})
     memory_format = torch.channels_last if layout == "channels_last" else torch.contiguous_format
-    trunk = encoder.to(device).to(memory_format=memory_format)
+    x = torch.rand(16, 3, 32, 32, generator=stream("cpu", 0))
+    batch = Batch(x, x, torch.arange(16), torch.zeros(16).long())
+    tasks: dict[str, PretextTask] = {}
+    views: list[Views] = []
+    for name in names.split(","):
+        task = build("pretext", Choice(name, {"layers": 2, "dropout": 0.0} if name == "selfie" else {}))
+        assert isinstance(task, PretextTask)
+        task.build(encoder)
+        made = task.views(batch, stream("cpu", 1))
+        targets = {key: t.to(device) for key, t in made.targets.items()}
+        views.append(Views(tuple(v.to(device) for v in made.inputs), targets))
+        tasks[name] = task.to(device).to(memory_format=memory_format)
     return TaskObjective(
-        trunk,
-        {task_name: task.to(device).to(memory_format=memory_format)},
-        (moved,),
+        encoder.to(device).to(memory_format=memory_format),
+        tasks,
+        tuple(views),
         stage="pretrain",
         key=(0,),
+        diversity=diversity,
         bf16=bf16,
         memory_format=memory_format,
     )
 
 
-def gradient(made: TaskObjective) -> tuple[float, torch.Tensor]:
-    """Loss and input gradient, in eval mode so that both devices normalise by the same statistics."""
-    with made.attacking("eval"):
+def gradient(made: TaskObjective, mode: Literal["train", "eval"] = "eval") -> tuple[float, torch.Tensor]:
+    """Loss and input gradients; in eval mode both devices normalise by the same statistics."""
+    with made.attacking(mode):
         inputs = tuple(x.detach().requires_grad_() for x in made.inputs)
         value = made(inputs).total
-        (g,) = torch.autograd.grad(value, inputs)
-    return float(value.detach()), g.cpu()
+        gradients = torch.autograd.grad(value, inputs)
+    return float(value.detach()), torch.cat([g.flatten() for g in gradients]).cpu()
 
 
 def correctness(device: torch.device) -> dict[str, Any]:
     """Compare the device with the CPU; raises AssertionError where it is wrong."""
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     figures: dict[str, Any] = {}
-    for task in ("selfie", "rotation", "jigsaw"):
+    for task in TASKS:
         reference, g = gradient(objective(task, torch.device("cpu")))
         for name, options in {
             "float32": {},
@@ -96,8 +108,43 @@ def correctness(device: torch.device) -> dict[str, Any]:
                 reference,
             )
             assert error < (0.5 if name == "bf16" else 1e-3), (task, name, error)
+    for mode in ("eval", "train"):  # in train mode through our own second derivative of batch normalisation
+        figures[f"diversity {mode}"] = diversity_agrees(device, mode)
+    figures["defenses"] = defenses_train(device)
     figures["attack"] = attack_stays_inside(device)
     figures["resume"] = resumes(device)
+    return figures
+
+
+def diversity_agrees(device: torch.device, mode: Literal["train", "eval"]) -> dict[str, float]:
+    """The three tasks with a heavy diversity term: value and input gradients as on the CPU."""
+    names = ",".join(TASKS)
+    reference, g = gradient(objective(names, torch.device("cpu"), diversity=1.0), mode)
+    figures: dict[str, float] = {}
+    for name, layout, bf16 in (("float32", "contiguous", False), ("float32 NHWC", "channels_last", False)):
+        value, other = gradient(objective(names, device, layout=layout, bf16=bf16, diversity=1.0), mode)
+        figures |= {f"{name} loss": abs(value - reference), f"{name} gradient": float((other - g).norm() / g.norm())}
+        assert abs(value - reference) < 1e-3 * abs(reference), (mode, name, value, reference)
+        assert figures[f"{name} gradient"] < 2e-2, (mode, name, figures)
+    value, other = gradient(objective(names, device, bf16=True, diversity=1.0), mode)
+    figures["bf16 loss"] = abs(value - reference)
+    assert other.isfinite().all()
+    return figures
+
+
+def defenses_train(device: torch.device) -> dict[str, float]:
+    """Every installed defense attacks the three tasks with the diversity term, and its loss has a finite gradient."""
+    figures: dict[str, float] = {}
+    for name in registry().names("defense"):
+        made = objective(",".join(TASKS), device, diversity=0.1)
+        defense = build("defense", Choice(name))
+        assert isinstance(defense, Defense)
+        generator = stream(device, 0)
+        loss = defense.loss(made, defense.attack(made, generator), generator)
+        loss.total.backward()  # type: ignore[no-untyped-call]
+        gradients = [p.grad for p in made.root.parameters() if p.grad is not None]
+        assert all(g.isfinite().all() for g in gradients), name
+        figures[name] = float(loss.total.detach())
     return figures
 
 
@@ -147,21 +194,24 @@ def resumes(device: torch.device) -> dict[str, Any]:
 def train(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """cifar10-fast on all of CIFAR-10."""
     rows = []
-    for task in ("none", "rotation", "selfie"):
+    together = ",".join(TASKS)
+    models = [("none", 0.0), *((task, 0.0) for task in TASKS), (together, 0.0), (together, 0.1)]
+    for task, diversity in models:
         settings = {
             "config": "cifar10-fast",
             "pretext": task,
+            "diversity": diversity,
             "defense": "pgd",
             "data": {"parquet": {"root": str(arguments.root)}},
             "seed": arguments.seed,
-            "name": f"fast-{task}-{arguments.seed}",
+            "name": f"fast-{task.replace(',', '+')}-{diversity:g}-{arguments.seed}",
             "runs_dir": arguments.runs_dir,
             "tracking": False,
         }
         resume = (arguments.runs_dir / str(settings["name"])).exists()
         result = fit(from_mapping(settings), resume=resume, reporter=Silent())
         kept = ("ta", "ra", "ra_attack", "best_epoch", "epochs", "seconds")
-        rows.append({"task": task, **{key: result[key] for key in kept}})
+        rows.append({"task": task, "diversity": diversity, **{key: result[key] for key in kept}})
         print(json.dumps(rows[-1]), flush=True)
         write("train", {"rows": rows}, arguments)
     return rows
@@ -194,6 +244,9 @@ def main() -> None:
         script = [sys.executable, str(Path(__file__).with_name("step_speed.py")), "--batch", "128"]
         arguments.out.mkdir(parents=True, exist_ok=True)
         subprocess.run([*script, "--out", str(arguments.out / "gpu-step_speed.json")], check=True)
+        script = [sys.executable, str(Path(__file__).with_name("ensemble_speed.py")), "--device", arguments.device]
+        script += ["--backbone", "resnet18", "--batch", "128"]
+        subprocess.run([*script, "--out", str(arguments.out / "gpu-ensemble_speed.json")], check=True)
     if arguments.only in (None, "train"):
         if arguments.root is None:
             parser.error("--root is needed to train on CIFAR-10")

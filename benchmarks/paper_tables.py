@@ -12,10 +12,6 @@ not made again, and interrupted ones go on.
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
-import statistics
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
