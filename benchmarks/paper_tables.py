@@ -12,6 +12,11 @@ not made again, and interrupted ones go on.
 from __future__ import annotations
 
 import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -67,12 +72,32 @@ def fitted(model: str, seed: int, arguments: argparse.Namespace) -> Result:
 
 
 def compared(seed: int, arguments: argparse.Namespace) -> Result:
-    """Tables 4 and 6 of a seed, from its three single-task models."""
+    """Tables 4 and 6 of a seed, from its three single-task models: ASR, and TA and RA of every average of models."""
+    import torch
+
+    from advss.config import EvalSettings
     from advss.stages.ensemble import ensemble
+    from advss.stages.finished import Asked
     from advss.stages.transfer import transfer
     from advss.training.reporting import Silent
 
-    raise NotImplementedError((seed, ensemble, transfer, Silent))
+    torch.set_num_threads(arguments.threads)
+    runs = [arguments.runs_dir / f"{task}-{seed}" for task in TASKS]
+    kept = {name: arguments.runs_dir / f"{name}-{seed}" for name in ("transfer", "average")}
+    file = {"transfer": "transfer.json", "average": "result.json"}
+    for name, folder in kept.items():
+        if (folder / file[name]).is_file():
+            continue
+        asked = Asked(EvalSettings(), arguments.runs_dir, folder.name, arguments.device, tracking=False)
+        if name == "transfer":
+            transfer(runs, asked, reporter=Silent())
+        else:
+            ensemble(runs, asked, subsets=True, reporter=Silent())
+    made, average = (json.loads((kept[name] / file[name]).read_text()) for name in kept)
+    shared = {source.rpartition("-")[0]: found["others"]["not_shared"] for source, found in made["overlap"].items()}
+    subsets = {"+".join(m.rpartition("-")[0] for m in row["members"]): row for row in average["subsets"]}
+    rows = {name: {"ta": row["ta"], "ra": row["ra"]} for name, row in subsets.items()}
+    return {"seed": seed, "asr": made["asr"], "not_shared": shared, "averages": rows}
 
 
 def jobs(arguments: argparse.Namespace) -> Iterator[tuple[str, int]]:
@@ -99,8 +124,66 @@ def main() -> None:
     with ProcessPoolExecutor(arguments.jobs, mp_context=get_context("spawn")) as pool:
         waiting = [pool.submit(fitted, model, seed, arguments) for model, seed in jobs(arguments)]
         results = [future.result() for future in waiting]
-    for r in results:
-        print(r["model"], r["seed"], r["ta"], r["ra"], r["best_epoch"], r["seconds"], r.get("F2", ""))
+        if arguments.models:
+            return
+        seeds = range(arguments.seeds)
+        comparisons = list(pool.map(compared, seeds, [arguments] * arguments.seeds))
+    rows = {model: row([r for r in results if r["model"] == model]) for model in MODELS}
+    write(rows, comparisons, arguments)
+    show(rows, comparisons)
+
+
+def row(results: list[Result]) -> Result:
+    """What the seeds of one model came to."""
+    found: Result = {key: [r[key] for r in results] for key in ("ta", "ra", "best_epoch")}
+    found["seconds"] = [r["seconds"] for r in results]
+    found["epochs"] = results[0]["epochs"]
+    if "F2" in results[0]:
+        found["F2"] = {key: [r["F2"][key] for r in results] for key in ("ta", "ra")}
+    pretraining = [r["best_metrics"]["pretrain"] for r in results]
+    found["pretraining"] = [
+        {name: value for name, value in metrics.items() if "adversarial" in name} for metrics in pretraining
+    ]
+    return found
+
+
+def write(rows: dict[str, Result], comparisons: list[Result], arguments: argparse.Namespace) -> None:
+    """All of it as JSON, with where it is from."""
+    import torch
+
+    git = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    about: Result = {"machine": f"{platform.machine()}, {os.cpu_count()} cores", "threads": arguments.threads}
+    about |= {"torch": torch.__version__, "commit": git.stdout.strip() or "unknown", "seeds": arguments.seeds}
+    about |= {"data": f"cifar10, {arguments.limit} images" if arguments.root else "digits", "alpha": ALPHA}
+    arguments.out.write_text(json.dumps(about | {"models": rows, "comparisons": comparisons}, indent=1) + "\n")
+
+
+def show(rows: dict[str, Result], comparisons: list[Result]) -> None:
+    """The four tables as Markdown: mean ± standard deviation over the seeds, in percent."""
+    print("\nTable 5\n\n| pretraining | TA | RA | seconds of pretraining |\n|---|---|---|---|")
+    for model in (*TASKS, "se", "dpe", "dpe-minus"):
+        seconds = statistics.mean(took["pretrain"] for took in rows[model]["seconds"])
+        print(f"| {model} | {spread(rows[model]['ta'])} | {spread(rows[model]['ra'])} | {seconds:.0f} |")
+    print("\nTable 6\n\n| averaged | TA | RA |\n|---|---|---|")
+    for name in comparisons[0]["averages"]:
+        found = [c["averages"][name] for c in comparisons]
+        print(f"| {name} | {spread([f['ta'] for f in found])} | {spread([f['ra'] for f in found])} |")
+    print(f"\nTable 4\n\n| attacked | {' | '.join(TASKS)} |\n|---|---|---|---|")
+    for i, attacked in enumerate(TASKS):
+        cells = [spread([c["asr"][i][j] for c in comparisons]) for j in range(len(TASKS))]
+        print(f"| {attacked} | {' | '.join(cells)} |")
+    print("\nnot shared:", {task: spread([c["not_shared"][task] for c in comparisons]) for task in TASKS})
+    print("\nTable 8\n\n| smoothing | F2 TA | F2 RA | F4 TA | F4 RA |\n|---|---|---|---|---|")
+    for task in TASKS:
+        line = rows[f"smoothing-{task}"]
+        parts = [line["F2"]["ta"], line["F2"]["ra"], line["ta"], line["ra"]]
+        print(f"| {task} | {' | '.join(map(spread, parts))} |")
+
+
+def spread(values: list[float]) -> str:
+    """Mean ± standard deviation in percent."""
+    mean = f"{100 * statistics.mean(values):.1f}"
+    return f"{mean} ± {100 * statistics.stdev(values):.1f}" if len(values) > 1 else mean
 
 
 if __name__ == "__main__":
