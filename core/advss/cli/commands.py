@@ -11,7 +11,7 @@ from typing import Any
 
 from advss.cli import certify, compare
 from advss.cli.arguments import Arguments, Command, Grammar
-from advss.cli.context import check_plugins, find, reporter_of, runs_dir_of
+from advss.cli.context import check_plugins, find, find_tracked, reporter_of, runs_dir_of
 from advss.config import RunConfig
 from advss.errors import UsageError
 from advss.stages.settings import COMPONENTS, SETTINGS
@@ -98,7 +98,7 @@ def sync(arguments: Arguments) -> int:
     """``advss sync RUN``."""
     from advss.tracking.sync import sync as send
 
-    folder = find(arguments.positionals[0], arguments)
+    folder = find_tracked(arguments.positionals[0], arguments)
     print(f"{folder}: {send(folder)} records sent to MLflow")
     return 0
 

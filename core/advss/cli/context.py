@@ -33,3 +33,11 @@ def runs_dir_of(arguments: Arguments) -> Path:
 def find(run: str, arguments: Arguments) -> Path:
     """The folder of a run by its name or folder."""
     return find_run(run, runs_dir_of(arguments)).path
+
+
+def find_tracked(run: str, arguments: Arguments) -> Path:
+    """The folder of a run, or of a comparison of runs, which has a journal too, by its name or folder."""
+    from advss.tracking.journal import NAME
+
+    places = (Path(run), runs_dir_of(arguments) / run)
+    return next((path for path in places if (path / NAME).is_file()), None) or find(run, arguments)
