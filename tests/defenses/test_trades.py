@@ -241,6 +241,15 @@ def test_a_task_without_logits_is_an_error_before_any_step(images: Tensor, attac
     assert task.asked == 1
 
 
+def test_one_member_without_logits_is_an_error_though_the_other_has_some(encoder: Encoder, batch: Batch) -> None:
+    rotations_alone = rotations(encoder, batch, diversity=0.0)
+    tasks = {**rotations_alone.members, "silent": Silent()}
+    views = (*rotations_alone.views.values(), Views((batch.x,)))
+    objective = TaskObjective(encoder, tasks, views, stage="pretrain", key=(0,))
+    with pytest.raises(UsageError, match="one of several, gives none"):
+        Trades().attack(objective, generator())
+
+
 @pytest.mark.parametrize("beta", [-1.0, math.nan, math.inf])
 def test_a_beta_out_of_range_is_an_error(beta: float) -> None:
     with pytest.raises(ValueError, match="beta must be at least 0 and finite, got"):

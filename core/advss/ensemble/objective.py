@@ -210,11 +210,15 @@ class TaskObjective(Objective):
 
 
 def _sum(losses: dict[str, Loss], penalty: Tensor | float) -> Loss:
-    """One loss of M: values added, logits in order, metrics under the member's key when there are several."""
+    """One loss of M: values added, logits in order, metrics under the member's key when there are several.
+
+    Where one member has no logits there are none, for a divergence of the others alone would leave it undefended.
+    """
     if len(losses) == 1:
         (loss,) = losses.values()
         return Loss(loss.value, loss.logits, loss.metrics, penalty)
     value = torch.stack([loss.value for loss in losses.values()]).sum()
     metrics = {f"{key}/{name}": m for key, loss in losses.items() for name, m in loss.metrics.items()}
     metrics |= {f"{key}/loss": loss.value.detach() for key, loss in losses.items()}
-    return Loss(value, tuple(z for loss in losses.values() for z in loss.logits), metrics, penalty)
+    logits = tuple(z for loss in losses.values() for z in loss.logits)
+    return Loss(value, logits if all(loss.logits for loss in losses.values()) else (), metrics, penalty)

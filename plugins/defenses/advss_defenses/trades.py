@@ -23,7 +23,7 @@ from advss_defenses.threat import check_ascent
 
 
 class Trades(Defense):
-    """TRADES, for tasks that give logits; of an ensemble's members, those that give none have their clean loss alone.
+    """TRADES: the clean loss and the divergence of predictions under attack, for tasks that give logits.
 
     Args:
         norm: shape of the ball around each image.
@@ -114,5 +114,5 @@ def divergence(clean: tuple[Tensor, ...], attacked: tuple[Tensor, ...]) -> Tenso
 
 def _with_logits(loss: Loss) -> Loss:
     if not loss.logits:
-        raise UsageError("defense trades needs logits to compare, and the task gives none; use pgd")
+        raise UsageError("defense trades needs logits to compare, and the task, or one of several, gives none; use pgd")
     return loss
