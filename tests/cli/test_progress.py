@@ -95,3 +95,12 @@ def test_a_resumed_bar_begins_where_it_stopped() -> None:
     bar.start("finetune", steps=4, done=3, epochs=2)
     bar.finish()
     assert "3/4" in written(target)
+
+
+def test_a_log_of_an_ensemble_shows_the_whole_and_the_members_mean_accuracies() -> None:
+    target = console(terminal=False)
+    members = {"valid/clean/loss": 3.0, "valid/adversarial/diversity": -0.1, "valid/adversarial/cosine/a/b": 0.2}
+    train(Lines(target), PRETRAINED | members)
+    line = written(target).splitlines()[1]
+    assert line.startswith("finetune 1/2  loss 1.5  clean/loss 3  adversarial/diversity -0.1  acc 0.700 adv 0.200  ")
+    assert "cosine" not in line

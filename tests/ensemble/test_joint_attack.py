@@ -127,3 +127,20 @@ def test_quadratic_losses_are_solved_to_their_minimax(a: float, b: float, batch:
     assert float(trunk.theta.detach()) == pytest.approx(theta, abs=1e-4)
     assert float(loss.total.detach()) == pytest.approx(value, abs=1e-5)
     assert min(theta - low, high - theta) > eps
+
+
+@pytest.mark.parametrize("names", [("jigsaw", "rotation"), NAMES])
+def test_the_term_under_bf16_is_close_to_float32s(names: tuple[str, ...], encoder: Encoder, batch: Batch) -> None:
+    """Through autocast, attention and batch normalisation, twice differentiated."""
+    found = []
+    for bf16 in (False, True):
+        objective = joint(encoder, batch, names, diversity=1.0)
+        objective.bf16 = bf16
+        inputs = tuple(x.clone().requires_grad_() for x in objective.inputs)
+        penalty = torch.as_tensor(objective(inputs).penalty)
+        gradients = torch.autograd.grad(penalty, [*inputs, *objective.parameters().values()], allow_unused=True)
+        assert penalty.dtype == torch.float32
+        assert all(g.isfinite().all() for g in gradients if g is not None)
+        found.append(float(penalty.detach()))
+    assert found[1] == pytest.approx(found[0], abs=0.05)
+    assert found[0] != found[1]

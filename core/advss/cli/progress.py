@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from advss.training.reporting import Reporter
 
+MEMBERS = 2  # slashes in a metric's name from which on it is a member's, such as clean/rotation/accuracy
 RECENT = 20  # steps over which the speed is averaged
 
 
@@ -59,9 +60,15 @@ class Lines(Quiet):
         self.images += images
 
     def epoch(self, *, epoch: int, epochs: int, metrics: Mapping[str, float]) -> None:
-        """Say how the epoch went: the loss, what validation measured, and the time of both together."""
+        """Say how the epoch went: the loss, what validation measured, and the time of both together.
+
+        Of an ensemble the whole's metrics, and the members' accuracies averaged.
+        """
         seconds = time.monotonic() - self.began
-        said = [f"{n.removeprefix('valid/')} {v:.4g}" for n, v in metrics.items() if n.startswith("valid/")]
+        valid = {n.removeprefix("valid/"): v for n, v in metrics.items() if n.startswith("valid/")}
+        said = [f"{n} {v:.4g}" for n, v in valid.items() if n.count("/") < MEMBERS]
+        if len(said) < len(valid):
+            said.append(_accuracies(metrics))
         loss = [f"loss {metrics['train/loss']:.4g}"] if "train/loss" in metrics else []
         speed = f"{self.images / max(seconds, 1e-9):,.0f} images/s"
         self.say("  ".join([f"{self.stage} {epoch}/{epochs}", *loss, *said, speed, f"{seconds:.1f} s"]))
