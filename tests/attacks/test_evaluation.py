@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from advss.attacks.evaluation import as_victim, in_chunks, right_clean_and_attacked
+from advss.attacks.evaluation import adversarial_examples, as_victim, in_chunks, right_clean_and_attacked
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -163,3 +163,66 @@ def test_the_model_is_left_as_found_when_something_raises() -> None:
     with pytest.raises(RuntimeError, match="ready True"):
         attacked(model, x, right)
     assert standing(model)[:2] == (modes, flags)
+
+
+# ---------------------------------------------------------------- examples
+def bumpy_images() -> tuple[Tensor, Tensor]:
+    """Images, of which about a quarter is wrong unperturbed."""
+    x = torch.empty(200, 1, 1, 1).uniform_(0, 1, generator=generator(1))
+    return x, torch.zeros(200, dtype=torch.int64)
+
+
+def examples(x: Tensor, label: Tensor, *, steps: int = 1, restarts: int = 1) -> tuple[Tensor, Tensor, Tensor]:
+    return adversarial_examples(
+        Bumpy(), x, label, generator(), norm="linf", eps=0.05, step_size=0.02, steps=steps, restarts=restarts
+    )
+
+
+@pytest.mark.parametrize("restarts", [1, 3])
+def test_making_examples_measures_the_same(restarts: int) -> None:
+    x, label = bumpy_images()
+    clean, robust, _ = examples(x, label, restarts=restarts)
+    measured = attacked(Bumpy(), x, label, steps=1, restarts=restarts)
+    assert torch.equal(clean, measured[0])
+    assert torch.equal(robust, measured[1])
+
+
+@pytest.mark.parametrize("steps", [0, 3])
+def test_the_model_is_wrong_about_the_examples_of_what_is_not_robust(steps: int) -> None:
+    x, label = bumpy_images()
+    clean, robust, made = examples(x, label, steps=steps, restarts=2)
+    assert torch.equal(Bumpy()(made).argmax(1) == label, robust)
+    assert 0 < robust.sum() < clean.sum() < 200
+
+
+def test_examples_lie_in_the_ball_and_in_the_unit_interval() -> None:
+    x, label = bumpy_images()
+    made = examples(x, label, steps=3)[2]
+    assert (made - x).abs().max() <= 0.05 + 1e-6
+    assert made.min() >= 0
+    assert made.max() <= 1
+
+
+def test_what_is_wrong_when_clean_stands_for_itself_where_the_attack_would_make_it_right() -> None:
+    x, label = bumpy_images()
+    clean, _, made = examples(x, label, steps=0)
+    wrong = ~clean.view(-1)
+    kept = wrong & (made == x).flatten()
+    assert 0 < kept.sum() < wrong.sum()
+    assert not (clean & (made == x).flatten()).any()
+
+
+def test_an_image_keeps_the_example_that_felled_it() -> None:
+    x, label = bumpy_images()
+    _, robust, once = examples(x, label, restarts=1)
+    clean, _, often = examples(x, label, restarts=4)
+    felled = clean & ~robust
+    assert torch.equal(once[felled], often[felled])
+    assert not torch.equal(once[robust], often[robust])
+
+
+def test_chunks_of_any_number_of_tensors_are_joined() -> None:
+    joined = in_chunks(
+        lambda a, b: (torch.arange(a, b), torch.ones(b - a, 2), -torch.arange(a, b)), 5, 2, lambda n: None
+    )
+    assert [part.tolist() for part in joined] == [[0, 1, 2, 3, 4], [[1.0, 1.0]] * 5, [0, -1, -2, -3, -4]]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+import advss
 from advss.config import Choice, EvalSettings, RunConfig, StageSettings
 from advss.training.checkpoints import load_checkpoint
 from advss.training.reporting import Silent
@@ -64,6 +66,42 @@ def settings(tmp_path: Path) -> Settings:
         return replace(config, **more)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def three_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of runs a, b (of another width) and c (of another seed): classifiers of 100 digits, briefly trained."""
+    folder = tmp_path_factory.mktemp("three") / "runs"
+    for name, seed, width in (("a", 0, 8), ("b", 0, 12), ("c", 1, 8)):
+        advss.fit(
+            pretext="none",
+            defense="none",
+            backbone={"resnet18": {"layers": [1, 1, 1, 1], "channels": [width] * 4}},
+            finetune_epochs=6,
+            finetune_batch_size=15,
+            finetune_lr=0.02,
+            finetune_schedule="constant",
+            eval_valid_steps=1,
+            eval_eps=2 / 255,
+            eval_step_size=1 / 255,
+            eval_steps=2,
+            eval_restarts=2,
+            eval_batch_size=40,
+            name=name,
+            seed=seed,
+            runs_dir=str(folder),
+            device="cpu",
+            memory_format="contiguous",
+            tracking=False,
+            **{"data.limit": 100},
+        )
+    return folder
+
+
+@pytest.fixture
+def runs(three_runs: Path, tmp_path: Path) -> Path:
+    """A copy of the three runs for one test."""
+    return Path(shutil.copytree(three_runs, tmp_path / "runs"))
 
 
 class Stopper(Silent):
