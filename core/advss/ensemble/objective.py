@@ -80,7 +80,7 @@ class TaskObjective(Objective):
         self.attack_weight = diversity
         self.loss_weight = diversity if loss_diversity is None else loss_diversity
         self.pixels, self.bf16 = pixels, bf16
-        self.measured: dict[str, Tensor] = {}  # g and cosines where the training loss was last evaluated with g
+        self._gram_BMM: Tensor | None = None  # where the training loss was last evaluated with g
         self._attacked = False
         self._overrides: dict[str, Tensor] | None = None
         self._branched = any(isinstance(module, BranchNorm) for module in self.root.modules())
@@ -103,11 +103,15 @@ class TaskObjective(Objective):
             return _sum(losses, 0.0)
         losses, gram_BMM = self._with_gram(inputs, differentiable=True)
         if not self._attacked:
-            self.measured = described(list(losses), gram_BMM)
+            self._gram_BMM = gram_BMM.detach()
         return _sum(losses, weight * log_det(gram_BMM))
 
+    def measured(self) -> dict[str, Tensor]:
+        """The term g and the gradients' cosines in the training loss; empty where it was evaluated without them."""
+        return {} if self._gram_BMM is None else described(list(self.members), self._gram_BMM)
+
     def measure(self, inputs: tuple[Tensor, ...]) -> dict[str, Tensor]:
-        """G and the cosines of the members' gradients at ``inputs``; nothing is left behind. Empty for one member."""
+        """The same at ``inputs``, by passes of its own that leave nothing behind; empty for one member."""
         if len(self.members) < 2:
             return {}
         with self.attacking("train"):

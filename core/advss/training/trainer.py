@@ -153,7 +153,7 @@ class Trainer:
         inputs = work.defense.attack(objective, generator)
         loss = work.defense.loss(objective, inputs, generator)
         logged = (step + 1) % self.log_every == 0
-        measured = (objective.measured or objective.measure(inputs)) if logged else {}  # before the weights move
+        measured = (objective.measured() or objective.measure(inputs)) if logged else {}  # before the weights move
         metrics = self._update(loss)
         progress.batch += 1
         if metrics:
