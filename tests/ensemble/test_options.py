@@ -174,9 +174,9 @@ def test_the_training_loss_keeps_what_it_measured_and_an_attack_does_not(images:
     objective = objective_of([Turned(0), Turned(0, 1)], images, diversity=0.5)
     with objective.attacking():
         objective(objective.inputs)
-    assert objective.measured == {}
+    assert objective.measured() == {}
     found = float(torch.as_tensor(objective(objective.inputs).penalty).detach())
-    assert float(objective.measured["diversity"]) == pytest.approx(found / 0.5, rel=1e-6)
+    assert float(objective.measured()["diversity"]) == pytest.approx(found / 0.5, rel=1e-6)
 
 
 def test_every_pair_of_members_is_named_once() -> None:

@@ -24,7 +24,7 @@ LOSSES = {
 
 
 def draw_curves(journal: Path, folder: Path) -> list[Path]:
-    """Write ``folder``/STAGE.png for every stage, and member of an ensemble, with finished epochs; returns the files."""
+    """Write ``folder``/STAGE.png for every stage and every member with finished epochs; returns the files."""
     drawn = []
     for stage, curves in _by_stage(journal).items():
         path = folder / f"{stage}.png"
