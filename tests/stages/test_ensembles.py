@@ -66,7 +66,10 @@ def test_the_order_in_which_tasks_are_named_changes_nothing(settings: Settings, 
 
 
 def test_the_same_task_twice_with_other_options(settings: Settings) -> None:
-    twice = (Choice("jigsaw", {"permutations": 5}, "jigsaw"), Choice("jigsaw", {"grid": 2, "permutations": 4}, "jigsaw#2"))
+    twice = (
+        Choice("jigsaw", {"permutations": 5}, "jigsaw"),
+        Choice("jigsaw", {"grid": 2, "permutations": 4}, "jigsaw#2"),
+    )
     config = replace(settings("jigsaw", diversity=0.1), pretext=twice)
     pretrain(config, reporter=Silent())
     assert {"valid/adversarial/jigsaw/accuracy", "valid/adversarial/jigsaw#2/accuracy"} <= logged(config)["pretrain"]
