@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Generator, Tensor
 
 import advss
 from advss.config import CertifySettings
@@ -208,6 +209,18 @@ def test_an_image_does_not_hang_on_how_many_are_certified(run: Path, tmp_path: P
     few, many = (timeless(certified(r, limit=limit))["results"] for r, limit in ((run, 4), (other, 12)))
     assert [row for row in many if row["index"] in {r["index"] for r in few}] == few
     assert len(few) == 4
+
+
+def test_each_image_has_noise_of_its_own(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seeds: list[int] = []
+
+    def note(self: SmoothedClassifier, x_CHW: Tensor, *, generator: Generator, **_: Any) -> tuple[int, float]:
+        seeds.append(generator.initial_seed())
+        return ABSTAIN, 0.0
+
+    monkeypatch.setattr(SmoothedClassifier, "certify", note)
+    certified(run)
+    assert len(set(seeds)) == len(seeds) == 8
 
 
 def test_batch_size_changes_nothing(run: Path, tmp_path: Path) -> None:
