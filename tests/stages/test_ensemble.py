@@ -194,6 +194,12 @@ def test_stopped_among_subsets_it_keeps_those_that_were_measured(runs: Path, sto
     assert result["ra"] == result["subsets"][1]["ra"]
 
 
+def test_members_that_trained_on_a_device_that_is_not_here_are_averaged(runs: Path) -> None:
+    config = runs / "b/config.yaml"
+    config.write_text(config.read_text().replace("device: cpu", "device: cuda:99"))
+    assert averaged(runs, "a", "b", evaluation=replace(EVALUATION, limit=10))["device"] == "cpu"
+
+
 # ---------------------------------------------------------------- bad input, of both commands
 def other_classes(runs: Path) -> None:
     best = load_checkpoint(runs / "b/finetune/best.safetensors")

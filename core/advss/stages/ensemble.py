@@ -107,7 +107,8 @@ def _described(manifest: dict[str, Any]) -> dict[str, Any]:
 
 def _unmeasured(config: RunConfig, folder: RunFolder, members: Sequence[Finished]) -> Result:
     """What result.json holds before TA and RA; the members' own results know what plugins that are gone were called."""
-    configured = [blank_result(member.config, member.folder) for member in members]
+    # where a member trained is not said, and that device may not be here
+    configured = [blank_result(dataclasses.replace(member.config, device="cpu"), member.folder) for member in members]
     found = [blank | m.folder.read_result() for blank, m in zip(configured, members, strict=True)]
     schemes = {key: _common(result["finetune"][key] for result in found) for key in ("scheme", "defense")}
     ran = [

@@ -36,6 +36,7 @@ from advss.stages.runs import RunFolder, make_folder
 from advss.stages.session import choose_device, followed, tracked
 from advss.tracking.tracker import Tracker
 from advss.training.checkpoints import write_text
+from advss.training.memory import keep_freed_memory
 from advss.training.reporting import Reporter
 
 KIND = "transfer"
@@ -70,6 +71,7 @@ def transfer(runs: Sequence[str | Path], asked: Asked, *, reporter: Reporter) ->
         check_writable(member)
     fingerprint = digest([(images.images, images.labels)], splits.classes)
     folder = make_folder(planned, resume=False, named=asked.name is not None)
+    keep_freed_memory()
     with _nothing_left(folder), followed(folder.path, tracking=asked.tracking) as (tracker, stop):
         reporter.say(f"transfer {folder.path}")
         note_images(members, asked.evaluation, splits.test, reporter)
