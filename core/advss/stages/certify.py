@@ -63,19 +63,24 @@ def certify(run: Path, settings: CertifySettings, *, device: str = "auto", repor
     model = load_classifier(best)
     choose_device(device)
     with reopened(folder, device=device, reporter=reporter) as session, tracked(session.tracker, STAGE):
-        identity = {
-            "sigma": sigma,
-            "n0": settings.n0,
-            "n": settings.n,
-            "alpha": settings.alpha,
-            "seed": session.config.seed,
-            "model_sha256": manifest["sha256"],
-            "data_sha256": session.splits.fingerprint,
-        }
+        identity = _identity(settings, sigma, manifest["sha256"], session)
         smoothed = _smoothed(model, session, classes=len(manifest["classes"]), sigma=sigma)
         chosen = session.splits.test.subset(settings.limit, seed=session.config.seed)
         images = _measure(session, smoothed, chosen, settings, Kept(folder, identity))
         return _close(session, images, identity)
+
+
+def _identity(settings: CertifySettings, sigma: float, model_sha256: str, session: Session) -> dict[str, Any]:
+    """All that a certificate hangs on."""
+    return {
+        "sigma": sigma,
+        "n0": settings.n0,
+        "n": settings.n,
+        "alpha": settings.alpha,
+        "seed": session.config.seed,
+        "model_sha256": model_sha256,
+        "data_sha256": session.splits.fingerprint,
+    }
 
 
 class Kept:
