@@ -326,7 +326,7 @@ def test_print_config_is_yaml_of_the_flags(capsys: Capture) -> None:
 
 def test_what_cannot_begin_is_one_line(capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert main(["fit", "--pretext", "jigsaw", "--pretext.grid", "5"]) == 2
+    assert main(["fit", "--pretext", "jigsaw", "--pretext.grid", "5", "--tracking", "false"]) == 2
     said = capsys.readouterr()
     assert (said.out, len(said.err.splitlines())) == ("", 1)
     assert not list(tmp_path.glob("runs/*"))
