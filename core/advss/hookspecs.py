@@ -4,6 +4,10 @@ A distribution joins by one entry point in the group ``advss`` that names a modu
 hooks at the end of this file. Each hook takes nothing and returns classes; the keyword-only, typed parameters of a
 class's ``__init__`` are its options on the command line, in YAML and in the help.
 
+An option may be another defense, as in ``base: Defense | str = "pgd"``: it takes the name of an installed one, or
+``{name: {option: value}}``, on the line ``--defense.base trades --defense.base.trades.beta 3``. ``__init__`` is always
+given the :class:`Defense` itself, built by core; the default names one.
+
 Letters: B batch, C channels, H W the image's sides, h w the feature map's, K classes.
 
 One idea carries it: a pretext task, an ensemble of M tasks with its diversity term, and a classifier are all one
@@ -183,6 +187,7 @@ class Objective(ABC):
 
     inputs: tuple[Tensor, ...]  # the unperturbed inputs of all members in order
     stage: Literal["pretrain", "finetune"]  # for options whose default differs by stage
+    progress: float  # share of the stage's training done, in [0, 1); 1 where it is validated
 
     @abstractmethod
     def __call__(self, inputs: tuple[Tensor, ...], *, penalty: bool = True) -> Loss:
@@ -201,18 +206,25 @@ class Objective(ABC):
 
     @abstractmethod
     def parameters(self) -> dict[str, Tensor]:
-        """The parameters that train, by name."""
+        """The parameters that train, by name; within :meth:`at`, the values given there."""
 
     @abstractmethod
     def at(self, parameters: dict[str, Tensor]) -> AbstractContextManager[None]:
-        """Within, the objective is evaluated at these values (by name) in place of its parameters."""
+        """Within, the objective is evaluated at these values (by name) in place of its parameters.
+
+        Gradients reach them; parameters that are not named stay. Contexts nest: a defense that perturbs parameters may
+        wrap another that does.
+        """
 
 
 class Defense:
-    """Turns an objective into a training loss. The default of both methods is standard training."""
+    """Turns an objective into a training loss. The default of both methods is standard training.
+
+    One that wraps another takes over the other's ``adversarial`` and ``noise``.
+    """
 
     name: ClassVar[str]
-    adversarial: ClassVar[bool] = True  # stages under it choose their epoch by robust accuracy, else by clean accuracy
+    adversarial: bool = True  # stages under it choose their epoch by robust accuracy, else by clean accuracy
     noise: float = 0.0  # standard deviation of the Gaussian noise it trains on, pixels in [0, 1]: certificates need it
 
     def attack(self, objective: Objective, generator: Generator) -> tuple[Tensor, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -78,8 +78,7 @@ def _print_components(console: Console, config: RunConfig, installed: Registry) 
         _rows(console, f"--{kind} NAME{several}", named)
         for choice in chosen[kind]:
             member = f"{choice.key}." if len(chosen[kind]) > 1 else ""
-            options = options_of(installed.find(kind, choice.name))
-            shown = [(f"--{kind}.{member}{o.name}", o, choice.options[o.name]) for o in options]
+            shown = _chosen(installed, kind, choice, f"--{kind}.{member}")
             _options(console, f"Options of {choice.name}", shown)
     from advss.data.sources import SOURCES
 
@@ -96,6 +95,18 @@ def _print_components(console: Console, config: RunConfig, installed: Registry) 
     _rows(console, "--data NAME", [(f"  {name}", _source(source)) for name, source in SOURCES.items()])
     data = [(f"--data.{o.name}", o, config.data.options[o.name]) for o in options_of(SOURCES[config.data.name])]
     _options(console, f"Options of {config.data.name}", data)
+
+
+def _chosen(installed: Registry, kind: Kind, choice: Choice, prefix: str) -> Iterator[tuple[str, Option, Any]]:
+    """A choice's options with flags and values; below one that takes a defense, those of the defense it has."""
+    for option in options_of(installed.find(kind, choice.name)):
+        value = choice.options[option.name]
+        if not option.wraps or value is None:
+            yield prefix + option.name, option, value
+            continue
+        ((name, inner),) = value.items()
+        yield prefix + option.name, option, name
+        yield from _chosen(installed, "defense", Choice(name, inner), f"{prefix}{option.name}.{name}.")
 
 
 def _print_run(console: Console, config: RunConfig) -> None:

@@ -45,6 +45,7 @@ class TaskObjective(Objective):
         members: the tasks by key, in order.
         views: one for each member, in the same order.
         stage: which stage this is, for options whose default differs.
+        progress: share of the stage's training done; 1 outside training.
         key: names the random stream of dropout at this step: (seed, stage, step).
         diversity: α of eq. (3), in what an attack maximises and in the training loss.
         loss_diversity: α in the training loss where it is another there.
@@ -61,6 +62,7 @@ class TaskObjective(Objective):
         *,
         stage: Stage,
         key: tuple[Key, ...],
+        progress: float = 1.0,
         diversity: float = 0.0,
         loss_diversity: float | None = None,
         pixels: ImagePixels | None = None,
@@ -75,7 +77,7 @@ class TaskObjective(Objective):
         }
         self.inputs = tuple(x for v in self.views.values() for x in v.inputs)
         self.device = self.inputs[0].device
-        self.stage = stage
+        self.stage, self.progress = stage, progress
         self.key, self.calls = key, 0
         self.attack_weight = diversity
         self.loss_weight = diversity if loss_diversity is None else loss_diversity
@@ -201,12 +203,13 @@ class TaskObjective(Objective):
 
     def parameters(self) -> dict[str, Tensor]:
         """See :meth:`advss.hookspecs.Objective.parameters`."""
-        return {name: p for name, p in self.root.named_parameters() if p.requires_grad}
+        now = self._overrides or {}
+        return {name: now.get(name, p) for name, p in self.root.named_parameters() if p.requires_grad}
 
     @contextmanager
     def at(self, parameters: dict[str, Tensor]) -> Iterator[None]:
         """See :meth:`advss.hookspecs.Objective.at`."""
-        before, self._overrides = self._overrides, parameters
+        before, self._overrides = self._overrides, {**(self._overrides or {}), **parameters}
         try:
             yield
         finally:

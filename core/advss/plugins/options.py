@@ -5,6 +5,7 @@ Values come as text (from flags) or as YAML's types; jsonargparse turns them int
 
 from __future__ import annotations
 
+import inspect
 import re
 import types
 from collections.abc import Mapping
@@ -34,9 +35,14 @@ class Option:
         return self.default is REQUIRED
 
     @property
+    def wraps(self) -> bool:
+        """Whether it takes another defense: a name, or ``{name: {option: value}}``."""
+        return _takes_defense(self.annotation)
+
+    @property
     def type(self) -> str:
-        """The annotation as a user reads it: ``int``, ``float | 'auto'``, ``'linf' | 'l2'``."""
-        return type_name(self.annotation)
+        """The annotation as a user reads it: ``int``, ``float | 'auto'``, ``'linf' | 'l2'``, ``defense``."""
+        return "defense" if self.wraps else type_name(self.annotation)
 
 
 @cache
@@ -102,10 +108,25 @@ def convert(option: Option, value: Any, *, flag: str) -> Any:
     wrong = UsageError(f"{flag}: expected {option.type}, got {value!r}")
     if value is None and not _accepts(option.annotation, type(None)):  # jsonargparse lets null pass for any type
         raise wrong
+    if option.wraps:
+        _ = value is None or read_defense(value, flag=flag)
+        return value
     try:
         return parser.parse_object({"value": asked}).value
     except ArgumentError as error:
         raise wrong from error
+
+
+def read_defense(value: Any, *, flag: str) -> tuple[str, dict[str, Any]]:
+    """Name and said options of a defense that another takes, from ``trades`` or ``{trades: {beta: 3}}``.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    name, said = next(iter(value.items())) if isinstance(value, Mapping) and len(value) == 1 else (value, None)
+    if not isinstance(name, str) or not name or not isinstance(said or {}, Mapping):
+        raise UsageError(f"{flag}: expected the name of a defense, or a name with its options, got {value!r}")
+    return name, {str(key).replace("-", "_"): inner for key, inner in (said or {}).items()}
 
 
 def type_name(annotation: Any) -> str:
@@ -121,6 +142,14 @@ def type_name(annotation: Any) -> str:
         inner = ", ".join("..." if a is Ellipsis else type_name(a) for a in arguments)
         return f"{origin.__name__}[{inner}]"
     return getattr(annotation, "__name__", str(annotation))
+
+
+def _takes_defense(annotation: Any) -> bool:
+    if get_origin(annotation) in (Union, types.UnionType):
+        return any(map(_takes_defense, get_args(annotation)))
+    # by name: the contract imports torch, which is not there yet where settings alone are read
+    named = (annotation.__module__, annotation.__name__) if inspect.isclass(annotation) else ()
+    return named == ("advss.hookspecs", "Defense")
 
 
 def _accepts(annotation: Any, wanted: type) -> bool:

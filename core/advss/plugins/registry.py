@@ -12,9 +12,10 @@ from typing import Any
 from advss.config import Choice
 from advss.errors import UsageError, did_you_mean
 from advss.plugins.discovery import GROUP, KINDS, Discovery, Kind, Plugin, discover
-from advss.plugins.options import completed, typed
+from advss.plugins.options import REQUIRED, completed, options_of, read_defense, typed
 
 FLAGS: dict[Kind, str] = {"pretext": "--pretext", "defense": "--defense", "finetune": "--finetune"}
+MOST_WRAPPED = 8  # defenses around a defense
 LABELS: dict[Kind, str] = {"pretext": "pretext task", "defense": "defense", "finetune": "fine-tuning scheme"}
 
 
@@ -123,6 +124,8 @@ def complete(kind: Kind, choice: Choice, *, flag: str | None = None) -> dict[str
     prefix = flag or f"{FLAGS[kind]}."
     offered = registry().find(kind, choice.name)
     options = completed(offered, choice.options, flag=prefix, what=choice.name)
+    for name, (inner, inner_flag) in _wrapped(offered, options, prefix).items():
+        options[name] = {inner.name: complete("defense", inner, flag=inner_flag)}
     _instance(offered, options, flag=prefix, what=choice.name)
     return options
 
@@ -135,15 +138,50 @@ def build(kind: Kind, choice: Choice, *, flag: str | None = None) -> Any:
     return _instance(offered, options, flag=prefix, what=choice.name)
 
 
-def _instance(offered: type, options: dict[str, Any], *, flag: str, what: str) -> Any:
+def wrapped_class(name: str, *, flag: str) -> type:
+    """The class of a defense that the option ``flag`` takes.
+
+    Raises:
+        UsageError: as :meth:`Registry.find`, naming the option.
+    """
     try:
-        return offered(**options)
+        return registry().find("defense", name)
+    except UsageError as error:
+        raise UsageError(f"{flag}: {error}") from error
+
+
+def _wrapped(offered: type, options: dict[str, Any], prefix: str) -> dict[str, tuple[Choice, str]]:
+    """The defenses that a class takes as options, by default too, and what their own options are called.
+
+    Raises:
+        UsageError: one is not installed, or they wrap one another without end.
+    """
+    wrapped = {}
+    for option in options_of(offered):
+        value = options.get(option.name, option.default)
+        if not option.wraps or value is None or value is REQUIRED:
+            continue
+        flag = prefix + option.name
+        name, said = read_defense(value, flag=flag)
+        if prefix.count(".") > 2 * MOST_WRAPPED:
+            raise UsageError(f"{flag[:40]}...: more than {MOST_WRAPPED} defenses around '{name}'; does it wrap itself?")
+        wrapped_class(name, flag=flag)
+        wrapped[option.name] = (Choice(name, said), f"{flag}.{name.rpartition(':')[2]}.")
+    return wrapped
+
+
+def _instance(offered: type, options: dict[str, Any], *, flag: str, what: str) -> Any:
+    wrapped = _wrapped(offered, options, flag)
+    built = {name: build("defense", inner, flag=inner_flag) for name, (inner, inner_flag) in wrapped.items()}
+    try:
+        return offered(**options | built)
     except UsageError:
         raise
     except (ValueError, TypeError) as error:
         line = " ".join(str(error).split())
         named = line.split(" ", 1)[0] in options
-        raise UsageError(f"{flag}{line}" if named else f"{flag.rstrip('.')} {what}: {line}") from error
+        where = flag.rstrip(".")
+        raise UsageError(f"{flag}{line}" if named else f"{where.removesuffix(f'.{what}')} {what}: {line}") from error
 
 
 @cache

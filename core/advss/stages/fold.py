@@ -11,6 +11,7 @@ from advss.errors import UsageError, did_you_mean
 from advss.plugins.discovery import Kind
 from advss.plugins.options import completed, options_of
 from advss.plugins.registry import complete, registry
+from advss.stages.assembly import Assignments, assembled
 from advss.stages.layers import Layer, Said
 from advss.stages.settings import COMPONENTS, SETTINGS, Section, typed_setting
 
@@ -20,7 +21,7 @@ KINDS: dict[str, Kind] = {
     "finetune": "finetune",
     "finetune-defense": "defense",
 }
-Options = dict[str, dict[str, Any]]  # member's key -> option -> value
+Options = dict[str, Assignments]  # by the member's key
 
 
 def fold(layers: Sequence[Layer]) -> RunConfig:
@@ -81,7 +82,7 @@ class _Folded:
     def __init__(self, final: _Choices) -> None:
         self.final, self.now = final, _Choices()
         self.options: dict[str, Options] = {component: {} for component in COMPONENTS}
-        self.from_cases: dict[str, Options] = {c: {m.key: {} for m in final.members[c]} for c in COMPONENTS}
+        self.from_cases: dict[str, Options] = {c: {m.key: [] for m in final.members[c]} for c in COMPONENTS}
         self.settings: dict[str, Said] = {}
 
     def take(self, layer: Layer) -> None:
@@ -91,16 +92,18 @@ class _Folded:
         self.now.choose(layer)
         for component, members in self.now.members.items():
             said = layer.parts[component].members if component in layer.parts else None
-            inline = {m.key: m.options for m in said or ()}
+            inline = {m.key: _inline(component, m) for m in said or ()}
             self.options[component] = {
-                m.key: {**self._kept(component, m, before), **inline.get(m.key, {})} for m in members
+                m.key: [*self._kept(component, m, before), *inline.get(m.key, [])] for m in members
             }
         for component, part in layer.parts.items():
             members = self.now.members.get(component, ())
+            dotted: Options = {member.key: [] for member in members}
             for path, value in part.options:
-                targets = self._targets(component, path, value, members)
-                for member in targets:
-                    _set(self.options[component][member.key], _option_path(path, member), value)
+                for member in self._targets(component, path, value, members):
+                    dotted[member.key].append((_option_path(path, member), value))
+            for key, said_of in dotted.items():  # what an option names comes before what is said below the name
+                self.options[component][key] += sorted(said_of, key=lambda one: len(one[0]))
         self.settings.update(layer.settings)
 
     def take_case(self, layer: Layer) -> None:
@@ -111,16 +114,16 @@ class _Folded:
                     inner = _option_path(path, member)
                     if (len(path) > 1 and not _names(path, member)) or not _has_option(component, member, inner[0]):
                         continue  # a case may speak of members that are not there
-                    _set(self.from_cases[component][member.key], inner, value)
+                    self.from_cases[component][member.key].append((inner, value))
                     if self.now.has(component, member):
-                        _set(self.options[component][member.key], inner, value)
+                        self.options[component][member.key].append((inner, value))
         self.settings.update(layer.settings)
 
-    def _kept(self, component: str, member: Choice, before: _Choices) -> dict[str, Any]:
+    def _kept(self, component: str, member: Choice, before: _Choices) -> Assignments:
         """The options a member begins a layer with: its own, or those of cases when it is newly chosen."""
         if before.has(component, member):
-            return self.options[component].get(member.key, {})
-        return self.from_cases[component].get(member.key, {}) if self.final.has(component, member) else {}
+            return self.options[component].get(member.key, [])
+        return self.from_cases[component].get(member.key, []) if self.final.has(component, member) else []
 
     def _targets(self, component: str, path: tuple[str, ...], said: Said, members: tuple[Choice, ...]) -> list[Choice]:
         """The members that an option is for; none where all of them are replaced by later layers.
@@ -168,10 +171,10 @@ class _Folded:
 
     def _said(self, component: str, member: Choice) -> dict[str, Any]:
         """What was said of a member; fine-tuning's defense takes what is not said from the same one of pretraining."""
-        said = self.options[component].get(member.key, {})
+        said = self.options[component].get(member.key, [])
         if component == "finetune-defense" and self.final.has("defense", member):
-            return {**self.options["defense"].get(member.key, {}), **said}
-        return said
+            said = [*self.options["defense"].get(member.key, []), *said]
+        return assembled(None if component == "backbone" else _class_of(component, member), said)
 
 
 def _names(path: tuple[str, ...], member: Choice) -> bool:
@@ -179,8 +182,13 @@ def _names(path: tuple[str, ...], member: Choice) -> bool:
     return len(path) > 1 and path[0] in (member.key, member.name, f"{member.key}#1")
 
 
-def _option_path(path: tuple[str, ...], member: Choice) -> list[str]:
-    return [word.replace("-", "_") for word in (path[1:] if _names(path, member) else path)]
+def _inline(component: str, member: Choice) -> Assignments:
+    """What was said of a member beside its name."""
+    return [((name,), Said(value, f"--{component}.{name}")) for name, value in member.options.items()]
+
+
+def _option_path(path: tuple[str, ...], member: Choice) -> tuple[str, ...]:
+    return tuple(word.replace("-", "_") for word in (path[1:] if _names(path, member) else path))
 
 
 def _complete(component: str, choice: Choice, flag: str) -> dict[str, Any]:
@@ -216,14 +224,6 @@ def _unknown(component: str, path: tuple[str, ...], said: Said, members: list[Ch
             return f"{said.origin}: '{path[0]}' is not among what --{component} chooses: {names}"
     known = [option.name for member in members for option in options_of(_class_of(component, member))]
     return f"unknown option {said.origin} of {names}{did_you_mean(path[-1], known)}"
-
-
-def _set(options: dict[str, Any], path: list[str], said: Said) -> None:
-    """Set a value at a path of nested mappings."""
-    for word in path[:-1]:
-        inner = options.get(word)
-        options[word] = options = dict(inner) if isinstance(inner, dict) else {}
-    options[path[-1]] = said.value
 
 
 def _stage(name: Section, said: dict[str, Any]) -> StageSettings:

@@ -106,6 +106,7 @@ class Work:
             views,
             stage=self.stage,
             key=key,
+            progress=batch.progress,
             diversity=weights[0],
             loss_diversity=weights[1],
             pixels=pixels,
