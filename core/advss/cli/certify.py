@@ -14,6 +14,7 @@ from rich.table import Table
 
 from advss.cli.arguments import Arguments, Grammar
 from advss.cli.context import check_plugins, find, reporter_of
+from advss.cli.table import percent
 from advss.config import CertifySettings
 from advss.plugins.options import Option, convert, options_of
 from advss.training.signals import Interrupted
@@ -50,8 +51,8 @@ def print_certified(folder: Path, content: Mapping[str, Any], console: Console |
     sample = f"{content['images']} images, n {content['n']:,}, α {content['alpha']:g}"
     title = f"run {folder.name}: accuracy certified within ℓ2 radii, σ {content['sigma']:g}, {sample}"
     table = Table(box=box.SIMPLE_HEAD, show_edge=False)
-    columns = [(f"{radius:g}", _percent(accuracy)) for radius, accuracy in shown(content)]
-    columns += [("abstained", _percent(content["abstained"])), ("ACR", f"{content['acr']:.3f}")]
+    columns = [(f"{radius:g}", percent(accuracy)) for radius, accuracy in shown(content)]
+    columns += [("abstained", percent(content["abstained"])), ("ACR", f"{content['acr']:.3f}")]
     for heading, _ in columns:
         table.add_column(heading, justify="right")
     table.add_row(*(cell for _, cell in columns))
@@ -72,10 +73,6 @@ def _settings(arguments: Arguments) -> CertifySettings:
     said = {flag: arguments.flag(flag) for flag in OPTIONS if flag in arguments.flags}
     typed = {OPTIONS[flag].name: convert(OPTIONS[flag], text, flag=f"--{flag}") for flag, text in said.items()}
     return CertifySettings(**typed, other_sigma=SWITCH in arguments.switches)
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.2f} %"
 
 
 def _doc(option: Option) -> str:

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from advss.cli.arguments import Arguments, Grammar
 from advss.cli.context import check_plugins, find, reporter_of, runs_dir_of
-from advss.cli.table import print_result
+from advss.cli.table import percent, print_result
 from advss.stages.settings import SETTINGS
 from advss.training.signals import Interrupted
 
@@ -46,7 +46,7 @@ def print_ensemble(result: Mapping[str, Any], console: Console | None = None) ->
         return
     table = _table("averaged", "TA", "RA")
     for row in result["subsets"]:
-        table.add_row(" + ".join(row["members"]), _percent(row["ta"]), _percent(row["ra"]))
+        table.add_row(" + ".join(row["members"]), percent(row["ta"]), percent(row["ra"]))
     console.print()
     console.print(table)
 
@@ -57,7 +57,7 @@ def print_transfer(outcome: Mapping[str, Any], console: Console | None = None) -
     labels = outcome["models"]
     table = _table("attacked \\ attack made on", *labels, "TA")
     for label, row, ta in zip(labels, outcome["asr"], outcome["ta"], strict=True):
-        table.add_row(label, *map(_percent, row), _percent(ta))
+        table.add_row(label, *map(percent, row), percent(ta))
     console.print(table)
     console.print()
     if len(labels) > 2:
@@ -73,7 +73,7 @@ def _print_overlap(outcome: Mapping[str, Any], console: Console) -> None:
         found = outcome["overlap"][source]["others"]
         others = len(outcome["models"]) - 1
         shared = sum(region["count"] for region in found["regions"] if len(region["models"]) == others)
-        table.add_row(source, f"{found['union']} images", str(shared), _percent(found["not_shared"]))
+        table.add_row(source, f"{found['union']} images", str(shared), percent(found["not_shared"]))
     console.print(table)
     console.print()
 
@@ -111,10 +111,6 @@ def _table(first: str, *others: str) -> Table:
     for heading in others:
         table.add_column(heading, justify="right", overflow="fold")
     return table
-
-
-def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{100 * share:.2f} %"
 
 
 _SETTINGS = ("name", "device", "runs-dir", "tracking", *(f for f in SETTINGS if f.startswith("eval-")))

@@ -19,8 +19,8 @@ def print_result(result: Mapping[str, Any], console: Console | None = None) -> N
         table.add_column(heading, justify="right")
     stages = result.get("epochs") or {}
     table.add_row(
-        _percent(result.get("ta")),
-        _percent(result.get("ra")),
+        percent(result.get("ta")),
+        percent(result.get("ra")),
         str(result.get("best_epoch") or "-"),
         " + ".join(str(count) for count in stages.values()) or "-",
         " + ".join(f"{seconds:.0f}" for seconds in (result.get("seconds") or {}).values()) or "-",
@@ -53,5 +53,6 @@ def _attack(result: Mapping[str, Any]) -> str:
     return f"PGD-{attack['steps']}{restarts} {norm} {eps}{images}"
 
 
-def _percent(share: float | None) -> str:
+def percent(share: float | None) -> str:
+    """A share in percent, a dash where there is none."""
     return "-" if share is None else f"{100 * share:.2f} %"
