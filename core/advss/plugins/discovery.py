@@ -7,19 +7,24 @@ imported, registered or asked for its classes becomes a :class:`Fault`, one line
 from __future__ import annotations
 
 import inspect
-import os
 import re
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from importlib.metadata import Distribution, EntryPoint, distributions
+from importlib.metadata import EntryPoint
 from types import ModuleType
 from typing import TYPE_CHECKING, Literal, get_args, get_type_hints
 
 from advss.errors import did_you_mean
+from advss.plugins.faults import Fault, Status, one_line, place_of, said_by
+from advss.plugins.installed import ENTRY_POINTS, GROUP, Installed, installed
+from advss.plugins.switches import normal, switched_off
 
 if TYPE_CHECKING:
     import pluggy
+
+    from advss.plugins.isolation import Isolation
 
 Kind = Literal["pretext", "defense", "finetune"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -28,41 +33,44 @@ HOOKS: dict[str, Kind] = {
     "advss_defenses": "defense",
     "advss_finetune_schemes": "finetune",
 }
-GROUP = "advss"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")  # fits flags, YAML keys, file names and the separators : , + # .
+SLOW_S = 5.0  # a plugin that takes longer to import is named, since every command waits for it
 
 
 @dataclass(frozen=True)
 class Plugin:
-    """One class that a distribution offers."""
+    """One class that a distribution offers; ``api`` is what its module says, such as "1.0", or empty."""
 
     kind: Kind
     name: str
     offered: type
     distribution: str
     version: str
+    api: str = ""
 
 
 @dataclass(frozen=True)
-class Fault:
-    """Why a distribution, or a part of it, is not there."""
+class Disabled:
+    """A plugin, or, without a name, a whole distribution that a switch leaves out."""
 
-    entry_point: str
     distribution: str
     version: str
-    error: str
+    switch: str  # as the user said it
+    name: str = ""
+    kind: Kind | None = None
 
     def __str__(self) -> str:
-        return f"plugin {self.distribution} {self.version} ({self.entry_point}): {self.error}"
+        return f"{self.distribution}:{self.name}" if self.name else self.distribution
 
 
 @dataclass
 class Discovery:
-    """What there is, what is broken, and what ADVSS_DISABLE_PLUGINS switched off (``distribution:name``)."""
+    """What there is, what is wrong, and what was switched off."""
 
     plugins: list[Plugin] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
-    disabled: list[str] = field(default_factory=list)
+    disabled: list[Disabled] = field(default_factory=list)
+    installed: list[Installed] = field(default_factory=list)
 
 
 class _RefusedError(Exception):
@@ -71,31 +79,31 @@ class _RefusedError(Exception):
 
 def discover() -> Discovery:
     """Import every plugin and collect its classes; never raises on a plugin's account, KeyboardInterrupt apart."""
-    manager = _manager()
-    disabled = {word.strip().lower() for word in os.environ.get("ADVSS_DISABLE_PLUGINS", "").split(",")} - {""}
-    found = Discovery()
-    for distribution in _distributions():
-        entry_points = [e for e in distribution.entry_points if e.group == GROUP]
-        if entry_points and distribution.name.lower() in disabled:
-            found.disabled.append(distribution.name)
-        else:
-            for entry_point in entry_points:
-                _Reader(distribution, entry_point, found).read(manager)
-    for plugin in [p for p in found.plugins if {p.name.lower(), f"{p.distribution}:{p.name}".lower()} & disabled]:
-        found.plugins.remove(plugin)
-        found.disabled.append(f"{plugin.distribution}:{plugin.name}")
+    from advss.plugins.isolation import Isolation
+
+    found, off = Discovery(installed=installed()), switched_off()
+    isolation, manager = Isolation(), _manager()  # with torch, so that no plugin's import is blamed for torch's
+    with isolation.quiet():
+        for distribution in found.installed:
+            switch = off.get(normal(distribution.name))
+            if switch:
+                found.disabled.append(Disabled(distribution.name, distribution.version, switch))
+                continue
+            if distribution.error:
+                found.faults.append(Fault(ENTRY_POINTS, distribution.name, distribution.version, distribution.error))
+            for entry_point in distribution.entry_points:
+                _Reader(distribution, entry_point, found).read(manager, isolation)
+    _leave_out(found, off)
     return found
 
 
-def _distributions() -> list[Distribution]:
-    """Installed distributions by name, advss first; of two of one name the first on the path counts."""
-    first: dict[str, Distribution] = {}
-    for distribution in distributions():
-        with suppress(Exception):  # metadata that cannot be read: a half-removed installation, which no plugin can be
-            key = re.sub(r"[-_.]+", "-", distribution.name).lower()
-            if distribution.entry_points is not None:
-                first.setdefault(key, distribution)
-    return [first[key] for key in sorted(first, key=lambda key: (key != GROUP, key))]
+def _leave_out(found: Discovery, off: dict[str, str]) -> None:
+    """Take out the plugins that are switched off by their own names."""
+    for plugin in list(found.plugins):
+        switch = off.get(normal(plugin.name)) or off.get(normal(f"{plugin.distribution}:{plugin.name}"))
+        if switch:
+            found.plugins.remove(plugin)
+            found.disabled.append(Disabled(plugin.distribution, plugin.version, switch, plugin.name, plugin.kind))
 
 
 def _manager() -> pluggy.PluginManager:
@@ -121,17 +129,34 @@ def _manager() -> pluggy.PluginManager:
 class _Reader:
     """Reads one entry point into a :class:`Discovery`."""
 
-    def __init__(self, distribution: Distribution, entry_point: EntryPoint, found: Discovery) -> None:
+    def __init__(self, distribution: Installed, entry_point: EntryPoint, found: Discovery) -> None:
         self.distribution, self.entry_point, self.found = distribution, entry_point, found
+        self.api = ""
 
-    def read(self, manager: pluggy.PluginManager) -> None:
-        """Import, register, and call its hooks one by one."""
-        with self._surviving():
-            module = self.entry_point.load()
-            _register(manager, module, f"{self.distribution.name}:{self.entry_point.name}")
-            for hook in manager.get_hookcallers(module) or []:
-                with self._surviving():
-                    self._call(hook, module)
+    def read(self, manager: pluggy.PluginManager, isolation: Isolation) -> None:
+        """Import, register, and call its hooks one by one; undo and name what else it does."""
+        began, faults = time.monotonic(), len(self.found.faults)
+        with isolation.watching() as done, self._surviving():
+            self._read(manager)
+        took = time.monotonic() - began
+        slow = took > SLOW_S and self.distribution.name != GROUP
+        if slow:
+            done.append(f"took {took:.0f} s to import; -p no:{self.distribution.name} leaves it out")
+        if done and len(self.found.faults) == faults:
+            self._fault("; ".join(done), "slow" if slow and len(done) == 1 else "untidy")
+
+    def _read(self, manager: pluggy.PluginManager) -> None:
+        module = self.entry_point.load()
+        if not isinstance(module, ModuleType):
+            raise _RefusedError(f"names {self.entry_point.value}, which is no module; name the one with the hooks")
+        self.api = _api_of(module)
+        _register(manager, module, f"{self.distribution.name}:{self.entry_point.name}")
+        hooks = manager.get_hookcallers(module)
+        if not hooks:
+            raise _RefusedError(_without_hooks(module))
+        for hook in hooks:
+            with self._surviving():
+                self._call(hook, module)
 
     def _call(self, hook: pluggy.HookCaller, module: ModuleType) -> None:
         if not hook.has_spec():
@@ -143,11 +168,10 @@ class _Reader:
                         self._add(offered, HOOKS[hook.name])
 
     def _add(self, offered: object, kind: Kind) -> None:
-        plugin = Plugin(kind, *_checked(offered, kind), self.distribution.name, self.distribution.version)
-        if any(
-            (p.kind, p.name, p.distribution) == (kind, plugin.name, plugin.distribution) for p in self.found.plugins
-        ):
-            raise _RefusedError(f"offers the {kind} '{plugin.name}' twice")
+        name, checked = _checked(offered, kind)
+        plugin = Plugin(kind, name, checked, self.distribution.name, self.distribution.version, self.api)
+        if any((p.kind, p.name, p.distribution) == (kind, name, plugin.distribution) for p in self.found.plugins):
+            raise _RefusedError(f"offers the {kind} '{name}' twice")
         self.found.plugins.append(plugin)
 
     @contextmanager
@@ -158,27 +182,43 @@ class _Reader:
         except KeyboardInterrupt:
             raise
         except BaseException as error:
-            line = str(error) if isinstance(error, _RefusedError) else f"{type(error).__name__}: {error}"
-            fault = Fault(self.entry_point.name, self.distribution.name, self.distribution.version, _one_line(line))
-            self.found.faults.append(fault)
+            refused = isinstance(error, _RefusedError)
+            self._fault(str(error) if refused else said_by(error), place="" if refused else place_of(error))
+
+    def _fault(self, error: str, status: Status = "broken", place: str = "") -> None:
+        name, version = self.distribution.name, self.distribution.version
+        self.found.faults.append(Fault(self.entry_point.name, name, version, one_line(error), status, place))
 
 
-def _register(manager: pluggy.PluginManager, module: ModuleType, name: str) -> bool:
-    """Register a module whose API is ours; leave no trace of one that cannot be."""
+def _api_of(module: ModuleType) -> str:
+    """The API that a module says it is written for; refused where that is none of ours."""
     from advss.hookspecs import API
 
-    wanted = getattr(module, "advss_api", API)
+    wanted = getattr(module, "advss_api", None)
+    if wanted is None:
+        return ""
     if not (isinstance(wanted, tuple) and len(wanted) == 2 and all(isinstance(n, int) for n in wanted)):
         raise _RefusedError(f"advss_api must be a pair of integers such as {API}, got {wanted!r}")
     if wanted[0] > API[0]:
         raise _RefusedError(f"needs advss API {wanted[0]}.{wanted[1]}, this is {API[0]}.{API[1]}; upgrade advss")
+    return f"{wanted[0]}.{wanted[1]}"
+
+
+def _register(manager: pluggy.PluginManager, module: ModuleType, name: str) -> None:
+    """Register a module; leave no trace of one that cannot be."""
     try:
         manager.register(module, name)
     except BaseException:
         if manager.has_plugin(name):
             manager.unregister(name=name)
         raise
-    return True
+
+
+def _without_hooks(module: ModuleType) -> str:
+    imported = [hook for hook in HOOKS if hasattr(module, hook)]
+    if imported:
+        return f"only imports {imported[0]}; mark it with @hookimpl where it is defined"
+    return f"module {module.__name__} defines none of the hooks {', '.join(HOOKS)}"
 
 
 def _base(kind: Kind) -> type:
@@ -221,7 +261,3 @@ def own_parameters(offered: type) -> list[inspect.Parameter]:
     if owner is object or owner.__module__.startswith("torch."):
         return []
     return list(inspect.signature(owner.__dict__["__init__"]).parameters.values())[1:]
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())

@@ -11,24 +11,42 @@ from typing import Any
 
 from advss.config import Choice
 from advss.errors import UsageError, did_you_mean
-from advss.plugins.discovery import GROUP, KINDS, Discovery, Kind, Plugin, discover
+from advss.plugins.discovery import KINDS, Disabled, Discovery, Kind, Plugin, discover
+from advss.plugins.installed import GROUP
+from advss.plugins.names import Known, recall
 from advss.plugins.options import REQUIRED, completed, options_of, read_defense, typed
+from advss.plugins.switches import switched_off
 
 FLAGS: dict[Kind, str] = {"pretext": "--pretext", "defense": "--defense", "finetune": "--finetune"}
 MOST_WRAPPED = 8  # defenses around a defense
 LABELS: dict[Kind, str] = {"pretext": "pretext task", "defense": "defense", "finetune": "fine-tuning scheme"}
 
 
+class UnknownPluginError(UsageError):
+    """There is no plugin of this kind and name here.
+
+    ``switched_off``: there would be, but for a switch.
+    """
+
+    def __init__(self, line: str, *, kind: Kind, name: str, switched_off: bool) -> None:
+        super().__init__(line)
+        self.kind, self.name, self.switched_off = kind, name, switched_off
+
+
 @dataclass(frozen=True)
 class PluginRow:
-    """One line of ``advss plugins list``; a distribution that broke has no kind, and its error as the status."""
+    """One line of ``advss plugins list``.
+
+    A distribution that broke, or was switched off as a whole, has no kind.
+    """
 
     kind: str
     name: str
     distribution: str
     version: str
-    file: str
-    status: str  # "ok", "use DISTRIBUTION:NAME", "disabled", or "broken: ..."
+    file: str  # of the class, or file:line of the error
+    status: str  # "ok", "use DISTRIBUTION:NAME", "disabled by SWITCH", "broken: ...", "untidy: ..." or "slow: ..."
+    api: str = ""  # that the plugin's module says it is written for
 
 
 class Registry:
@@ -47,36 +65,63 @@ class Registry:
         Raises:
             UsageError: no such name, or one that two distributions claim.
         """
+        return self.plugin(kind, name).offered
+
+    def plugin(self, kind: Kind, name: str) -> Plugin:
+        """A plugin and where it comes from; see :meth:`find`."""
         plugins = [p for p in self.found.plugins if p.kind == kind]
         claims = [p for p in plugins if name in (p.name, _full(p))]
         claims = [p for p in claims if p.distribution == GROUP] or claims  # built-ins keep their short names
         if not claims:
+            off = self._off(kind, name)
             known = [p.name for p in plugins] + ([_full(p) for p in plugins] if ":" in name else [])
-            off = [d for d in self.found.disabled if name in (d, d.rpartition(":")[2])]
-            hint = f"; ADVSS_DISABLE_PLUGINS switches off '{off[0]}'" if off else did_you_mean(name, known)
-            raise UsageError(f"unknown {LABELS[kind]} '{name}'{hint}")
+            hint = f"; {off.switch} switches off '{off}'" if off else did_you_mean(name, known) + self._unseen()
+            line = f"unknown {LABELS[kind]} '{name}'{hint}"
+            raise UnknownPluginError(line, kind=kind, name=name, switched_off=off is not None)
         if len(claims) > 1:
             raise UsageError(f"{LABELS[kind]} '{name}' is claimed by {' and '.join(map(_full, claims))}; say which")
-        return claims[0].offered
+        return claims[0]
 
     def names(self, kind: Kind) -> list[str]:
         """What :meth:`find` takes for each plugin: short names, full ones where a short one is not enough."""
         return [p.name if self._short(p) else _full(p) for p in self.found.plugins if p.kind == kind]
 
     def rows(self) -> list[PluginRow]:
-        """Every plugin, those that are broken or disabled included."""
+        """Every plugin, those that are broken or switched off included."""
         rows = [
-            PluginRow(p.kind, p.name, p.distribution, p.version, _file(p.offered), self._status(p))
+            PluginRow(p.kind, p.name, p.distribution, p.version, _file(p.offered), self._status(p), p.api)
             for kind in KINDS
             for p in self.found.plugins
             if p.kind == kind
         ]
         rows += [
-            PluginRow("", d.rpartition(":")[2], d.partition(":")[0], "", "", "disabled") for d in self.found.disabled
+            PluginRow(d.kind or "", d.name, d.distribution, d.version, "", f"disabled by {d.switch}")
+            for d in self.found.disabled
         ]
         return rows + [
-            PluginRow("", f.entry_point, f.distribution, f.version, "", f"broken: {f.error}") for f in self.found.faults
+            PluginRow("", f.entry_point, f.distribution, f.version, f.place, f"{f.status}: {f.error}")
+            for f in self.found.faults
         ]
+
+    def _off(self, kind: Kind, name: str) -> Disabled | None:
+        """What was switched off and had the name, as far as that is known of what was not imported."""
+        for disabled in self.found.disabled:
+            named = {disabled.name} if disabled.kind == kind else set()
+            named |= {known["name"] for known in self._recalled(disabled) if known["kind"] == kind}
+            if name in named | {f"{disabled.distribution}:{known}" for known in named}:
+                return disabled
+            if not disabled.name and name.partition(":")[0] == disabled.distribution:
+                return disabled
+        return None
+
+    def _unseen(self) -> str:
+        """The end of an error message: distributions that are switched off, and nobody knows what they have."""
+        unseen = [d for d in self.found.disabled if not d.name and not self._recalled(d)]
+        return "".join(f" ({d.switch} switches off '{d}')" for d in unseen)
+
+    def _recalled(self, disabled: Disabled) -> list[Known]:
+        """What the cache knows of a distribution that was switched off as a whole."""
+        return recall(d for d in self.found.installed if not disabled.name and d.name == disabled.distribution)
 
     def _short(self, plugin: Plugin) -> bool:
         rivals = [p for p in self.found.plugins if (p.kind, p.name) == (plugin.kind, plugin.name)]
@@ -87,26 +132,28 @@ class Registry:
 
 
 def registry(*, strict: bool | None = None) -> Registry:
-    """The installed plugins, found once; what is broken is one line each on stderr.
+    """The installed plugins, found once; what is wrong with them is one line each on stderr.
 
     Args:
-        strict: broken plugins are an error; by default where ADVSS_STRICT_PLUGINS is set to 1 or true.
+        strict: broken and untidy plugins are an error; by default where ADVSS_STRICT_PLUGINS is set to 1 or true.
 
     Raises:
-        UsageError: ``strict`` and a plugin is broken.
+        UsageError: ``strict``, and a plugin is broken or untidy.
     """
     found = _discovered()
     wanted = os.environ.get("ADVSS_STRICT_PLUGINS", "").lower() in ("1", "true", "yes") if strict is None else strict
-    if wanted and found.faults:
-        more = f" (and {len(found.faults) - 1} more)" if len(found.faults) > 1 else ""
-        raise UsageError(f"{found.faults[0]}{more}")
-    _warn()
+    faults = [fault for fault in found.faults if fault.status != "slow"]
+    if wanted and faults:
+        more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+        raise UsageError(f"{faults[0]}{more}")
+    for fault in found.faults:
+        _warn(str(fault))
     return Registry(found)
 
 
 def forget() -> None:
     """Find the plugins anew at the next call of :func:`registry`, after a distribution came or went."""
-    _discovered.cache_clear()
+    _discovered_without.cache_clear()
     _warn.cache_clear()
 
 
@@ -184,15 +231,18 @@ def _instance(offered: type, options: dict[str, Any], *, flag: str, what: str) -
         raise UsageError(f"{flag}{line}" if named else f"{where.removesuffix(f'.{what}')} {what}: {line}") from error
 
 
-@cache
 def _discovered() -> Discovery:
+    return _discovered_without(tuple(switched_off().items()))
+
+
+@cache
+def _discovered_without(switches: tuple[tuple[str, str], ...]) -> Discovery:
     return discover()
 
 
 @cache
-def _warn() -> None:
-    for fault in _discovered().faults:
-        print(f"advss: warning: {fault}", file=sys.stderr)
+def _warn(line: str) -> None:
+    print(f"advss: warning: {line}", file=sys.stderr)
 
 
 def _full(plugin: Plugin) -> str:
