@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from advss.errors import UsageError, did_you_mean
 from advss.stages.settings import COMPONENTS, SETTINGS
+from advss.switches import is_switch, take_switch
 
 EVERYWHERE = ("help", "strict-plugins")
 
@@ -40,6 +41,7 @@ class Arguments:
     flags: dict[str, list[str]] = field(default_factory=dict)
     switches: set[str] = field(default_factory=set)
     settings: dict[str, str] = field(default_factory=dict)
+    without: list[str] = field(default_factory=list)  # names behind -p no:
 
     def flag(self, name: str) -> str | None:
         """The last value of a flag."""
@@ -63,6 +65,9 @@ def sort_words(words: Sequence[str], grammar: Grammar) -> Arguments:
     arguments = Arguments()
     left = list(words)
     while left:
+        if name := take_switch(left):
+            arguments.without.append(name)
+            continue
         word = left.pop(0)
         if word == "-h":
             arguments.switches.add("help")
@@ -93,7 +98,7 @@ def _sort_flag(word: str, left: list[str], arguments: Arguments, grammar: Gramma
         raise UsageError(f"unknown flag --{flag} of `advss {grammar.command}`{_nearest(flag, known)}")
     if equals:
         value = inline
-    elif left and not left[0].startswith("--"):
+    elif left and not left[0].startswith("--") and not is_switch(left[0]):
         value = left.pop(0)
     elif flag in grammar.flags or not (component or _is_switch(flag)):
         raise UsageError(f"--{flag} needs a value")

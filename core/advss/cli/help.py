@@ -16,6 +16,7 @@ from advss.errors import UsageError, did_you_mean
 from advss.plugins import KINDS, Kind, Option, PluginRow, Registry, options_of, registry
 
 REQUIRED = "required"
+LEAVE_OUT = "leave a plugin or a distribution out, for this command; several times for several"
 
 
 def print_overview() -> None:
@@ -34,7 +35,13 @@ def print_overview() -> None:
         ("advss fit --config cifar10-fast --data.root data", "a packaged recipe"),
     ]
     _rows(console, "Examples", examples)
-    _rows(console, "Everywhere", [("--help", "this, for each command too"), ("--version", "print the version")])
+    everywhere = [
+        ("--help", "this, for each command too"),
+        ("--version", "print the version"),
+        ("--print-completion SHELL", "print a script that completes words in bash, zsh or fish"),
+        ("-p no:NAME", LEAVE_OUT),
+    ]
+    _rows(console, "Everywhere", everywhere)
 
 
 def print_help(grammar: Grammar, arguments: Arguments) -> None:
@@ -51,7 +58,7 @@ def print_help(grammar: Grammar, arguments: Arguments) -> None:
         from advss.stages.settings import SETTINGS
 
         _rows(console, "Settings", [(f"--{flag}", _doc(SETTINGS[flag].option)) for flag in grammar.settings])
-    _rows(console, "Flags", own)
+    _rows(console, "Flags", [*own, ("-p no:NAME", LEAVE_OUT)])
 
 
 def _print_settings(console: Console, arguments: Arguments) -> None:

@@ -1,23 +1,37 @@
-"""``advss``: finds the command, and turns what goes wrong into one line and an exit code."""
+"""``advss``: finds the command, and turns what goes wrong into one line and an exit code.
+
+Everything is imported where it is needed: `--version` and shell completion wait for neither torch nor plugins.
+"""
 
 from __future__ import annotations
 
 import os
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from advss.cli.arguments import Command, sort_words
-from advss.cli.commands import COMMANDS
-from advss.errors import UsageError, did_you_mean
-from advss.training.signals import Interrupted
+if TYPE_CHECKING:
+    from advss.cli.arguments import Command
 
 USAGE_ERROR, CTRL_C, BROKEN_PIPE = 2, 130, 141
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code: 2 for bad input, 130 and 143 where a signal stopped it."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words[:1] == ["--complete"]:
+        from advss.cli.complete import answer
+
+        return answer(words[1:])
+    return _surviving(words)
+
+
+def _surviving(words: list[str]) -> int:
+    from advss.errors import UsageError
+    from advss.training.signals import Interrupted
+
     try:
-        return _run(list(sys.argv[1:] if argv is None else argv))
+        return _run(words)
     except UsageError as error:
         print(f"advss: error: {' '.join(str(error).split())}", file=sys.stderr)
         return USAGE_ERROR
@@ -35,18 +49,27 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(words: list[str]) -> int:
+    from advss.switches import switch_off, take_switch
+
+    without = []
+    while name := take_switch(words):
+        without.append(name)
+    if words and words[0] in ("-V", "--version"):
+        return _print_version()
+    if words and words[0].partition("=")[0] == "--print-completion":
+        from advss.cli.complete import print_script
+
+        return print_script(words)
     if not words or words[0] in ("-h", "--help"):
         from advss.cli.help import print_overview
 
         print_overview()
         return 0
-    if words[0] in ("-V", "--version"):
-        from importlib.metadata import version
+    from advss.cli.arguments import sort_words
 
-        print(f"advss {version('advss')}")
-        return 0
     command, rest = _command(words)
     arguments = sort_words(rest, command.grammar)
+    switch_off([*without, *arguments.without])
     if "help" in arguments.switches:
         from advss.cli.help import print_help
 
@@ -55,8 +78,18 @@ def _run(words: list[str]) -> int:
     return command.run(arguments)
 
 
+def _print_version() -> int:
+    from importlib.metadata import version
+
+    print(f"advss {version('advss')}")
+    return 0
+
+
 def _command(words: list[str]) -> tuple[Command, list[str]]:
     """The command that the first words name, and the words after it."""
+    from advss.cli.commands import COMMANDS
+    from advss.errors import UsageError, did_you_mean
+
     for length in (2, 1):
         name = " ".join(words[:length])
         if name in COMMANDS:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Literal, get_args, get_type_hints
 from advss.errors import did_you_mean
 from advss.plugins.faults import Fault, Status, one_line, place_of, said_by
 from advss.plugins.installed import ENTRY_POINTS, GROUP, Installed, installed
-from advss.plugins.switches import normal, switched_off
+from advss.switches import normal, switched_off
 
 if TYPE_CHECKING:
     import pluggy

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from importlib.metadata import Distribution, EntryPoint, distributions
 from pathlib import Path
 
-from advss.plugins.switches import normal
+from advss.switches import normal
 
 GROUP = "advss"
 ENTRY_POINTS = "entry_points.txt"

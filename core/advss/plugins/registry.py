@@ -15,7 +15,7 @@ from advss.plugins.discovery import KINDS, Disabled, Discovery, Kind, Plugin, di
 from advss.plugins.installed import GROUP
 from advss.plugins.names import Known, recall
 from advss.plugins.options import REQUIRED, completed, options_of, read_defense, typed
-from advss.plugins.switches import switched_off
+from advss.switches import VARIABLE, switched_off
 
 FLAGS: dict[Kind, str] = {"pretext": "--pretext", "defense": "--defense", "finetune": "--finetune"}
 MOST_WRAPPED = 8  # defenses around a defense
@@ -148,6 +148,8 @@ def registry(*, strict: bool | None = None) -> Registry:
         raise UsageError(f"{faults[0]}{more}")
     for fault in found.faults:
         _warn(str(fault))
+    for switch in set(switched_off().values()) - {VARIABLE} - {disabled.switch for disabled in found.disabled}:
+        _warn(f"{switch} leaves nothing out: there is no such plugin or distribution")
     return Registry(found)
 
 
