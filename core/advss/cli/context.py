@@ -20,8 +20,12 @@ def reporter_of(arguments: Arguments) -> Reporter:
 
 
 def check_plugins(arguments: Arguments) -> Registry:
-    """The registry; broken plugins are an error under ``--strict-plugins``."""
-    return registry(strict="strict-plugins" in arguments.switches or None)
+    """The registry; broken plugins are an error under ``--strict-plugins``. Names are kept for shell completion."""
+    from advss.cli.vocabulary import learn
+
+    installed = registry(strict="strict-plugins" in arguments.switches or None)
+    learn(installed)
+    return installed
 
 
 def runs_dir_of(arguments: Arguments) -> Path:

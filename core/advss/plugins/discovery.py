@@ -26,6 +26,20 @@ if TYPE_CHECKING:
 
     from advss.plugins.isolation import Isolation
 
+__all__ = [
+    "GROUP",
+    "HOOKS",
+    "KINDS",
+    "NAME",
+    "Disabled",
+    "Discovery",
+    "Fault",
+    "Kind",
+    "Plugin",
+    "discover",
+    "own_parameters",
+]
+
 Kind = Literal["pretext", "defense", "finetune"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 HOOKS: dict[str, Kind] = {

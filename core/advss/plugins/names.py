@@ -16,7 +16,7 @@ from typing import Any, Literal, TypedDict, get_args, get_origin
 from advss.cache import changed_at, read_cache, write_cache
 from advss.plugins.discovery import Discovery, Plugin
 from advss.plugins.installed import ENTRY_POINTS, Installed
-from advss.plugins.options import Option, options_of
+from advss.plugins.options import options_of
 
 FILE, FORMAT = "plugins.json", 1
 
@@ -59,12 +59,12 @@ def remember(found: Discovery) -> None:
 def recall(distributions: Iterable[Installed]) -> list[Known]:
     """What the cache knows of the plugins of these distributions."""
     entries = _entries()
-    known: list[Known] = []
+    found: list[Known] = []
     for distribution in distributions:
         entry: Any = entries.get(str(distribution.place))
         if _holds(entry, distribution):
-            known += entry["plugins"]
-    return known
+            found += entry["plugins"]
+    return found
 
 
 def files_of(distributions: Iterable[Installed]) -> dict[str, int]:
@@ -93,8 +93,8 @@ def _is_whole(distribution: Installed, found: Discovery) -> bool:
 
 def _holds(entry: Any, distribution: Installed) -> bool:
     try:
-        known = entry["version"] == distribution.version and _is_well_formed(entry["plugins"])
-        return known and all(changed_at(path) == when for path, when in entry["files"].items())
+        ours = entry["version"] == distribution.version and _is_well_formed(entry["plugins"])
+        return ours and all(changed_at(path) == when for path, when in entry["files"].items())
     except (TypeError, KeyError, AttributeError):  # nothing, or somebody else's
         return False
 
@@ -114,19 +114,20 @@ def _entry(distribution: Installed, plugins: list[Plugin]) -> dict[str, Any]:
     return {
         "version": distribution.version,
         "files": {str(path): changed_at(path) for path in files},
-        "plugins": [_known(plugin) for plugin in plugins],
+        "plugins": [known(p.kind, p.name, p.distribution, p.offered) for p in plugins],
     }
 
 
-def _known(plugin: Plugin) -> Known:
+def known(kind: str, name: str, distribution: str, offered: type) -> Known:
+    """What the cache keeps of a class."""
     options: list[KnownOption] = [
-        {"name": o.name, "type": o.type, "doc": o.doc, "values": _values(o)} for o in options_of(plugin.offered)
+        {"name": o.name, "type": o.type, "doc": o.doc, "values": values_of(o.annotation)} for o in options_of(offered)
     ]
     return {
-        "kind": plugin.kind,
-        "name": plugin.name,
-        "distribution": plugin.distribution,
-        "summary": summary_of(plugin.offered),
+        "kind": kind,
+        "name": name,
+        "distribution": distribution,
+        "summary": summary_of(offered),
         "options": options,
     }
 
@@ -138,10 +139,6 @@ def values_of(annotation: Any) -> list[str]:
     if get_origin(annotation) is Literal:
         return [str(value) for value in get_args(annotation)]
     return [value for part in get_args(annotation) if get_origin(part) is Literal for value in values_of(part)]
-
-
-def _values(option: Option) -> list[str]:
-    return values_of(option.annotation)
 
 
 def _file(thing: Any) -> Path:

@@ -1,0 +1,118 @@
+"""Everything that shell completion can offer, from a cache that is made again when a file it comes from changes.
+
+Making it needs the commands, but neither torch nor any plugin: their names come from the names' cache, which each
+command that loads plugins keeps. Reading it needs next to nothing.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypedDict
+
+from advss.cache import cache_path, changed_at, read_cache, write_cache
+
+if TYPE_CHECKING:
+    from advss.cli.arguments import Grammar
+    from advss.plugins import Registry
+    from advss.plugins.names import Known
+
+FILE, SOURCES_FILE = "completion.json", "sources.json"
+COMPONENTS = {  # flag -> kind of what it chooses
+    "pretext": "pretext",
+    "defense": "defense",
+    "finetune": "finetune",
+    "finetune-defense": "defense",
+    "data": "data",
+}
+VALUES = {**COMPONENTS, "config": "recipe", "from": "run", "resume": "run"}
+POSITIONALS = {"RUN": "run", "NAME": "plugin"}
+
+
+class Flag(TypedDict):
+    """A flag: one line on it, and its values by name or by what they are; None where it takes none."""
+
+    doc: str
+    values: str | list[str] | None
+
+
+class Words(TypedDict):
+    """A command: one line on it, what its positionals are, and its flags."""
+
+    summary: str
+    positionals: list[str]
+    flags: dict[str, Flag]
+
+
+class Vocabulary(TypedDict):
+    """What there is to say."""
+
+    commands: dict[str, Words]
+    plugins: list[Known]  # data sources too
+    recipes: dict[str, str]
+
+
+def vocabulary() -> Vocabulary:
+    """What there is to say, from the cache where that still holds."""
+    kept: Any = read_cache(FILE).get(sys.prefix)
+    try:
+        held = kept["path"] == sys.path and all(changed_at(path) == when for path, when in kept["files"].items())
+    except (TypeError, KeyError, AttributeError):  # there is none, or it is somebody else's
+        held = False
+    return kept["vocabulary"] if held else make_vocabulary()
+
+
+def make_vocabulary() -> Vocabulary:
+    """Make the vocabulary, and keep it."""
+    from advss.cli.commands import COMMANDS
+    from advss.plugins.installed import installed
+    from advss.plugins.names import FILE as NAMES
+    from advss.plugins.names import files_of, recall
+    from advss.stages.recipes import read_config, recipes
+
+    found = installed()
+    made: Vocabulary = {
+        "commands": {name: _words(command.grammar) for name, command in COMMANDS.items()},
+        "plugins": [*recall(found), *read_cache(SOURCES_FILE).get("sources", [])],
+        "recipes": {name: read_config(name).description for name in recipes()},
+    }
+    ours = [str(m.__file__) for name, m in list(sys.modules.items()) if name.startswith("advss.")]
+    ours += [str(one.place) for one in found] + [str(cache_path(NAMES)), str(cache_path(SOURCES_FILE))]
+    files = files_of(found) | {path: changed_at(path) for path in [*ours, *sys.path]}
+    others = {prefix: kept for prefix, kept in read_cache(FILE).items() if Path(prefix).is_dir()}
+    write_cache(FILE, {**others, sys.prefix: {"path": sys.path, "files": files, "vocabulary": made}})
+    return made
+
+
+def learn(installed: Registry) -> None:
+    """Keep the names of plugins and data sources for completion; a command does so when it has loaded them."""
+    from advss.plugins.names import known, remember
+
+    remember(installed.found)
+    kept = read_cache(SOURCES_FILE)
+    files = kept.get("files")
+    if isinstance(files, dict) and files and all(changed_at(path) == when for path, when in files.items()):
+        return
+    from advss.data import sources
+
+    folder = Path(sources.__file__).parent
+    rows = [known("data", name, "advss", source) for name, source in sources.SOURCES.items()]
+    times = {str(path): changed_at(path) for path in [folder, *folder.glob("*.py")]}
+    write_cache(SOURCES_FILE, {"files": times, "sources": rows})
+
+
+def _words(grammar: Grammar) -> Words:
+    from advss.cli.arguments import EVERYWHERE
+    from advss.plugins.names import values_of
+    from advss.stages.settings import SETTINGS
+
+    flags: dict[str, Flag] = {}
+    for flag in grammar.settings:
+        option = SETTINGS[flag].option if flag in SETTINGS else None
+        values = VALUES.get(flag) or (values_of(option.annotation) if option else [])
+        flags[flag] = {"doc": option.doc if option else "", "values": values}
+    flags |= {flag: {"doc": doc, "values": VALUES.get(flag, [])} for flag, doc in grammar.flags.items()}
+    switches = {**grammar.switches, **dict.fromkeys(EVERYWHERE, "")}
+    flags |= {flag: {"doc": doc, "values": None} for flag, doc in switches.items()}
+    positionals = [POSITIONALS.get(name.removesuffix("..."), "") for name in grammar.positionals]
+    return {"summary": grammar.summary, "positionals": positionals, "flags": flags}
