@@ -156,6 +156,23 @@ def test_at_other_parameters_the_objective_is_that_of_a_network_with_them(make: 
     torch.testing.assert_close(objective(objective.inputs).value, there)
 
 
+def test_at_nests_and_parameters_are_the_values_in_force(make: Make) -> None:
+    """What wraps a defense that perturbs parameters is seen by it: w + v first, then u on w + v."""
+    objective = make(2)
+    names = list(objective.parameters())
+    v = {name: 0.2 * p for name, p in objective.parameters().items()}
+    u = {name: 0.05 * p.cos() for name, p in objective.parameters().items()}
+    with objective.at({name: p + v[name] for name, p in objective.parameters().items()}):
+        only = {name: p + u[name] for name, p in objective.parameters().items() if name != names[0]}
+        with objective.at(only):
+            assert list(objective.parameters()) == names
+            nested = objective(objective.inputs).value
+    whole = {name: p + v[name] + (0 if name == names[0] else u[name]) for name, p in objective.parameters().items()}
+    with objective.at(whole):
+        torch.testing.assert_close(nested, objective(objective.inputs).value)
+    assert not torch.isclose(nested, objective(objective.inputs).value)
+
+
 def test_at_is_undone_when_something_raises(make: Make) -> None:
     objective = make()
     clean = objective(objective.inputs).value

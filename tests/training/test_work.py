@@ -57,6 +57,11 @@ def test_next_phase_wakes_what_stood() -> None:
     assert all(p.requires_grad for p in whole.parameters())
 
 
+def test_an_objective_knows_how_far_its_stage_is(make_work: MakeWork) -> None:
+    work = make_work(PLAIN)
+    assert work.objective(work.loader.batch(0, 0, progress=0.25), step=0).progress == 0.25
+
+
 @pytest.mark.parametrize("precision", ["bf16", "channels_last"])
 def test_other_arithmetic_comes_close_to_float32(precision: str, make_work: MakeWork) -> None:
     more = {"bf16": True} if precision == "bf16" else {"memory_format": torch.channels_last}
