@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from advss.cli import certify, compare
+from advss.cli import certify, compare, plugins
 from advss.cli.arguments import Arguments, Command, Grammar
 from advss.cli.context import check_plugins, find, find_tracked, reporter_of, runs_dir_of
 from advss.config import RunConfig
@@ -67,31 +65,6 @@ def evaluate(arguments: Arguments) -> int:
 
     reporter = reporter_of(arguments)
     return _print_result(run.evaluate(folder, config.evaluation, device=config.device, reporter=reporter))
-
-
-def plugins_list(arguments: Arguments) -> int:
-    """``advss plugins list``."""
-    from advss.cli.help import print_plugins
-
-    rows = check_plugins(arguments).rows()
-    if "json" in arguments.switches:
-        print(json.dumps([asdict(row) for row in rows], indent=2))
-    else:
-        print_plugins(rows)
-    return 0
-
-
-def plugins_show(arguments: Arguments) -> int:
-    """``advss plugins show NAME``."""
-    from advss.cli.help import described_plugins, print_plugin
-
-    shown = described_plugins(check_plugins(arguments), arguments.positionals[0])
-    if "json" in arguments.switches:
-        print(json.dumps(shown, indent=2))
-    else:
-        for plugin in shown:
-            print_plugin(plugin)
-    return 0
 
 
 def sync(arguments: Arguments) -> int:
@@ -169,7 +142,6 @@ _TRAINING = {
     "resume": "go on with this run (name or folder) where it stopped",
 }
 _PRINTING = {"print-config": "print the resolved configuration as YAML and stop", "quiet": "no progress on the screen"}
-_JSON = {"json": "as JSON"}
 _GRAMMARS = [
     (fit, Grammar("fit", "pretrain, fine-tune and evaluate", (), _TRAINING, _PRINTING, _EVERYTHING)),
     (pretrain, Grammar("pretrain", "pretrain alone", (), _TRAINING, _PRINTING, _EVERYTHING)),
@@ -197,8 +169,7 @@ _GRAMMARS = [
     ),
     (certify.certify, certify.GRAMMAR),
     *compare.GRAMMARS,
-    (plugins_list, Grammar("plugins list", "installed plugins", (), {}, _JSON)),
-    (plugins_show, Grammar("plugins show", "one plugin and its options", ("NAME",), {}, _JSON)),
+    *plugins.GRAMMARS,
     (
         sync,
         Grammar("sync", "send to MLflow what a run's journal holds and MLflow lacks", ("RUN",), settings=("runs-dir",)),

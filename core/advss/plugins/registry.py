@@ -47,6 +47,7 @@ class PluginRow:
     file: str  # of the class, or file:line of the error
     status: str  # "ok", "use DISTRIBUTION:NAME", "disabled by SWITCH", "broken: ...", "untidy: ..." or "slow: ..."
     api: str = ""  # that the plugin's module says it is written for
+    error: str = ""  # of what is broken, untidy or slow
 
 
 class Registry:
@@ -99,9 +100,14 @@ class Registry:
             for d in self.found.disabled
         ]
         return rows + [
-            PluginRow("", f.entry_point, f.distribution, f.version, f.place, f"{f.status}: {f.error}")
+            PluginRow("", f.entry_point, f.distribution, f.version, f.place, f"{f.status}: {f.error}", error=f.error)
             for f in self.found.faults
         ]
+
+    def offered(self, row: PluginRow) -> type | None:
+        """The class of a row; None where there is none to be had."""
+        key = (row.kind, row.name, row.distribution)
+        return next((p.offered for p in self.found.plugins if (p.kind, p.name, p.distribution) == key), None)
 
     def _off(self, kind: Kind, name: str) -> Disabled | None:
         """What was switched off and had the name, as far as that is known of what was not imported."""
