@@ -14,6 +14,7 @@ from advss.hookspecs import FinetuneScheme
 from advss.models.classifier import ImageClassifier
 from advss.models.encoder import keep_branch
 from advss.models.spec import ModelSpec, build_encoder_from
+from advss.plugins.provenance import used_by, warn_of_other_versions
 from advss.plugins.registry import build
 from advss.randomness import global_stream
 from advss.stages.pretrain import choose_start
@@ -91,6 +92,7 @@ def finetune_work(session: Session, source: Path | None) -> Work:
             "noise": defense.noise,
             "loaded": sorted(classifier.loaded),
         },
+        plugins=used_by([("finetune", config.finetune), ("defense", config.finetune_defense)]),
     )
 
 
@@ -136,6 +138,7 @@ def read_start(path: Path, tail: str = "auto") -> Start:
     manifest = checkpoint.manifest
     if manifest.get("kind") != "pretrain":
         raise UsageError(f"{path} is a checkpoint of '{manifest.get('kind')}'; fine-tuning starts from pretraining")
+    warn_of_other_versions(manifest.get("plugins"), what=f"checkpoint {path}")
     start = choose_start(manifest["starts"], tail)
     encoder = _under("encoder.", checkpoint.tensors)
     last_stage = _under(start["tail"], checkpoint.tensors) if start["tail"] else None

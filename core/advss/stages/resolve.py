@@ -16,9 +16,11 @@ import yaml
 
 from advss.config import RunConfig
 from advss.errors import UsageError
+from advss.plugins.provenance import needed
 from advss.stages.fold import fold
 from advss.stages.layers import Layer, read_environment, read_layer
 from advss.stages.recipes import is_recipe, read_config
+from advss.stages.runs import RunFolder
 from advss.stages.settings import COMPONENTS, SETTINGS
 
 DEFAULT_RECIPES = {"digits": "digits"}  # data -> recipe where no --config names one
@@ -49,10 +51,29 @@ def resolve(
     later = [read_config(config) for config in configs]
     later += [read_environment(os.environ if environ is None else environ), read_layer(said, text=text)]
     if run is not None:
-        return fold([read_config(run / "config.yaml"), *later])
+        return _fold_run(run, later)
     if any(is_recipe(config) for config in configs):
         return fold(later)
     return fold([read_config(_default_recipe(later)), *later])
+
+
+def _fold_run(run: Path, later: Sequence[Layer]) -> RunConfig:
+    """The configuration of a run's folder and what is said since; the error names the distribution that it lacks."""
+    try:
+        return fold([read_config(run / "config.yaml"), *later])
+    except UsageError as error:
+        line = needed(error, _recorded(run), run=str(run))
+        if line is None:
+            raise
+        raise UsageError(line) from error
+
+
+def _recorded(run: Path) -> Any:
+    """What a run's result says of its plugins; None where it has none that can be read."""
+    try:
+        return RunFolder(run).read_result().get("plugins")
+    except UsageError:
+        return None
 
 
 def from_mapping(settings: Mapping[str, Any], *, environ: Mapping[str, str] | None = None) -> RunConfig:

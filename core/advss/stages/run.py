@@ -15,6 +15,7 @@ import torch
 from advss.config import EvalSettings, RunConfig
 from advss.data.splits import Splits, open_splits
 from advss.errors import UsageError
+from advss.plugins.provenance import choices_of, used_by
 from advss.reports.curves import draw_curves
 from advss.reports.diversity import draw_diversity
 from advss.stages.evaluate import evaluate_model, load_classifier
@@ -136,7 +137,8 @@ def _opened(config: RunConfig, *, resume: bool, reporter: Reporter) -> Iterator[
             write_text(folder.config, to_yaml(dataclasses.replace(config, name=None)))
         config = dataclasses.replace(config, name=folder.name, device=str(device))
         with open_session(config, folder, splits, reporter) as session:
-            session.record(**(blank_result(config, folder) | folder.read_result() | {"status": "running"}))
+            now = {"plugins": used_by(choices_of(config)), "status": "running"}
+            session.record(**(blank_result(config, folder) | folder.read_result() | now))
             session.tracker.artifact(folder.config)
             yield session
 

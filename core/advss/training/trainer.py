@@ -19,6 +19,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from advss.errors import UsageError
 from advss.hookspecs import Loss, PretextTask
+from advss.plugins.provenance import warn_of_other_versions
 from advss.randomness import stream
 from advss.tracking.tracker import Tracker
 from advss.training.checkpoints import has_checkpoint, load_checkpoint, save_checkpoint
@@ -226,7 +227,7 @@ class Trainer:
         return averaged
 
     def _save(self, path: Path, tensors: dict[str, Tensor], more: dict[str, Any]) -> None:
-        versions = {"advss": _advss_version(), "torch": torch.__version__}
+        versions = {"advss": _advss_version(), "torch": torch.__version__, "plugins": self.work.plugins}
         save_checkpoint(path, tensors, {"step": self._step_number(), **versions, **self.work.manifest, **more})
 
     def _save_last(self) -> None:
@@ -251,6 +252,7 @@ class Trainer:
         for key, value in self.work.manifest.items():
             if manifest.get(key) != value:
                 raise UsageError(f"checkpoint {checkpoint.path} is of another {key}: {manifest.get(key)}, not {value}")
+        warn_of_other_versions(manifest.get("plugins"), what=f"checkpoint {checkpoint.path}")
         self.progress = Progress(**manifest["progress"])
         self._adopt_best()
         packed = {n.removeprefix("optimizer."): tensors.pop(n) for n in list(tensors) if n.startswith("optimizer.")}

@@ -87,6 +87,7 @@ class Work:
     bf16: bool = False
     memory_format: torch.memory_format = torch.contiguous_format
     manifest: dict[str, Any] = field(default_factory=dict)  # what rebuilds the model; must agree on resuming
+    plugins: list[dict[str, str]] = field(default_factory=list)  # that it is made of; versions may change on resuming
 
     @property
     def stage(self) -> Stage:

@@ -1,0 +1,98 @@
+"""Which plugins a run used, as its checkpoints and its result record them, and what is said when these are not here."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from advss.config import Choice, RunConfig
+from advss.plugins.discovery import Kind
+from advss.plugins.options import options_of, read_defense
+from advss.plugins.registry import LABELS, UnknownPluginError, registry
+
+Record = dict[str, str]  # kind, name, distribution, version
+_warned: set[tuple[str, str, str]] = set()
+
+
+def used(kind: Kind, choice: Choice) -> list[Record]:
+    """The plugin of a choice, and the defenses that it takes as options, as a manifest records them."""
+    plugin = registry().plugin(kind, choice.name)
+    names = {"kind": kind, "name": plugin.name, "distribution": plugin.distribution, "version": plugin.version}
+    records: list[Record] = [names]
+    for option in options_of(plugin.offered):
+        value = choice.options.get(option.name, option.default)
+        if option.wraps and isinstance(value, str | Mapping):
+            records += used("defense", Choice(*read_defense(value, flag=option.name)))
+    return records
+
+
+def used_by(choices: Iterable[tuple[Kind, Choice]]) -> list[Record]:
+    """The plugins of several choices, each once, in order."""
+    found: list[Record] = []
+    for record in (record for kind, choice in choices for record in used(kind, choice)):
+        if record not in found:
+            found.append(record)
+    return found
+
+
+def choices_of(config: RunConfig) -> list[tuple[Kind, Choice]]:
+    """Every plugin that a run's configuration names."""
+    later: list[tuple[Kind, Choice]] = [("finetune", config.finetune), ("defense", config.finetune_defense)]
+    return [*(("pretext", member) for member in config.pretext), ("defense", config.defense), *later]
+
+
+def needed(error: Exception, records: Any, *, run: str) -> str | None:
+    """The line that says which distribution a run needs, where ``error`` comes from its lack and a record names it.
+
+    Args:
+        error: what resolving the run's configuration raised.
+        records: what the run recorded of its plugins.
+        run: what the run is called.
+    """
+    unknown = _unknown(error)
+    if unknown is None or unknown.switched_off:
+        return None
+    for record in _well_formed(records):
+        names = (record["name"], f"{record['distribution']}:{record['name']}")
+        if record["kind"] == unknown.kind and unknown.name in names:
+            return f"run {run} needs the {LABELS[unknown.kind]} '{record['name']}' of {_lacking(record)}"
+    return None
+
+
+def warn_of_other_versions(records: Any, *, what: str) -> None:
+    """Say on stderr, once, which distributions of plugins have another version here than they had in a run."""
+    versions = {p.distribution: p.version for p in registry().found.plugins}
+    for record in _well_formed(records):
+        name, was = record["distribution"], record["version"]
+        here = versions.get(name, was)
+        if here != was and (name, was, here) not in _warned:
+            _warned.add((name, was, here))
+            print(f"advss: warning: {what} was made with {name} {was}; {name} {here} is installed", file=sys.stderr)
+
+
+def _unknown(error: BaseException | None) -> UnknownPluginError | None:
+    while error is not None and not isinstance(error, UnknownPluginError):
+        error = error.__cause__
+    return error
+
+
+def _lacking(record: Record) -> str:
+    """A record's distribution and what to do about it."""
+    name, version = record["distribution"], record["version"]
+    install = f"pip install {shlex.quote(f'{name}=={version}')}"
+    for fault in registry().found.faults:
+        if fault.distribution == name and fault.status == "broken":
+            return f"{name} {version}; {fault.version} is here and broken ({fault.error}); mend it, or {install}"
+    here = [distribution.version for distribution in registry().found.installed if distribution.name == name]
+    if here:
+        return f"{name} {version}; {here[0]} is here and does not have it; {install}"
+    return f"{name} {version}, which is not installed; {install}"
+
+
+def _well_formed(records: Any) -> list[Record]:
+    """Records as they should be; none of a file that is older than they are."""
+    keys = ("kind", "name", "distribution", "version")
+    rows = records if isinstance(records, list) else []
+    return [row for row in rows if isinstance(row, dict) and all(isinstance(row.get(key), str) for key in keys)]
