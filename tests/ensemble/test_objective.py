@@ -160,14 +160,14 @@ def test_at_nests_and_parameters_are_the_values_in_force(make: Make) -> None:
     """What wraps a defense that perturbs parameters is seen by it: w + v first, then u on w + v."""
     objective = make(2)
     names = list(objective.parameters())
-    v = {name: 0.2 * p for name, p in objective.parameters().items()}
-    u = {name: 0.05 * p.cos() for name, p in objective.parameters().items()}
+    v = {name: 0.1 * p.cos() for name, p in objective.parameters().items()}
+    u = {name: 0.05 * p.sin() for name, p in objective.parameters().items()}
     with objective.at({name: p + v[name] for name, p in objective.parameters().items()}):
-        only = {name: p + u[name] for name, p in objective.parameters().items() if name != names[0]}
+        only = {name: p + u[name] for name, p in objective.parameters().items() if name != names[-1]}
         with objective.at(only):
             assert list(objective.parameters()) == names
             nested = objective(objective.inputs).value
-    whole = {name: p + v[name] + (0 if name == names[0] else u[name]) for name, p in objective.parameters().items()}
+    whole = {name: p + v[name] + (0 if name == names[-1] else u[name]) for name, p in objective.parameters().items()}
     with objective.at(whole):
         torch.testing.assert_close(nested, objective(objective.inputs).value)
     assert not torch.isclose(nested, objective(objective.inputs).value)

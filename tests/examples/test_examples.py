@@ -28,6 +28,15 @@ def test_there_are_examples_of_every_kind() -> None:
 
 def test_the_examples_own_tests_pass_with_them_installed(installed: dict[str, str], tmp_path: Path) -> None:
     tests = [path / "tests" for path in PACKAGES]
-    command = [sys.executable, "-m", "pytest", "-c", ROOT / "pyproject.toml", "-p", "no:cacheprovider", *tests]
+    command: list[str | Path] = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-c",
+        ROOT / "pyproject.toml",
+        "-p",
+        "no:cacheprovider",
+        *tests,
+    ]
     done = subprocess.run(command, cwd=tmp_path, env=installed, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

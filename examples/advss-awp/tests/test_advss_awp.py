@@ -68,7 +68,7 @@ def cross_entropy(net: nn.Module) -> Tensor:
 def trades(net: nn.Module) -> Tensor:
     clean, attacked = net(X), net(ATTACKED)
     p = clean.softmax(1)
-    divergence = (p * (p.log() - attacked.softmax(1).log())).sum(1).mean()
+    divergence: Tensor = (p * (p.log() - attacked.softmax(1).log())).sum(1).mean()
     return F.cross_entropy(clean, LABEL) + 3 * divergence
 
 
@@ -87,7 +87,7 @@ def in_place(loss_of: Callable[[nn.Module], Tensor]) -> tuple[nn.Module, dict[st
         for parameter in net.parameters():
             if parameter.ndim > 1:
                 assert parameter.grad is not None
-                parameter += GAMMA * parameter.norm() / parameter.grad.norm() * parameter.grad
+                parameter.add_(GAMMA * parameter.norm() / parameter.grad.norm() * parameter.grad)
     for name, buffer in network().named_buffers():
         net.get_buffer(name).copy_(buffer)
     net.zero_grad()

@@ -187,7 +187,7 @@ def test_a_run_by_the_command_line_beside_another_task(tmp_path: Path) -> None:
     tiny = "--data.limit 100 --backbone resnet18 --backbone.layers [1,1,1,1] --backbone.channels [8,8,16,16]"
     quick = "--pretrain-epochs 1 --finetune-epochs 1 --eval-steps 1 --eval-valid-steps 1 --tracking false --name it"
     line = f"--pretext contrastive,rotation --diversity 0.1 --defense pgd --defense.steps 1 {tiny} {quick}"
-    command = [Path(sys.executable).with_name("advss"), "fit", *line.split()]
+    command: list[str | Path] = [Path(sys.executable).with_name("advss"), "fit", *line.split()]
     subprocess.run(command, cwd=tmp_path, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=True)
     result = json.loads((tmp_path / "runs/it/result.json").read_text())
     assert result["pretext"] == ["contrastive", "rotation"]

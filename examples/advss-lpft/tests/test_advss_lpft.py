@@ -63,7 +63,14 @@ def test_options_out_of_range_are_refused(option: str, capsys: pytest.CaptureFix
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """``probe``, whose one epoch of fine-tuning is the first phase, and ``both``, with an epoch of each."""
     folder = tmp_path_factory.mktemp("runs")
-    command = [Path(sys.executable).with_name("advss"), "fit", "--name", "probe", "--runs-dir", folder]
+    command: list[str | Path] = [
+        Path(sys.executable).with_name("advss"),
+        "fit",
+        "--name",
+        "probe",
+        "--runs-dir",
+        folder,
+    ]
     probe = (
         f"--pretext rotation --pretrain-epochs 1 --defense none --finetune-epochs 1 --finetune.share 0.9 {TINY} {QUICK}"
     )
