@@ -77,28 +77,32 @@ class Contrastive(PretextTask):
             batch.raw.repeat(2, 1, 1, 1), generator, crop=self.crop, flip=self.flip, jitter=self.jitter
         )
         first, second = views_NCHW.chunk(2)
-        return Views((first, second), {"clean": views_NCHW} if self.stream == "dual" else {})
+        return Views((first, second), {"first": first, "second": second} if self.stream == "dual" else {})
 
     def freeze(self, encoder: Any, views: Views) -> Views:
         """The clean stream's loss, a constant to an attack."""
         if self.stream != "dual":
             return views
-        return Views(views.inputs, {"clean_loss": self.contrast(encoder, views.targets["clean"], "clean")[0]})
+        return Views(views.inputs, {"clean_loss": self.clean_loss(encoder, views.targets)})
 
     def loss(self, encoder: Encoder, inputs: tuple[Tensor, ...], targets: dict[str, Tensor]) -> Loss:
         """Mean of both streams' NT-Xent, or the attacked pair's; accuracy is how often the positive is the nearest."""
-        value, right = self.contrast(encoder, torch.cat(inputs), "adversarial")
+        value, right = self.contrast(encoder, inputs, "adversarial")
         if self.stream == "dual":
-            frozen = targets.get("clean_loss")
-            clean = self.contrast(encoder, targets["clean"], "clean")[0] if frozen is None else frozen
-            value = (value + clean) / 2
+            value = (value + self.clean_loss(encoder, targets)) / 2
         return Loss(value, metrics={"accuracy": right})
 
-    def contrast(self, encoder: Encoder, views_NCHW: Tensor, pair: Pair) -> tuple[Tensor, Tensor]:
-        """NT-Xent and accuracy of N views, the second half the positives of the first, in a pair's own BatchNorm."""
+    def clean_loss(self, encoder: Encoder, targets: dict[str, Tensor]) -> Tensor:
+        """The clean stream's NT-Xent, computed or frozen."""
+        if "clean_loss" in targets:
+            return targets["clean_loss"]
+        return self.contrast(encoder, (targets["first"], targets["second"]), "clean")[0]
+
+    def contrast(self, encoder: Encoder, views: tuple[Tensor, ...], pair: Pair) -> tuple[Tensor, Tensor]:
+        """NT-Xent and accuracy of two views (B, C, H, W) of each image, in one pass in the pair's own BatchNorm."""
         assert self.tail is not None
         with branch(pair, encoder, self):
-            projected_ND = self.project(self.tail(encoder(views_NCHW)))
+            projected_ND = self.project(self.tail(encoder(torch.cat(views))))
         scores_NN = similarities(projected_ND, self.temperature)
         N = len(scores_NN)
         positive_N = torch.arange(N, device=scores_NN.device).roll(N // 2)
