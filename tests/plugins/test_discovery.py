@@ -72,6 +72,20 @@ def test_an_unmarked_function_of_a_hooks_name_is_a_hook(install: Install) -> Non
         (offering("[type('D', (Defense,), {'name': 'd'})] * 2"), "offers the defense 'd' twice"),
         ("advss_api = (2, 0)\n" + GOOD, "needs advss API 2.0, this is 1.0; upgrade advss"),
         ("advss_api = 'new'\n" + GOOD, "advss_api must be a pair of integers such as (1, 0), got 'new'"),
+        ("x = 1", "defines none of the hooks advss_pretext_tasks, advss_defenses, advss_finetune_schemes"),
+        (
+            "from advss.hookspecs import *",
+            "only imports advss_pretext_tasks; mark it with @hookimpl where it is defined",
+        ),
+        ("class E(Exception):\n    def __str__(self): return 1 / 0\nraise E", "E"),
+        ("raise ValueError('x' * 10**7)", "xxx..."),
+        ("raise ValueError('\\x1b[31mred\\rgone')", "ValueError: [31mred gone"),
+        ("def f(): f()\nf()", "RecursionError"),
+        ("import asyncio\nraise asyncio.CancelledError", "CancelledError"),
+        ("raise BaseException('base')", "BaseException: base"),
+        ("input('name? ')", "EOFError"),
+        (offering("[type('D', (Defense,), {'name': 'd' * 3 + '\\n'})]"), "class D has the name"),
+        (f"{HEAD}def advss_defenses():\n    yield Defense", "must return a list of classes, got generator"),
     ],
 )
 def test_a_broken_plugin_is_one_fault_and_the_rest_works(install: Install, code: str, error: str) -> None:
@@ -82,6 +96,81 @@ def test_a_broken_plugin_is_one_fault_and_the_rest_works(install: Install, code:
     assert error in fault.error
     assert "\n" not in str(fault)
     assert {"good", "selfie", "pgd", "full"} <= {p.name for p in found.plugins}
+
+
+@pytest.mark.parametrize(
+    ("target", "error"),
+    [
+        (":nothing", "AttributeError: module"),
+        (":Good", "names {module}:Good, which is no module; name the one with the hooks"),
+        (".missing", "ModuleNotFoundError"),
+        (" not a module", "AttributeError"),
+    ],
+)
+def test_an_entry_point_that_names_no_module(install: Install, target: str, error: str) -> None:
+    module = install("acme", GOOD, target=target)
+    (fault,) = faults_of("acme")
+    assert error.format(module=module) in fault.error
+
+
+def test_entry_points_that_cannot_be_read(install: Install, tmp_path: Path) -> None:
+    module = install("acme", GOOD)
+    (tmp_path / module / "acme-2.5.dist-info" / "entry_points.txt").write_text("[advss]\nno equals sign\n")
+    (fault,) = faults_of("acme")
+    assert (fault.version, fault.entry_point) == ("2.5", "entry_points.txt")
+    assert "cannot be read" in fault.error
+
+
+def test_a_distribution_without_metadata_is_called_as_its_folder(install: Install, tmp_path: Path) -> None:
+    module = install("acme", GOOD)
+    (tmp_path / module / "acme-2.5.dist-info" / "METADATA").unlink()
+    assert ("good", "acme", "2.5") in {(p.name, p.distribution, p.version) for p in discover().plugins}
+
+
+def test_a_fault_names_the_line(install: Install, tmp_path: Path) -> None:
+    module = install("acme", "x = 1\n\ny = x / 0\n")
+    (fault,) = faults_of("acme")
+    assert fault.place == f"{tmp_path / module / module}.py:3"
+
+
+def test_a_syntax_error_names_its_line(install: Install, tmp_path: Path) -> None:
+    module = install("acme", "x = 1\ndef broken(:\n")
+    (fault,) = faults_of("acme")
+    assert fault.place == f"{tmp_path / module / module}.py:2"
+
+
+@pytest.mark.parametrize(("said", "api"), [("advss_api = (1, 0)\n", "1.0"), ("", "")])
+def test_a_plugin_tells_its_api(install: Install, said: str, api: str) -> None:
+    install("acme", said + GOOD)
+    assert [p.api for p in discover().plugins if p.name == "good"] == [api]
+
+
+def test_a_plugin_on_an_older_copy_of_its_distribution_is_hidden(install: Install, tmp_path: Path) -> None:
+    """Python imports the first on the path, which has no plugin; so a plugin of the second is none."""
+    install("acme", GOOD)
+    module = install("Acme", GOOD, version="3.0")
+    (tmp_path / module / "Acme-3.0.dist-info" / "entry_points.txt").unlink()
+    assert "good" not in {p.name for p in discover().plugins}
+
+
+def test_a_slow_import_is_named(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("advss.plugins.discovery.SLOW_S", 0.2)
+    install("acme", "import time\ntime.sleep(0.3)\n" + GOOD)
+    (fault,) = faults_of("acme")
+    assert (fault.status, fault.error) == ("slow", "took 0 s to import; -p no:acme leaves it out")
+    assert "good" in {p.name for p in discover().plugins}
+
+
+def test_a_slow_hook_is_named(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("advss.plugins.discovery.SLOW_S", 0.2)
+    install("acme", "import time\n" + GOOD.replace("return", "time.sleep(0.3); return"))
+    assert [fault.status for fault in faults_of("acme")] == ["slow"]
+
+
+def test_a_slow_plugin_is_no_error_under_strict(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("advss.plugins.discovery.SLOW_S", 0.0)
+    install("acme", GOOD)
+    assert [f.status for f in registry(strict=True).found.faults] == ["slow"]
 
 
 @pytest.mark.parametrize(
@@ -152,11 +241,18 @@ def test_ctrl_c_is_not_a_fault(install: Install) -> None:
         discover()
 
 
-@pytest.mark.parametrize("said", ["good", "acme", "ACME", "acme:good", "x, good"])
+@pytest.mark.parametrize("said", ["good", "acme-lab", "ACME_lab", "acme.lab:good", "x, good"])
 def test_plugins_are_disabled_by_name(install: Install, monkeypatch: pytest.MonkeyPatch, said: str) -> None:
-    install("acme", GOOD)
+    install("acme-lab", GOOD)
     monkeypatch.setenv("ADVSS_DISABLE_PLUGINS", said)
     assert "good" not in {p.name for p in discover().plugins}
+
+
+@pytest.mark.parametrize("said", ["goo", "acme", "acme-lab:other", "other:good"])
+def test_other_names_disable_nothing(install: Install, monkeypatch: pytest.MonkeyPatch, said: str) -> None:
+    install("acme-lab", GOOD)
+    monkeypatch.setenv("ADVSS_DISABLE_PLUGINS", said)
+    assert "good" in {p.name for p in discover().plugins}
 
 
 def test_a_disabled_distribution_is_not_imported(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,5 +286,5 @@ def test_strict_by_environment(install: Install, monkeypatch: pytest.MonkeyPatch
 def test_plugins_is_imported_without_torch() -> None:
     import subprocess
 
-    code = "import sys, advss.plugins, advss.cli.main, advss.stages.resolve; sys.exit('torch' in sys.modules)"
+    code = "import sys, advss.plugins, advss.cli.commands, advss.stages.resolve; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

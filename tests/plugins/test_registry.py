@@ -10,6 +10,8 @@ from advss.cli.main import main
 from advss.config import Choice
 from advss.errors import UsageError
 from advss.plugins import build, complete, registry
+from advss.plugins.names import remember
+from advss.switches import switch_off
 
 Install = Callable[..., str]
 DEFENSE = """
@@ -84,6 +86,68 @@ def test_a_disabled_name_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ADVSS_DISABLE_PLUGINS", "selfie")
     with pytest.raises(UsageError, match="ADVSS_DISABLE_PLUGINS switches off 'advss:selfie'"):
         registry().find("pretext", "selfie")
+
+
+def test_a_name_disabled_on_the_line_says_so() -> None:
+    switch_off(["selfie"])
+    with pytest.raises(UsageError, match=r"; -p no:selfie switches off 'advss:selfie'$"):
+        registry().find("pretext", "selfie")
+
+
+@pytest.mark.parametrize("name", ["shaped", "acme:shaped"])
+def test_a_disabled_distribution_that_is_known_to_have_a_name_says_so(install: Install, name: str) -> None:
+    install("acme", DEFENSE.format(name="shaped"))
+    remember(registry().found)
+    switch_off(["acme"])
+    with pytest.raises(UsageError, match=f"unknown defense '{name}'; -p no:acme switches off 'acme'$"):
+        registry().find("defense", name)
+
+
+def test_a_disabled_distribution_of_unknown_names_says_so(install: Install) -> None:
+    install("acme", DEFENSE.format(name="shaped"))
+    switch_off(["acme"])
+    with pytest.raises(UsageError, match=r"known: .*none.* \(-p no:acme switches off 'acme'\)$"):
+        registry().find("defense", "shaped")
+
+
+def test_a_name_that_is_not_disabled_says_nothing_of_switches(install: Install) -> None:
+    install("acme", DEFENSE.format(name="shaped"))
+    remember(registry().found)
+    switch_off(["acme"])
+    with pytest.raises(UsageError) as refused:
+        registry().find("defense", "shoped")
+    assert "no:acme" not in str(refused.value)
+
+
+def test_what_is_disabled_is_a_row(install: Install) -> None:
+    install("acme", DEFENSE.format(name="shaped"))
+    switch_off(["acme", "advss:pgd"])
+    rows = {(row.kind, row.name, row.distribution): row.status for row in registry().rows()}
+    assert rows["", "", "acme"] == "disabled by -p no:acme"
+    assert rows["defense", "pgd", "advss"] == "disabled by -p no:advss:pgd"
+
+
+def test_switching_on_again_finds_it_again(install: Install) -> None:
+    install("acme", DEFENSE.format(name="shaped"))
+    switch_off(["acme"])
+    registry()
+    switch_off(())
+    assert "shaped" in registry().names("defense")
+
+
+def test_a_switch_that_leaves_nothing_out_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    switch_off(["selfei"])
+    registry()
+    line = "advss: warning: -p no:selfei leaves nothing out: there is no such plugin or distribution\n"
+    assert capsys.readouterr().err == line
+
+
+def test_a_variable_that_leaves_nothing_out_is_a_machines(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ADVSS_DISABLE_PLUGINS", "not-installed-here")
+    registry()
+    assert capsys.readouterr().err == ""
 
 
 def test_build_takes_text_and_values(install: Install) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from advss.cli.vocabulary import COMPONENTS, Flag, Vocabulary
+from advss.cli.vocabulary import COMPONENTS, MORE, Flag, Vocabulary
 from advss.switches import FLAG, NO, is_switch, normal, switched_off
 
 if TYPE_CHECKING:
@@ -108,9 +108,11 @@ class _Line:
         return [(value, "") for value in values] if isinstance(values, list) else self._named(values, typed)
 
     def positional(self, kinds: list[str], typed: str) -> Candidates:
-        """What the next positional argument may be; the last kind is that of all that are left."""
-        place = min(len(self.positionals), len(kinds) - 1)
-        found = self._named(kinds[place], typed) if kinds else []
+        """What the next positional argument may be."""
+        place = len(self.positionals)
+        if kinds and kinds[-1].endswith(MORE):
+            place = min(place, len(kinds) - 1)
+        found = self._named(kinds[place].removesuffix(MORE), typed) if place < len(kinds) else []
         return [(word, doc) for word, doc in found if word not in self.positionals]
 
     def _takes_value(self, flag: str) -> bool:

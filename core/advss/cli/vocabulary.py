@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from advss.plugins.names import Known
 
 FILE, SOURCES_FILE = "completion.json", "sources.json"
+MORE = "..."  # behind what a positional argument is: any number of them
 COMPONENTS = {  # flag -> kind of what it chooses
     "pretext": "pretext",
     "defense": "defense",
@@ -26,7 +27,7 @@ COMPONENTS = {  # flag -> kind of what it chooses
     "data": "data",
 }
 VALUES = {**COMPONENTS, "config": "recipe", "from": "run", "resume": "run"}
-POSITIONALS = {"RUN": "run", "NAME": "plugin"}
+POSITIONALS = {"RUN": "run", "RUN...": "run" + MORE, "NAME": "plugin"}
 
 
 class Flag(TypedDict):
@@ -66,7 +67,6 @@ def make_vocabulary() -> Vocabulary:
     """Make the vocabulary, and keep it."""
     from advss.cli.commands import COMMANDS
     from advss.plugins.installed import installed
-    from advss.plugins.names import FILE as NAMES
     from advss.plugins.names import files_of, recall
     from advss.stages.recipes import read_config, recipes
 
@@ -77,8 +77,8 @@ def make_vocabulary() -> Vocabulary:
         "recipes": {name: read_config(name).description for name in recipes()},
     }
     ours = [str(m.__file__) for name, m in list(sys.modules.items()) if name.startswith("advss.")]
-    ours += [str(one.place) for one in found] + [str(cache_path(NAMES)), str(cache_path(SOURCES_FILE))]
-    files = files_of(found) | {path: changed_at(path) for path in [*ours, *sys.path]}
+    ours += [str(one.place) for one in found] + [str(cache_path(SOURCES_FILE))]
+    files = {path: changed_at(path) for path in [*ours, *files_of(found), *sys.path]}
     others = {prefix: kept for prefix, kept in read_cache(FILE).items() if Path(prefix).is_dir()}
     write_cache(FILE, {**others, sys.prefix: {"path": sys.path, "files": files, "vocabulary": made}})
     return made
@@ -114,5 +114,5 @@ def _words(grammar: Grammar) -> Words:
     flags |= {flag: {"doc": doc, "values": VALUES.get(flag, [])} for flag, doc in grammar.flags.items()}
     switches = {**grammar.switches, **dict.fromkeys(EVERYWHERE, "")}
     flags |= {flag: {"doc": doc, "values": None} for flag, doc in switches.items()}
-    positionals = [POSITIONALS.get(name.removesuffix("..."), "") for name in grammar.positionals]
+    positionals = [POSITIONALS.get(name, "") for name in grammar.positionals]
     return {"summary": grammar.summary, "positionals": positionals, "flags": flags}

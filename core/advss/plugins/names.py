@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, TypedDict, get_args, get_origin
 
-from advss.cache import changed_at, read_cache, write_cache
+from advss.cache import cache_path, changed_at, read_cache, write_cache
 from advss.plugins.discovery import Discovery, Plugin
 from advss.plugins.installed import ENTRY_POINTS, Installed
 from advss.plugins.options import options_of
@@ -67,11 +67,11 @@ def recall(distributions: Iterable[Installed]) -> list[Known]:
     return found
 
 
-def files_of(distributions: Iterable[Installed]) -> dict[str, int]:
-    """The files that what :func:`recall` knows was read from, and when they were last changed."""
+def files_of(distributions: Iterable[Installed]) -> list[str]:
+    """The files on which it hangs what :func:`recall` knows of these distributions."""
     entries = _entries()
-    held = [entries[str(d.place)] for d in distributions if _holds(entries.get(str(d.place)), d)]
-    return {path: when for entry in held for path, when in entry["files"].items()}
+    named = [path for d in distributions for path in entries.get(str(d.place), {}).get("files", {})]
+    return [str(cache_path(FILE)), *named]
 
 
 def summary_of(offered: type) -> str:
@@ -83,7 +83,9 @@ def summary_of(offered: type) -> str:
 def _entries() -> dict[str, Any]:
     content = read_cache(FILE)
     entries = content.get("distributions")
-    return entries if content.get("format") == FORMAT and isinstance(entries, dict) else {}
+    if content.get("format") != FORMAT or not isinstance(entries, dict):
+        return {}
+    return {key: e for key, e in entries.items() if isinstance(e, dict) and isinstance(e.get("files"), dict)}
 
 
 def _is_whole(distribution: Installed, found: Discovery) -> bool:
