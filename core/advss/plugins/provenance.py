@@ -72,6 +72,24 @@ def warn_of_other_versions(records: Any, *, what: str) -> None:
             print(f"advss: warning: {what} was made with {name} {was}; {name} {here} is installed", file=sys.stderr)
 
 
+def agrees(was: Any, now: Any) -> bool:
+    """Whether what a manifest holds is what there is now, apart from options that a newer version of a plugin adds."""
+    if not (isinstance(was, dict) and isinstance(now, dict)):
+        return bool(was == now)
+    described = "name" in was
+    return was.keys() == now.keys() and all(
+        _kept(value, now[key]) if described and key == "options" else agrees(value, now[key])
+        for key, value in was.items()
+    )
+
+
+def _kept(was: Any, now: Any) -> bool:
+    """Whether all options that there were are what they were."""
+    if not (isinstance(was, dict) and isinstance(now, dict)):
+        return bool(was == now)
+    return all(key in now and _kept(value, now[key]) for key, value in was.items())
+
+
 def _unknown(error: BaseException | None) -> UnknownPluginError | None:
     while error is not None and not isinstance(error, UnknownPluginError):
         error = error.__cause__

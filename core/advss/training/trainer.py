@@ -19,7 +19,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from advss.errors import UsageError
 from advss.hookspecs import Loss, PretextTask
-from advss.plugins.provenance import warn_of_other_versions
+from advss.plugins.provenance import agrees, warn_of_other_versions
 from advss.randomness import stream
 from advss.tracking.tracker import Tracker
 from advss.training.checkpoints import has_checkpoint, load_checkpoint, save_checkpoint
@@ -250,7 +250,7 @@ class Trainer:
         checkpoint = load_checkpoint(self.last)
         manifest, tensors = checkpoint.manifest, checkpoint.tensors
         for key, value in self.work.manifest.items():
-            if manifest.get(key) != value:
+            if not agrees(manifest.get(key), value):
                 raise UsageError(f"checkpoint {checkpoint.path} is of another {key}: {manifest.get(key)}, not {value}")
         warn_of_other_versions(manifest.get("plugins"), what=f"checkpoint {checkpoint.path}")
         self.progress = Progress(**manifest["progress"])
