@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from advss.cli import certify, compare, plugins
+from advss.cli import certify, check, compare, new, plugins
 from advss.cli.arguments import Arguments, Command, Grammar
 from advss.cli.context import check_plugins, find, find_tracked, reporter_of, runs_dir_of
 from advss.config import RunConfig
@@ -170,6 +170,8 @@ _GRAMMARS = [
     (certify.certify, certify.GRAMMAR),
     *compare.GRAMMARS,
     *plugins.GRAMMARS,
+    (check.plugins_check, check.GRAMMAR),
+    (new.plugins_new, new.GRAMMAR),
     (
         sync,
         Grammar("sync", "send to MLflow what a run's journal holds and MLflow lacks", ("RUN",), settings=("runs-dir",)),

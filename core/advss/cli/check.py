@@ -1,0 +1,131 @@
+"""``advss plugins check NAME``: whether a plugin keeps the contract, one line a check."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from advss.cli.arguments import Arguments, Grammar
+from advss.cli.context import check_plugins
+from advss.errors import UsageError
+from advss.plugins import KINDS, Kind
+from advss.plugins.discovery import Fault, Plugin
+
+if TYPE_CHECKING:
+    from advss.testing.subject import Subject
+    from advss.testing.verdicts import Verdict
+
+DISCOVERED = "its distribution is found without fault"
+SIGNS = {"passed": "✓", "failed": "✗", "unchecked": "–"}
+
+
+def plugins_check(arguments: Arguments) -> int:
+    """``advss plugins check NAME``: 0 where nothing fails, else 1."""
+    from advss.testing.subject import named, with_options
+
+    name, said = arguments.positionals[0], arguments.flags.get("option", [])
+    kind, installed = _kind(arguments.flag("kind")), check_plugins(arguments)
+    try:
+        plugins = named(name, kind=kind)
+    except UsageError:
+        faults = [fault for fault in installed.found.faults if _may_be(name, fault)]
+        if not faults:
+            raise
+        return _print_faults(faults, as_json="json" in arguments.switches)
+    subjects = [with_options(plugin, _options(plugin, said), said=name) for plugin in plugins]
+    if "json" in arguments.switches:
+        return _print_json(subjects)
+    return max(_print_checks(subject) for subject in subjects)
+
+
+def _kind(said: str | None) -> Kind | None:
+    for kind in KINDS:
+        if kind == said:
+            return kind
+    if said is not None:
+        raise UsageError(f"--kind: expected one of {', '.join(KINDS)}, got '{said}'")
+    return None
+
+
+def _may_be(name: str, fault: Fault) -> bool:
+    """Whether a user may mean by ``name`` what broke before its classes were known: ``flip`` of ``advss-flip``."""
+    full = f"{fault.distribution}:{fault.entry_point}"
+    return fault.status == "broken" and (name in fault.distribution or name in (fault.entry_point, full))
+
+
+def _options(plugin: Plugin, said: list[str]) -> dict[str, Any]:
+    """``--option base.trades.beta=3`` as the configuration of a run would have it."""
+    from advss.stages.assembly import assembled
+    from advss.stages.layers import Said
+
+    pairs = [text.partition("=") for text in said]
+    for path, equals, _ in pairs:
+        if not path or not equals:
+            raise UsageError(f"--option: expected NAME=VALUE, got '{path}'")
+    paths = [(tuple(path.replace("-", "_").split(".")), Said(value, f"--option {path}")) for path, _, value in pairs]
+    return assembled(plugin.offered, paths)
+
+
+def _print_checks(subject: Subject) -> int:
+    """Print each verdict as it is reached, and how many there were of each."""
+    from advss.testing.suite import check
+
+    plugin, counts, seconds = subject.plugin, dict.fromkeys(SIGNS, 0), 0.0
+    print(f"{plugin.name} ({plugin.kind}), {plugin.distribution} {plugin.version}")
+    for verdict in check(subject):
+        counts[verdict.outcome] += 1
+        seconds += verdict.seconds
+        print(f"{SIGNS[verdict.outcome]} {verdict.check}", flush=True)
+        if verdict.message:
+            print(f"    {verdict.message}", flush=True)
+    passed, failed, unchecked = counts.values()
+    print(f"{passed} passed, {failed} failed, {unchecked} not checked, in {seconds:.1f} s\n")
+    return int(failed > 0)
+
+
+def _print_json(subjects: list[Subject]) -> int:
+    from advss.testing.suite import check
+
+    verdicts = [list(check(subject)) for subject in subjects]
+    described = [_described(s, found) for s, found in zip(subjects, verdicts, strict=True)]
+    print(json.dumps(described, indent=2, ensure_ascii=False))
+    return int(any(verdict.outcome == "failed" for found in verdicts for verdict in found))
+
+
+def _described(subject: Subject, verdicts: list[Verdict]) -> dict[str, Any]:
+    plugin = subject.plugin
+    identity = {"kind": plugin.kind, "name": plugin.name}
+    identity |= {"distribution": plugin.distribution, "version": plugin.version}
+    checks = [
+        {"check": v.check, "outcome": v.outcome, "message": v.message, "seconds": round(v.seconds, 3)} for v in verdicts
+    ]
+    return identity | {"checks": checks}
+
+
+def _print_faults(faults: list[Fault], *, as_json: bool) -> int:
+    """What is broken before its classes are known has one check, and fails it."""
+    if as_json:
+        print(json.dumps([_undiscovered(fault) for fault in faults], indent=2, ensure_ascii=False))
+        return 1
+    for fault in faults:
+        print(f"{fault.entry_point}, {fault.distribution} {fault.version}\n{SIGNS['failed']} {DISCOVERED}")
+        print(f"    {fault.error}{f' ({fault.place})' if fault.place else ''}")
+    return 1
+
+
+def _undiscovered(fault: Fault) -> dict[str, Any]:
+    identity = {"kind": None, "name": fault.entry_point, "distribution": fault.distribution, "version": fault.version}
+    check = {"check": DISCOVERED, "outcome": "failed", "message": fault.error, "seconds": 0.0}
+    return identity | {"checks": [check]}
+
+
+GRAMMAR = Grammar(
+    "plugins check",
+    "whether a plugin keeps the contract, one line a check",
+    ("NAME",),
+    {
+        "kind": "where several kinds have the name: " + ", ".join(KINDS),
+        "option": "NAME=VALUE of one of the plugin's options; may be said again",
+    },
+    {"json": "as JSON"},
+)

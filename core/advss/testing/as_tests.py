@@ -1,0 +1,48 @@
+"""The suite in an author's own tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from advss.errors import UsageError
+from advss.plugins import Kind
+from advss.testing.subject import Subject, find
+from advss.testing.suite import checks_of
+from advss.testing.verdicts import BrokenError, Check, judge
+
+
+def conformance(
+    name: str, *, kind: Kind | None = None, options: Mapping[str, Any] | None = None
+) -> Callable[[Subject, Check], None]:
+    """A test function that pytest runs once for every check of a plugin.
+
+    Args:
+        name: the plugin's, or ``distribution:name``; as a name of several kinds it is checked as each.
+        kind: "pretext", "defense" or "finetune", to check it as that alone.
+        options: of the plugin; those without a default are needed.
+
+    Raises:
+        UsageError: pytest or the plugin is not installed, or its options are refused.
+    """
+    try:
+        import pytest
+    except ModuleNotFoundError as error:
+        raise UsageError("conformance() needs pytest; pip install 'advss[testing]'") from error
+    subjects = find(name, kind=kind, options=options)
+    asked = [(subject, check) for subject in subjects for check in checks_of(subject.kind)]
+    several = len(subjects) > 1
+
+    @pytest.mark.parametrize(
+        ("subject", "check"), asked, ids=[f"{s.kind}: {c.name}" if several else c.name for s, c in asked]
+    )
+    def test(subject: Subject, check: Check) -> None:
+        verdict = judge(check, subject)
+        if verdict.outcome == "unchecked":
+            pytest.skip(verdict.message)
+        if isinstance(verdict.error, BrokenError):
+            pytest.fail(verdict.message, pytrace=False)
+        if verdict.error is not None:
+            raise verdict.error  # with its way through the plugin
+
+    return test

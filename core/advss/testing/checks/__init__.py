@@ -1,0 +1,1 @@
+"""The checks, one fact a function, in files by what they are about."""

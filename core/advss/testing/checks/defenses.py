@@ -1,0 +1,264 @@
+"""What a defense gives, and what it leaves as it found it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from advss.ensemble.objective import Stage, TaskObjective
+from advss.errors import UsageError
+from advss.hookspecs import Defense, Loss, PretextTask
+from advss.randomness import stream
+from advss.testing.checks.device import elsewhere
+from advss.testing.elsewhere import ElsewhereGenerator, send, send_module
+from advss.testing.ready import Ready
+from advss.testing.stand_ins import Mirror, TwoSizes
+from advss.testing.subject import Subject
+from advss.testing.verdicts import expect
+
+PENALTY = 0.7  # of an objective whose diversity term is a constant
+
+
+def an_attack_gives_as_many_inputs_of_the_same_form(subject: Subject) -> None:
+    """Shapes, number and type of ``objective.inputs``; detached and finite."""
+    for objective, where in _objectives():
+        found = _defense(subject).attack(objective, _draws())
+        expect(isinstance(found, tuple), f"attack() returns {type(found).__name__} {where}; return a tuple of tensors")
+        expect(
+            len(found) == len(objective.inputs),
+            f"attack() returns {len(found)} inputs {where}; objective.inputs are {len(objective.inputs)}",
+        )
+        for x, clean in zip(found, objective.inputs, strict=True):
+            expect(
+                (x.shape, x.dtype) == (clean.shape, clean.dtype),
+                f"attack() returns {tuple(x.shape)} {x.dtype} for {tuple(clean.shape)} {clean.dtype} {where}",
+            )
+            expect(not x.requires_grad, f"attack() returns an input with a graph {where}; return x.detach()")
+            expect(x.isfinite().all(), f"attack() returns an input that is not finite {where}")
+
+
+def attacked_inputs_are_in_0_to_1(subject: Subject) -> None:
+    """But for a defense that names its ``noise``, which certificates take as unclamped."""
+    for objective, where in _objectives():
+        defense = _defense(subject)
+        expect(0 <= defense.noise < float("inf"), f"noise is {defense.noise}; give a standard deviation, 0 for none")
+        for x in defense.attack(objective, _draws()):
+            low, high = float(x.min()), float(x.max())
+            expect(
+                defense.noise > 0 or (low >= 0 and high <= 1),
+                f"attacked inputs have values from {low:.4g} to {high:.4g} {where}; clamp to [0, 1], or set "
+                "self.noise where Gaussian noise is the method",
+            )
+
+
+def an_attack_leaves_the_network_as_found(subject: Subject) -> None:
+    """Weights, statistics, modes, requires_grad flags and gradients, in part frozen or not."""
+    for objective, where in _objectives():
+        for p in objective.root.parameters():
+            p.grad = torch.ones_like(p)  # so that a gradient that is added, or set to None, shows
+        before = _snapshot(objective.root)
+        _defense(subject).attack(objective, _draws())
+        after = _snapshot(objective.root)
+        for what, value in before.items():
+            expect(
+                _equal(value, after[what]),
+                f"attack() changes {what} {where}; attack within `with objective.attacking():` and differentiate by "
+                "torch.autograd.grad, not by backward()",
+            )
+
+
+def the_clean_inputs_are_left_alone(subject: Subject) -> None:
+    """They are trained on too, and measured."""
+    for objective, where in _objectives():
+        kept = [x.clone() for x in objective.inputs]
+        defense = _defense(subject)
+        defense.loss(objective, defense.attack(objective, _draws()), _draws())
+        for x, before in zip(objective.inputs, kept, strict=True):
+            expect(
+                torch.equal(x, before) and not x.requires_grad,
+                f"objective.inputs are changed in place, or ask for a gradient {where}; work on x.clone()",
+            )
+
+
+def attack_and_loss_follow_from_the_generator(subject: Subject) -> None:
+    """Whatever the global generator's state, which they leave alone."""
+    for make, where in _makers():
+        results = []
+        for seed in (1, 2):
+            torch.manual_seed(seed)
+            state = torch.get_rng_state()
+            results.append(_step(_defense(subject), make()))
+            expect(
+                torch.equal(torch.get_rng_state(), state),
+                f"it draws from torch's global generator {where}; draw from the generator that is given",
+            )
+        expect(
+            all(map(torch.equal, *results)),
+            f"attack or loss differ between two calls with the same generator {where}; draw from it alone: "
+            "torch.empty_like(x).normal_(generator=generator)",
+        )
+
+
+def it_keeps_nothing_from_step_to_step(subject: Subject) -> None:
+    """A defense has no state that a checkpoint carries, so that a run would not resume as it was."""
+    for make, where in _makers():
+        used = _defense(subject)
+        _step(used, make())
+        expect(
+            all(map(torch.equal, _step(used, make()), _step(_defense(subject), make()))),
+            f"a defense that was used before attacks otherwise than a new one {where}; keep nothing on self from step "
+            "to step: objective.progress tells how far training is",
+        )
+
+
+def its_loss_is_finite_and_reaches_every_parameter(subject: Subject) -> None:
+    """Float32, a scalar, with a gradient for all that trains."""
+    for objective, where in _objectives():
+        defense = _defense(subject)
+        loss = defense.loss(objective, defense.attack(objective, _draws()), _draws())
+        expect(isinstance(loss, Loss), f"loss() returns {type(loss).__name__} {where}; return a Loss")
+        expect(loss.value.dtype == torch.float32, f"the loss is {loss.value.dtype} {where}; give float32")
+        expect(loss.total.shape == (), f"the loss has shape {tuple(loss.total.shape)} {where}; give a scalar")
+        expect(loss.total.isfinite(), f"the loss is {float(loss.total.detach())} {where}")
+        expect(loss.total.requires_grad, f"the loss has no gradient {where}; was it detached?")
+        loss.total.backward()  # type: ignore[no-untyped-call]
+        for name, p in objective.root.named_parameters():
+            expect(
+                not p.requires_grad or (p.grad is not None and p.grad.isfinite().all()),
+                f"'{name}' gets no finite gradient {where}",
+            )
+        for name, metric in loss.metrics.items():
+            expect(
+                isinstance(metric, Tensor) and metric.ndim == 0 and not metric.requires_grad,
+                f"metric '{name}' is no scalar without gradient {where}; say .detach().mean()",
+            )
+
+
+def the_diversity_term_counts_once(subject: Subject) -> None:
+    """It belongs to the attacked inputs; a clean pass is asked for with ``penalty=False``."""
+    losses = []
+    for constant in (0.0, PENALTY):
+        objective, defense = _objective(Mirror(), made=_ConstantTerm), _defense(subject)
+        assert isinstance(objective, _ConstantTerm)
+        objective.constant = constant
+        losses.append(defense.loss(objective, defense.attack(objective, _draws()), _draws()))
+    term = float(torch.as_tensor(losses[1].penalty).detach())
+    advice = "return Loss(value, logits, metrics, loss.penalty) of the pass at the attacked inputs"
+    expect(
+        abs(term - PENALTY) < 1e-5,
+        f"Loss.penalty is {term:.4g} where the diversity term is {PENALTY}; {advice}, and call others with "
+        "penalty=False",
+    )
+    expect(
+        torch.allclose(losses[0].value, losses[1].value, atol=1e-5),
+        f"Loss.value is another with the diversity term; {advice}, and build value from .value, not .total",
+    )
+
+
+def a_task_without_logits_is_trained_or_refused(subject: Subject) -> None:
+    """``Loss.logits`` is empty where a task has none; a UsageError in one line says so."""
+    objective, defense = _objective(Mirror(logits=False)), _defense(subject)
+    try:
+        total = defense.loss(objective, defense.attack(objective, _draws()), _draws()).total
+    except UsageError as error:
+        expect("\n" not in str(error), "it refuses a task without logits in several lines; say it in one")
+        return
+    expect(total.isfinite() and total.requires_grad, f"its loss of a task without logits is {float(total.detach())}")
+
+
+def it_trains_in_bfloat16_and_channels_last(subject: Subject) -> None:
+    """Forward passes under autocast, inputs in the other memory layout."""
+    hows: list[dict[str, Any]] = [{"bf16": True}, {"memory_format": torch.channels_last}]
+    for how in hows:
+        found = _step(_defense(subject), _objective(Mirror(), **how))
+        expect(all(t.isfinite().all() for t in found), f"attack or loss are not finite under {how}")
+
+
+def it_works_on_another_device(subject: Subject) -> None:
+    """Attack, loss and its gradient on a pretended device, with the inputs moved as core moves them."""
+    objective = _objective(Mirror(), TwoSizes())
+    send_module(objective.root)
+    send(*objective.inputs, *(t for views in objective.views.values() for t in views.targets.values()))
+    with elsewhere():
+        draws, defense = ElsewhereGenerator(), _defense(subject)
+        loss = defense.loss(objective, defense.attack(objective, draws), draws)
+        loss.total.backward()  # type: ignore[no-untyped-call]
+
+
+class _ConstantTerm(TaskObjective):
+    """An objective whose diversity term is a number, so that it shows how often a defense counts it."""
+
+    constant = 0.0
+
+    def __call__(self, inputs: tuple[Tensor, ...], *, penalty: bool = True) -> Loss:
+        """The losses, and the number unless ``penalty`` is false."""
+        loss = super().__call__(inputs, penalty=False)
+        return Loss(loss.value, loss.logits, loss.metrics, torch.tensor(self.constant) if penalty else 0.0)
+
+
+def _objective(
+    *tasks: PretextTask, stage: Stage = "pretrain", made: type[TaskObjective] = TaskObjective, **how: Any
+) -> TaskObjective:
+    """Newly made tasks on one small encoder as an objective; the same at every call."""
+    members = {f"task{seed}": Ready(task, seed=seed) for seed, task in enumerate(tasks)}
+    trunk = members["task0"].network
+    built = {key: member.task for key, member in members.items()}
+    return made(trunk, built, tuple(m.views() for m in members.values()), stage=stage, key=(0, stage), **how)
+
+
+def _partly_standing() -> TaskObjective:
+    """As partial fine-tuning leaves a network: the first convolution stands, in eval mode."""
+    objective = _objective(Mirror(), stage="finetune", progress=0.5)
+    first = next(m for m in objective.root.modules() if isinstance(m, nn.Conv2d))
+    first.requires_grad_(False).eval()
+    return objective
+
+
+def _makers() -> list[tuple[Callable[[], TaskObjective], str]]:
+    """Objectives of every kind that core makes, and what messages say of them."""
+    return [
+        (lambda: _objective(Mirror(), progress=0.0), "with one task"),
+        (_partly_standing, "in fine-tuning, with a part of the network standing"),
+        (lambda: _objective(Mirror(), Mirror(), diversity=0.1), "with two tasks and the diversity term"),
+        (lambda: _objective(TwoSizes()), "with two inputs of different sizes"),
+    ]
+
+
+def _objectives() -> Iterator[tuple[TaskObjective, str]]:
+    return ((make(), where) for make, where in _makers())
+
+
+def _defense(subject: Subject) -> Defense:
+    defense = subject.new()
+    assert isinstance(defense, Defense)
+    return defense
+
+
+def _draws() -> torch.Generator:
+    return stream("cpu", "defense")
+
+
+def _step(defense: Defense, objective: TaskObjective) -> list[Tensor]:
+    """Attacked inputs and training loss."""
+    draws = _draws()
+    inputs = defense.attack(objective, draws)
+    return [*inputs, defense.loss(objective, inputs, draws).total.detach()]
+
+
+def _snapshot(root: nn.Module) -> dict[str, Any]:
+    """All that an attack must leave."""
+    seen: dict[str, Any] = {f"'{name}'": t.clone() for name, t in root.state_dict().items()}
+    for name, p in root.named_parameters():
+        seen[f"the gradient of '{name}'"] = None if p.grad is None else p.grad.clone()
+        seen[f"requires_grad of '{name}'"] = p.requires_grad
+    seen |= {f"the mode of '{name}'": module.training for name, module in root.named_modules()}
+    return seen
+
+
+def _equal(one: Any, other: Any) -> bool:
+    if isinstance(one, Tensor) and isinstance(other, Tensor):
+        return torch.equal(one, other)
+    return type(one) is type(other) and one == other

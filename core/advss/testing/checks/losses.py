@@ -1,0 +1,158 @@
+"""What loss() says, and what its gradient reaches."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from advss.hookspecs import Loss, Views
+from advss.testing.ready import Ready, own_parameters, ready
+from advss.testing.subject import Subject
+from advss.testing.verdicts import expect
+
+
+def the_loss_is_a_finite_float32_scalar(subject: Subject) -> None:
+    """The trainer adds it up and differentiates it."""
+    it = ready(subject)
+    value = it.loss(it.views()).value
+    expect(isinstance(value, Tensor), f"Loss.value is {type(value).__name__}; give a tensor")
+    expect(
+        value.ndim == 0, f"Loss.value has shape {tuple(value.shape)}; give a scalar, the mean over the batch: .mean()"
+    )
+    expect(value.dtype == torch.float32, f"Loss.value is {value.dtype}; give float32: .float() before the last steps")
+    expect(value.isfinite(), f"Loss.value is {float(value.detach())} at random images and fresh heads")
+
+
+def logits_and_metrics_are_of_their_form(subject: Subject) -> None:
+    """Divergences take logits (B, ..., K) in float32; what is logged are scalars without gradient."""
+    it = ready(subject)
+    views = it.views()
+    loss, size = it.loss(views), len(it.batch.x)
+    expect(isinstance(loss.logits, tuple), f"Loss.logits is {type(loss.logits).__name__}; give a tuple of tensors")
+    for z in loss.logits:
+        shape = tuple(z.shape)
+        expect(len(shape) > 1 and shape[0] == size, f"Loss.logits has shape {shape}; the first dimension is B = {size}")
+        expect(z.dtype == torch.float32 and z.isfinite().all(), f"Loss.logits is {z.dtype}; give finite float32")
+    for name, metric in loss.metrics.items():
+        expect(
+            isinstance(metric, Tensor) and metric.ndim == 0 and not metric.requires_grad,
+            f"metric '{name}' is {_described(metric)}; give a scalar tensor without gradient: .detach().mean()",
+        )
+    expect(
+        not isinstance(loss.penalty, Tensor) and loss.penalty == 0,
+        "loss() sets Loss.penalty, which is core's diversity term; add it to value",
+    )
+
+
+def the_loss_repeats_at_a_seed(subject: Subject) -> None:
+    """Twice under the same seed of the global generator, which core sets around each call."""
+    it = ready(subject)
+    views = it.views()
+    first = it.loss(views).value
+    second = it.loss(views).value
+    expect(
+        torch.equal(first, second),
+        f"the loss is {float(first.detach()):.7g}, then {float(second.detach()):.7g} under the same seed; draw from "
+        "torch's global generator, which core seeds around each call, or better in views() from the generator given: "
+        "not from NumPy, Python's random or a generator of its own; and let loss() change no state",
+    )
+
+
+def an_attack_moves_no_state(subject: Subject) -> None:
+    """As core attacks: BatchNorm's statistics are held, and nothing else may move in loss() or freeze()."""
+    it = ready(subject)
+    objective = it.objective()
+    before = {name: t.clone() for name, t in it.modules.state_dict().items()}
+    with objective.attacking():
+        for _ in range(2):
+            inputs = tuple(x.clone().requires_grad_() for x in objective.inputs)
+            _input_gradients(objective(inputs), inputs)
+    for name, t in it.modules.state_dict().items():
+        expect(
+            torch.equal(t, before[name]),
+            f"'{name.removeprefix('members.it.')}' moved while the inputs were attacked; only BatchNorm layers "
+            "(torch.nn.BatchNorm*d, SyncBatchNorm) are held: move other state in after_step()",
+        )
+
+
+def gradient_reaches_every_input(subject: Subject) -> None:
+    """What does not depend on an input cannot be attacked through it."""
+    it = ready(subject)
+    views = it.views()
+    inputs = tuple(x.clone().requires_grad_() for x in views.inputs)
+    value = it.loss(Views(inputs, views.targets)).value
+    expect(value.requires_grad, "the loss has no gradient at all; was it computed under no_grad(), or detached?")
+    for place, g in enumerate(torch.autograd.grad(value, inputs, allow_unused=True)):
+        expect(
+            g is not None and g.isfinite().all() and g.abs().sum() > 0,
+            f"no gradient reaches input {place}, so no attack moves it: compute the loss from `inputs` (not from "
+            "targets or the batch), without detach(), rounding or no_grad(); what is not attacked belongs into targets",
+        )
+
+
+def gradient_reaches_the_encoder(subject: Subject) -> None:
+    """Every parameter of the encoder, in the BatchNorm branches that the task names."""
+    it = ready(subject)
+    _backward(it)
+    for name, p in it.network.named_parameters():
+        unused = "; it names that BatchNorm branch in `branches` and never uses it" if ".branches." in name else ""
+        expect(p.grad is not None, f"no gradient reaches the encoder's '{name}'{unused}")
+    expect(any(p.grad.abs().sum() > 0 for p in it.network.parameters()), "the gradient is 0 in all of the encoder")
+
+
+def gradient_reaches_every_parameter_of_its_own(subject: Subject) -> None:
+    """Core lets every parameter train; one that must not is told by requires_grad_(False), or is a buffer."""
+    it = ready(subject)
+    own = own_parameters(it)
+    fixed = {name for name, p in own.items() if not p.requires_grad}
+    for p in own.values():
+        p.requires_grad_(True)
+    _backward(it)
+    for name, p in own.items():
+        if name in fixed:
+            expect(
+                p.grad is None,
+                f"parameter '{name}' is made with requires_grad=False, and core lets every parameter train: use it "
+                "under torch.no_grad(), or make it a buffer",
+            )
+        else:
+            expect(
+                p.grad is not None,
+                f"parameter '{name}' gets no gradient from the loss; leave it out, or make it a buffer if it is "
+                "filled otherwise, as a moving-average teacher is",
+            )
+
+
+def freezing_changes_neither_loss_nor_gradient(subject: Subject) -> None:
+    """freeze() computes once what no perturbation changes; with it or without, an attack is the same."""
+    it = ready(subject)
+    it.modules.eval()
+    views = it.views()
+    with torch.no_grad(), it.own_branch():
+        frozen = it.task.freeze(it.network, views)
+    same = len(frozen.inputs) == len(views.inputs) and all(map(torch.equal, frozen.inputs, views.inputs))
+    expect(same, "freeze() changes the inputs; it may add to targets alone")
+    results = []
+    for targets in (views.targets, frozen.targets):
+        inputs = tuple(x.clone().requires_grad_() for x in views.inputs)
+        loss = it.loss(Views(inputs, targets))
+        results.append([loss.value.detach(), *_input_gradients(loss, inputs)])
+    for plain, after in zip(*results, strict=True):
+        expect(
+            torch.allclose(plain, after, atol=1e-6, rtol=1e-4),
+            "loss or gradient is another with what freeze() computed; keep there only what depends on no input",
+        )
+
+
+def _input_gradients(loss: Loss, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return torch.autograd.grad(loss.value, inputs, materialize_grads=True)
+
+
+def _backward(it: Ready) -> None:
+    it.loss(it.views()).value.backward()  # type: ignore[no-untyped-call]
+
+
+def _described(metric: object) -> str:
+    if not isinstance(metric, Tensor):
+        return type(metric).__name__
+    return f"a tensor of shape {tuple(metric.shape)}{' with gradient' if metric.requires_grad else ''}"

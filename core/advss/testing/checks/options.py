@@ -1,0 +1,111 @@
+"""What the command line, the help and YAML need of every plugin."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import torch
+import yaml
+from torch import nn
+
+from advss.errors import UsageError
+from advss.plugins import registry
+from advss.plugins.options import convert, options_of
+from advss.testing.subject import Subject
+from advss.testing.verdicts import BrokenError, expect
+
+
+def its_distribution_is_found_without_fault(subject: Subject) -> None:
+    """Nothing of the distribution is broken, and importing it does nothing that no plugin should."""
+    for fault in registry().found.faults:
+        expect(
+            fault.distribution != subject.plugin.distribution or fault.status == "slow",
+            f"{fault.entry_point} is {fault.status}: {fault.error} {fault.place}",
+        )
+
+
+def its_docstring_says_what_it_is(subject: Subject) -> None:
+    """The first line of the class's docstring is its line in the help."""
+    offered = subject.plugin.offered
+    inherited = {base.__doc__ for base in offered.__mro__[1:]}
+    expect(
+        offered.__doc__ and offered.__doc__ not in inherited,
+        f"class {offered.__name__} has no docstring of its own; its first line is what the help says of it",
+    )
+
+
+def every_option_has_a_type(subject: Subject) -> None:
+    """An option's annotation turns text into its value."""
+    for option in options_of(subject.plugin.offered):
+        expect(
+            option.annotation is not Any and option.annotation is not object,
+            f"option '{option.name}' is annotated {option.type}; say what it takes, such as int or Literal['a', 'b']",
+        )
+
+
+def every_option_is_documented(subject: Subject) -> None:
+    """An option's line in the help stands under ``Args:``."""
+    for option in options_of(subject.plugin.offered):
+        expect(
+            option.doc,
+            f"option '{option.name}' is not documented; add '{option.name}: ...' under 'Args:' in the docstring of "
+            f"class {subject.plugin.offered.__name__}",
+        )
+
+
+def every_default_is_of_its_type(subject: Subject) -> None:
+    """What the annotation makes of a default is the default."""
+    for option in options_of(subject.plugin.offered):
+        if option.required:
+            continue
+        try:
+            same = convert(option, option.default, flag=option.name) == option.default
+        except UsageError:
+            same = False
+        expect(same, f"option '{option.name}' has the default {option.default!r}, which is no {option.type}")
+
+
+def its_options_pass_through_yaml(subject: Subject) -> None:
+    """A run's config.yaml holds all options, and gives the same ones again."""
+    options = subject.completed()
+    try:
+        again = yaml.safe_load(yaml.safe_dump(options))
+    except yaml.YAMLError as error:
+        raise BrokenError(
+            f"its options cannot be written to YAML ({error}); use numbers, text, true or false, null, and lists"
+        ) from error
+    for name, value in subject.completed(again).items():
+        expect(value == options[name], f"option '{name}' is {options[name]!r}, and {value!r} after YAML")
+
+
+def making_it_draws_nothing_and_makes_no_parameters(subject: Subject) -> None:
+    """What is drawn in ``__init__`` would not follow from the run's seed: core seeds the generator around build()."""
+    before = torch.get_rng_state()
+    made = subject.new()
+    expect(
+        torch.equal(torch.get_rng_state(), before),
+        "__init__ draws from torch's global generator, which is not seeded there; draw in build()",
+    )
+    if isinstance(made, nn.Module):
+        early = [name for name, _ in made.named_parameters()]
+        expect(not early, f"__init__ makes the parameter '{_first(early)}'; make it in build(), which is seeded")
+
+
+def its_methods_take_what_core_gives(subject: Subject) -> None:
+    """The methods without a default are there, and take what core gives them."""
+    base = next(c for c in subject.plugin.offered.__mro__ if c.__module__ == "advss.hookspecs")
+    for name, contract in inspect.getmembers(base, inspect.isfunction):
+        own = getattr(subject.plugin.offered, name)
+        if name.startswith("_") or contract.__module__ != "advss.hookspecs" or own is contract:
+            continue
+        wanted = len(inspect.signature(contract).parameters)
+        try:
+            inspect.signature(own).bind(*[None] * wanted)
+        except TypeError:
+            said = ", ".join(inspect.signature(contract).parameters)
+            raise BrokenError(f"{name}{inspect.signature(own)} does not take ({said}) in order") from None
+
+
+def _first(names: list[str]) -> str:
+    return names[0] if names else ""

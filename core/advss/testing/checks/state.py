@@ -1,0 +1,179 @@
+"""What a task owns: parameters where they are looked for, and state that a checkpoint carries."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
+
+import torch
+from safetensors.torch import load, save
+from torch import Tensor, nn
+from torch.nn.parameter import UninitializedParameter
+
+from advss.errors import UsageError
+from advss.hookspecs import PretextTask
+from advss.testing.ready import Ready, ready, tensors
+from advss.testing.subject import Subject
+from advss.testing.verdicts import BrokenError, expect
+
+REGISTERED = ("_parameters", "_buffers", "_modules")  # where nn.Module keeps what it knows of
+
+
+def parameters_are_registered(subject: Subject) -> None:
+    """A parameter in a plain list, tuple, dict or object neither trains nor is saved."""
+    it = ready(subject)
+    known = {id(p) for p in it.modules.parameters()}
+    for path, p in _held(it.task, "self", set()):
+        expect(
+            id(p) in known,
+            f"{path} is a parameter that PyTorch does not find, so it neither trains nor is saved; hold it as "
+            "an attribute of its own, in nn.ModuleList, nn.ModuleDict or nn.ParameterList",
+        )
+
+
+def the_encoder_is_not_kept_as_a_part(subject: Subject) -> None:
+    """Encoder or classifier are given to loss(); kept as a submodule they would be saved and trained twice."""
+    it = ready(subject)
+    shared = {id(p): name for name, p in it.network.named_parameters()}
+    for name, p in it.task.named_parameters(remove_duplicate=False):
+        expect(
+            id(p) not in shared,
+            f"its parameter '{name}' is '{shared.get(id(p))}' of the network it was built for; keep no module of "
+            "that one: loss() is given it at every call",
+        )
+
+
+def parameters_and_buffers_are_made_in_build(subject: Subject) -> None:
+    """What appears later is missed by the optimiser, the device and the checkpoint."""
+    bare = ready(subject, prepared=False)
+    made = _owned(bare.task)
+    for name, t in made.items():
+        expect(not isinstance(t, UninitializedParameter), f"'{name}' has no size after build(); size it by the encoder")
+    it = ready(subject)
+    it.loss(it.views())
+    _after_step(it)
+    late = [name for name in _owned(it.task) if name not in made]
+    expect(not late, f"'{', '.join(late)}' is not there after build(); make it there, prepare() may fill it")
+
+
+def its_state_survives_a_checkpoint(subject: Subject) -> None:
+    """Loaded strictly into one that was built from another seed and not prepared, views and loss are the same."""
+    one, other = ready(subject), ready(subject, seed=1, prepared=False)
+    _live(one)
+    state = one.modules.named_state()
+    for name, value in state.items():
+        expect(isinstance(value, Tensor), f"state '{name}' is {type(value).__name__}; a checkpoint holds tensors only")
+    try:
+        saved = load(save({name: t.detach().contiguous() for name, t in state.items()}))
+    except RuntimeError as error:
+        raise BrokenError(
+            f"its state cannot be written as safetensors, which keeps each tensor once: {error}"
+        ) from error
+    _load(other, saved)
+    found = [_outcome(it) for it in (one, other)]
+    for what, value in found[0].items():
+        expect(
+            torch.equal(value, found[1][what]),
+            f"{what} is another after saving and loading: it depends on what state_dict() does not carry; make it a "
+            "buffer in build(): self.register_buffer(name, tensor)",
+        )
+
+
+def it_can_be_copied(subject: Subject) -> None:
+    """The moving average of a run (``ema``) is a deep copy."""
+    it = ready(subject)
+    it.loss(it.views())
+    try:
+        copy.deepcopy(it.modules)
+    except Exception as error:
+        raise BrokenError(
+            f"copy.deepcopy of it fails ({type(error).__name__}: {error}); --pretrain-ema copies it: hold no "
+            "generators, files, locks or tensors with a graph"
+        ) from error
+
+
+def its_start_of_fine_tuning_is_the_backbones(subject: Subject) -> None:
+    """``tail`` is a last stage of the encoder or None, and the BatchNorm branches have names of their own."""
+    it = ready(subject)
+    assert isinstance(it.task, PretextTask)
+    names = it.task.branches
+    expect(names and len(set(names)) == len(names), f"branches is {names!r}; give each a name, one at least")
+    if it.task.tail is not None:
+        own, asked = set(it.task.tail.state_dict()), set(it.network.tail().state_dict())
+        expect(
+            own == asked,
+            f"self.tail holds {sorted(own ^ asked)[:3]} that encoder.tail() does not, or lacks it; fine-tuning "
+            "loads it strictly: set self.tail = encoder.tail(), and call a last stage of another form otherwise",
+        )
+
+
+def _held(thing: Any, path: str, seen: set[int]) -> Iterator[tuple[str, nn.Parameter]]:
+    """Every parameter that an object's attributes lead to, registered or not, with the way to it."""
+    if id(thing) in seen:
+        return
+    seen.add(id(thing))
+    if isinstance(thing, nn.Parameter):
+        yield path, thing
+        return
+    for step, value in _parts(thing):
+        yield from _held(value, path + step, seen)
+
+
+def _parts(thing: Any) -> list[tuple[str, Any]]:
+    """What an object holds, each with the step to it: ``[0]``, ``['key']`` or ``.name``."""
+    if isinstance(thing, dict):
+        return [(f"[{key!r}]", value) for key, value in thing.items()]
+    if isinstance(thing, list | tuple | set | frozenset):
+        return [(f"[{place}]", value) for place, value in enumerate(thing)]
+    if isinstance(thing, nn.Module):
+        plain = {name: value for name, value in vars(thing).items() if name not in REGISTERED}
+        return [(f".{name}", value) for name, value in {**thing._parameters, **thing._modules, **plain}.items()]
+    if hasattr(thing, "__dict__") and not isinstance(thing, type | Tensor | ModuleType) and not callable(thing):
+        return [(f".{name}", value) for name, value in vars(thing).items()]
+    return []
+
+
+def _owned(module: nn.Module) -> dict[str, Tensor]:
+    return {**dict(module.named_parameters()), **dict(module.named_buffers())}
+
+
+def _live(it: Ready) -> None:
+    """Leave a trace of training in all that can move."""
+    it.loss(it.views())
+    with torch.no_grad():
+        for p in it.modules.parameters():
+            if p.is_floating_point():
+                p.add_(0.01)
+    _after_step(it)
+
+
+def _after_step(it: Ready) -> None:
+    if isinstance(it.task, PretextTask):
+        with torch.no_grad():
+            it.task.after_step(it.network)
+
+
+def _load(it: Ready, saved: dict[str, Tensor]) -> None:
+    fresh = it.modules.named_state()
+    for name, t in saved.items():
+        expect(
+            name not in fresh or fresh[name].shape == t.shape,
+            f"'{_short(name)}' has shape {tuple(fresh[name].shape) if name in fresh else ()} after build() and "
+            f"{tuple(t.shape)} later; size it in build(), by encoder.data.images where it is of every image",
+        )
+    try:
+        it.modules.load_named_state(saved, what="a checkpoint")
+    except UsageError as error:
+        raise BrokenError(f"what was saved does not load into one newly built: {error}") from error
+
+
+def _outcome(it: Ready) -> dict[str, Tensor]:
+    it.modules.eval()
+    views = it.views()
+    return {**tensors(views), "the loss": it.loss(views).value.detach()}
+
+
+def _short(name: str) -> str:
+    return name.removeprefix("tasks.it.").removeprefix("scheme.")

@@ -1,0 +1,111 @@
+"""What views() makes of a batch."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from advss.hookspecs import Views
+from advss.randomness import stream
+from advss.testing.ready import ready, tensors
+from advss.testing.subject import Subject
+from advss.testing.verdicts import UncheckedError, expect
+
+ORDERS = 3  # in which a batch is tried: one may leave labels as they are
+
+
+def inputs_are_images_in_0_to_1(subject: Subject) -> None:
+    """Attacks move inputs in balls cut by [0, 1]; normalisation is the encoder's."""
+    it = ready(subject)
+    inputs = it.views().inputs
+    expect(inputs, "views() gives no inputs; there is nothing to train on")
+    for place, x in enumerate(inputs):
+        what = f"input {place} of views()"
+        expect(x.dtype == torch.float32, f"{what} is {x.dtype}; give float32")
+        low, high = float(x.min()), float(x.max())
+        expect(
+            0 <= low <= high <= 1,
+            f"{what} has values from {low:.4g} to {high:.4g}; stay in [0, 1]: clamp, and leave normalising to the "
+            "encoder; what cannot be in [0, 1] belongs into targets",
+        )
+
+
+def every_input_and_target_has_one_entry_an_image(subject: Subject) -> None:
+    """Their first dimension is the batch's; a target may be one number for all, of no dimension."""
+    it = ready(subject)
+    size = len(it.batch.x)
+    for what, t in tensors(it.views()).items():
+        shape = tuple(t.shape)
+        expect(
+            not shape or shape[0] == size,
+            f"{what} has shape {shape} for a batch of {size} images; its first dimension must be {size}: give several "
+            "views an image as several tensors, and what is not of an image as a buffer",
+        )
+
+
+def images_and_targets_belong_together(subject: Subject) -> None:
+    """The loss of the same images in another order, their targets reordered with them, is the same."""
+    it = ready(subject)
+    it.modules.eval()
+    views = it.views()
+    value = float(it.loss(views).value.detach())
+    if abs(float(it.loss(views, seed=1).value.detach()) - value) > 1e-6 * abs(value):
+        raise UncheckedError("its loss is random in eval mode too")
+    draws = stream("cpu", "reorder")
+    for _ in range(ORDERS):
+        order = torch.randperm(len(it.batch.x), generator=draws)
+        after = float(it.loss(_reordered(views, order)).value.detach())
+        expect(
+            abs(after - value) <= 1e-5 * (1 + abs(value)),
+            f"the loss is {value:.6g}, and {after:.6g} when images and targets are reordered together; entry i of "
+            "every target must be of image i, and the loss a mean over the batch",
+        )
+
+
+def views_follow_from_the_generator_alone(subject: Subject) -> None:
+    """The same batch and generator give the same views, whatever was drawn or called in between."""
+    it = ready(subject)
+    first = tensors(it.views(stream("cpu", "views")))
+    second = tensors(it.views(stream("cpu", "views")))
+    expect(list(first) == list(second), f"views() gives {list(first)}, and at the next call {list(second)}")
+    for what, t in first.items():
+        expect(
+            _same(t, second[what]),
+            f"{what} differs between two calls of views() with the same batch and generator; draw from the generator "
+            "that is given: torch.rand(..., generator=generator, device=batch.x.device), and keep no counters",
+        )
+
+
+def views_leave_batch_and_global_generator_alone(subject: Subject) -> None:
+    """Other members of an ensemble get the same batch, and their dropout the same draws."""
+    it = ready(subject)
+    kept = {name: getattr(it.batch, name).clone() for name in ("x", "raw", "index", "label")}
+    state = torch.get_rng_state()
+    it.views()
+    for name, before in kept.items():
+        expect(torch.equal(getattr(it.batch, name), before), f"views() changes batch.{name} in place; clone it first")
+    expect(
+        torch.equal(torch.get_rng_state(), state),
+        "views() draws from torch's global generator; draw from the generator that is given",
+    )
+
+
+def a_smaller_batch_works(subject: Subject) -> None:
+    """An epoch's validation ends in a smaller batch."""
+    it = ready(subject)
+    it.modules.eval()
+    batch = it.batch
+    small = replace(batch, x=batch.x[:3], raw=batch.raw[:3], index=batch.index[:3], label=batch.label[:3])
+    loss = it.loss(it.views(batch=small))
+    expect(loss.value.isfinite().all(), f"the loss of a batch of 3 images is {float(loss.value.detach())}")
+
+
+def _reordered(views: Views, order: Tensor) -> Views:
+    targets = {name: t[order] if t.ndim else t for name, t in views.targets.items()}
+    return Views(tuple(x[order] for x in views.inputs), targets)
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    return one.shape == other.shape and one.dtype == other.dtype and torch.equal(one, other)

@@ -1,0 +1,119 @@
+"""A task of either kind, built and prepared as a run does it, with the network that its loss is asked of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Generator, Tensor, nn
+
+from advss.ensemble.objective import Stage, TaskObjective
+from advss.hookspecs import Batch, FinetuneScheme, Loss, Phase, PretextTask, Task, Views, branch
+from advss.models.classifier import ImageClassifier
+from advss.randomness import global_stream, stream
+from advss.testing.stand_ins import FACTS, SmallEncoder, every_batch, one_batch
+from advss.testing.subject import Subject
+from advss.testing.verdicts import expect
+from advss.training.work import Modules
+
+
+class Ready:
+    """A task and its network: the small encoder, or when fine-tuning a classifier on it.
+
+    Args:
+        task: newly made.
+        seed: of what :meth:`~advss.hookspecs.PretextTask.build` draws.
+        prepared: whether a pretext task has had its look at the data; a run that is resumed loads it instead.
+        branches: BatchNorm branches of the encoder, by default those of the task.
+    """
+
+    def __init__(
+        self, task: Task, *, seed: int = 0, prepared: bool = True, branches: tuple[str, ...] | None = None
+    ) -> None:
+        self.task = task
+        self.batch: Batch = one_batch()
+        self.network: Any
+        if isinstance(task, PretextTask):
+            self.stage: Stage = "pretrain"
+            self.network = SmallEncoder(branches or task.branches)
+            self._build_heads(task, seed, prepared=prepared)
+        else:
+            assert isinstance(task, FinetuneScheme)
+            self.stage = "finetune"
+            self.network = classifier()
+            with global_stream("cpu", seed, "init"):
+                task.build(self.network)
+        self.modules = Modules(self.network, {"it": task}, self.stage)
+
+    def _build_heads(self, task: PretextTask, seed: int, *, prepared: bool) -> None:
+        with global_stream("cpu", seed, "init"):
+            task.build(self.network)
+        if prepared:
+            with global_stream("cpu", seed, "prepare"), self.own_branch():
+                task.prepare(self.network, every_batch())
+
+    @contextmanager
+    def own_branch(self) -> Iterator[None]:
+        """The BatchNorm branch that a pretext task begins in."""
+        if not isinstance(self.task, PretextTask):
+            yield
+            return
+        with branch(self.task.branches[0], self.network, self.task):
+            yield
+
+    def views(self, generator: Generator | None = None, batch: Batch | None = None) -> Views:
+        """The task's views of a batch."""
+        with torch.no_grad():
+            views = self.task.views(batch or self.batch, generator or stream("cpu", "views"))
+        expect(
+            isinstance(views, Views) and isinstance(views.inputs, tuple) and isinstance(views.targets, dict),
+            f"views() returns {views!r:.80}; return Views((tensor, ...), {{name: tensor}})",
+        )
+        return views
+
+    def loss(self, views: Views, *, seed: int = 0) -> Loss:
+        """The task's own loss at the inputs of ``views``, under a seed of the global generator."""
+        with global_stream("cpu", seed, "loss"), self.own_branch():
+            loss = self.task.loss(self.network, views.inputs, views.targets)
+        expect(isinstance(loss, Loss), f"loss() returns {type(loss).__name__}; return Loss(value, logits, metrics)")
+        return loss
+
+    def objective(self, views: Views | None = None, **how: Any) -> TaskObjective:
+        """The task alone as an objective; ``how`` as for :class:`TaskObjective`."""
+        own = views or self.views()
+        return TaskObjective(self.network, {"it": self.task}, (own,), stage=self.stage, key=(0, self.stage), **how)
+
+    def phases(self) -> list[Phase]:
+        """Which parameters train when: in pretraining all, always."""
+        if isinstance(self.task, FinetuneScheme):
+            return self.task.phases(self.network)
+        return [Phase(1.0, [{"params": list(self.modules.parameters())}])]
+
+
+def ready(subject: Subject, **how: Any) -> Ready:
+    """A new object of the plugin, made :class:`Ready`."""
+    return Ready(subject.new(), **how)
+
+
+def classifier(*, loaded: str = "encoder") -> ImageClassifier:
+    """A classifier on the small encoder, of which pretraining gave "nothing", the "encoder" or the "tail" too."""
+    encoder = SmallEncoder()
+    with global_stream("cpu", "classifier"):
+        made = ImageClassifier(encoder, encoder.tail(), FACTS.classes)
+    if loaded != "nothing":
+        made.load_pretrained(encoder.state_dict(), made.tail.state_dict() if loaded == "tail" else None)
+    return made
+
+
+def tensors(views: Views) -> dict[str, Tensor]:
+    """Inputs and targets by what messages call them."""
+    inputs = {f"input {place}": x for place, x in enumerate(views.inputs)}
+    return inputs | {f"target '{name}'": t for name, t in views.targets.items()}
+
+
+def own_parameters(ready: Ready) -> dict[str, nn.Parameter]:
+    """The parameters that the task brought, by name."""
+    network = {id(p) for p in ready.network.parameters()}
+    return {name: p for name, p in ready.task.named_parameters() if id(p) not in network}

@@ -1,0 +1,104 @@
+"""The checks of a plugin's kind, in order, and their verdicts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from advss.plugins import Kind
+from advss.testing.checks import company, defenses, device, losses, options, schemes, state, views
+from advss.testing.ready import ready
+from advss.testing.subject import Subject
+from advss.testing.verdicts import Check, Verdict, judge
+
+Fact = Callable[[Subject], None]
+
+
+def it_is_made(subject: Subject) -> None:
+    """From its options, and a task built on the small encoder."""
+    if subject.kind == "defense":
+        subject.new()
+    else:
+        ready(subject)
+
+
+EVERY: tuple[Fact, ...] = (
+    options.its_distribution_is_found_without_fault,
+    options.its_docstring_says_what_it_is,
+    options.every_option_has_a_type,
+    options.every_option_is_documented,
+    options.every_default_is_of_its_type,
+    it_is_made,
+    options.its_options_pass_through_yaml,
+    options.making_it_draws_nothing_and_makes_no_parameters,
+    options.its_methods_take_what_core_gives,
+)
+TASK: tuple[Fact, ...] = (
+    views.inputs_are_images_in_0_to_1,
+    views.every_input_and_target_has_one_entry_an_image,
+    views.views_follow_from_the_generator_alone,
+    views.views_leave_batch_and_global_generator_alone,
+    views.images_and_targets_belong_together,
+    views.a_smaller_batch_works,
+    losses.the_loss_is_a_finite_float32_scalar,
+    losses.logits_and_metrics_are_of_their_form,
+    losses.the_loss_repeats_at_a_seed,
+    losses.an_attack_moves_no_state,
+    losses.gradient_reaches_every_input,
+    losses.freezing_changes_neither_loss_nor_gradient,
+    state.parameters_are_registered,
+    state.the_encoder_is_not_kept_as_a_part,
+    state.parameters_and_buffers_are_made_in_build,
+    state.its_state_survives_a_checkpoint,
+    state.it_can_be_copied,
+    device.a_task_works_on_another_device,
+    company.the_loss_under_bfloat16_autocast_is_close,
+    company.the_loss_in_channels_last_is_the_same,
+)
+PRETEXT: tuple[Fact, ...] = (
+    losses.gradient_reaches_the_encoder,
+    losses.gradient_reaches_every_parameter_of_its_own,
+    state.its_start_of_fine_tuning_is_the_backbones,
+)
+FINETUNE: tuple[Fact, ...] = (
+    schemes.phases_have_shares_and_known_parameters,
+    schemes.the_head_trains,
+    schemes.what_it_brings_trains,
+    schemes.gradient_reaches_all_that_a_phase_trains,
+)
+DEFENSE: tuple[Fact, ...] = (
+    defenses.an_attack_gives_as_many_inputs_of_the_same_form,
+    defenses.attacked_inputs_are_in_0_to_1,
+    defenses.an_attack_leaves_the_network_as_found,
+    defenses.the_clean_inputs_are_left_alone,
+    defenses.attack_and_loss_follow_from_the_generator,
+    defenses.it_keeps_nothing_from_step_to_step,
+    defenses.its_loss_is_finite_and_reaches_every_parameter,
+    defenses.the_diversity_term_counts_once,
+    defenses.a_task_without_logits_is_trained_or_refused,
+    defenses.it_trains_in_bfloat16_and_channels_last,
+    defenses.it_works_on_another_device,
+)
+OF_KIND: dict[Kind, tuple[Fact, ...]] = {
+    "pretext": (*TASK, *PRETEXT),
+    "finetune": (*TASK, *FINETUNE),
+    "defense": DEFENSE,
+}
+
+
+def checks_of(kind: Kind) -> list[Check]:
+    """All checks of a kind; those of tasks are beside every built-in task and under every installed defense, too."""
+    checks = [Check(fact.__name__.replace("_", " "), fact) for fact in (*EVERY, *OF_KIND[kind])]
+    if kind == "pretext":
+        checks += company.checks_in_company()
+    if kind != "defense":
+        checks += company.checks_under_defenses()
+    return checks
+
+
+def check(subject: Subject) -> Iterator[Verdict]:
+    """Every check of a plugin, one by one; where it cannot be made, the checks end there."""
+    for each in checks_of(subject.kind):
+        verdict = judge(each, subject)
+        yield verdict
+        if verdict.outcome == "failed" and each.ask is it_is_made:
+            return

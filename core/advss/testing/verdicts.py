@@ -1,0 +1,79 @@
+"""What a check comes to: the plugin keeps the contract, breaks it, or cannot be asked."""
+
+from __future__ import annotations
+
+import inspect
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from advss.testing.subject import Subject
+
+Outcome = Literal["passed", "failed", "unchecked"]
+
+
+class BrokenError(AssertionError):
+    """The plugin does not keep the contract; the message says with which value, and what to do."""
+
+
+class UncheckedError(Exception):
+    """This cannot be asked of the plugin; the message says why."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One fact that holds for every plugin; ``ask`` raises :class:`BrokenError` where it does not."""
+
+    name: str
+    ask: Callable[[Subject], None]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The outcome of one check; the message is empty and the error None where it passed."""
+
+    check: str
+    outcome: Outcome
+    message: str
+    seconds: float
+    error: BaseException | None = None
+
+
+def expect(holds: object, message: str) -> None:
+    """Raise :class:`BrokenError` unless ``holds``."""
+    if not holds:
+        raise BrokenError(message)
+
+
+def judge(check: Check, subject: Subject) -> Verdict:
+    """Ask one check; whatever a plugin raises, KeyboardInterrupt apart, is a failure of that check."""
+    began = time.perf_counter()
+    failed: BaseException | None = None
+    outcome: Outcome = "passed"
+    message = ""
+    try:
+        with torch.random.fork_rng([]):
+            check.ask(subject)
+    except KeyboardInterrupt:
+        raise
+    except UncheckedError as reason:
+        outcome, message = "unchecked", str(reason)
+    except BaseException as error:
+        outcome, failed = "failed", error
+        said = str(error) if isinstance(error, BrokenError) else f"it raised {type(error).__name__}: {error}"
+        message = said.removesuffix(": ") + _place(error, subject)
+    return Verdict(check.name, outcome, " ".join(message.split()), time.perf_counter() - began, failed)
+
+
+def _place(error: BaseException, subject: Subject) -> str:
+    """Where in the plugin's own package it came from, as `` (flip.py, line 31)``; empty where it did not."""
+    home = Path(inspect.getfile(subject.plugin.offered))
+    while (home.parent / "__init__.py").is_file():
+        home = home.parent
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if Path(f.filename).is_relative_to(home)]
+    return f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""

@@ -1,0 +1,91 @@
+"""The suite in an author's own tests, in a pytest of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from importlib import import_module
+
+import pytest
+
+from advss.plugins import forget
+from advss.testing.subject import Subject
+from advss.testing.verdicts import Check, UncheckedError
+
+pytest_plugins = ["pytester"]
+Run = Callable[..., pytest.RunResult]
+
+PLUGIN = """
+from advss.hookspecs import FinetuneScheme, Phase
+
+
+class Quick(FinetuneScheme):
+    {doc}
+
+    name = "quick"
+
+    def phases(self, classifier):
+        {phases}
+
+
+def advss_finetune_schemes():
+    return [Quick]
+"""
+ALL = 'return [Phase(1.0, [{"params": list(classifier.parameters())}])]'
+ONE_LINE = """
+from advss.testing import conformance
+
+test_quick = conformance("quick")
+"""
+
+
+@pytest.fixture
+def run(pytester: pytest.Pytester) -> Iterator[Run]:
+    """An author's package, installed, and its tests run; those under defenses are left out, as they take long."""
+
+    def run_tests(tests: str, *, doc: str = '"""Everything trains."""', phases: str = ALL) -> pytest.RunResult:
+        pytester.makepyfile(quick=PLUGIN.format(doc=doc, phases=phases), test_it=tests)
+        info = pytester.mkdir("advss_quick-1.0.dist-info")
+        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: advss-quick\nVersion: 1.0\n")
+        (info / "entry_points.txt").write_text("[advss]\nquick = quick\n")
+        pytester.syspathinsert()
+        forget()
+        return pytester.runpytest_inprocess("-v", "-k", "not under")
+
+    yield run_tests
+    forget()
+
+
+def test_every_check_is_a_test_with_a_readable_name_and_a_sound_plugin_passes_them_all(run: Run) -> None:
+    result = run(ONE_LINE)
+    result.stdout.fnmatch_lines(["test_it.py::test_quick[[]inputs are images in 0 to 1] PASSED*"])
+    outcomes = result.parseoutcomes()
+    assert outcomes["passed"] > 30
+    assert not set(outcomes) & {"failed", "errors", "skipped"}
+
+
+def test_a_broken_plugin_fails_the_check_and_is_told_why(run: Run) -> None:
+    result = run(ONE_LINE, doc="")
+    result.stdout.fnmatch_lines(["test_it.py::test_quick[[]its docstring says what it is] FAILED*"])
+    result.stdout.fnmatch_lines(["class Quick has no docstring of its own; *"])
+    assert result.parseoutcomes()["failed"] == 1
+
+
+def test_what_a_plugin_raises_is_shown_with_its_way_there(run: Run) -> None:
+    result = run(ONE_LINE, phases='raise RuntimeError("no phases today")')
+    result.stdout.fnmatch_lines([">*raise RuntimeError(*no phases today*", "E*RuntimeError: no phases today"])
+
+
+def test_a_plugin_that_is_not_installed_is_an_error_of_one_line(run: Run) -> None:
+    result = run('from advss.testing import conformance\n\ntest_it = conformance("quik")\n')
+    result.stdout.fnmatch_lines(["E*UsageError: unknown plugin 'quik'; did you mean 'quick'[?]"])
+
+
+def test_what_cannot_be_asked_is_skipped_with_the_reason(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fact(subject: Subject) -> None:
+        raise UncheckedError("not of this one")
+
+    suite = import_module("advss.testing.as_tests")
+    monkeypatch.setattr(suite, "checks_of", lambda kind: [Check("it is asked", fact)])
+    result = run(ONE_LINE)
+    assert result.parseoutcomes() == {"skipped": 1}
+    result.stdout.fnmatch_lines(["*SKIPPED*not of this one*"])

@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+import enum
+import re
+from collections.abc import Callable
+from typing import Any, Literal
+
+import pytest
+import torch
+from torch import Generator, nn
+
+from advss.hookspecs import Batch, Views
+from advss.testing.checks import options
+from advss.testing.stand_ins import Mirror
+from advss.testing.subject import Subject
+from advss.testing.verdicts import Verdict
+
+Ask = Callable[..., Verdict]
+FACTS = [
+    options.its_distribution_is_found_without_fault,
+    options.its_docstring_says_what_it_is,
+    options.every_option_has_a_type,
+    options.every_option_is_documented,
+    options.every_default_is_of_its_type,
+    options.its_options_pass_through_yaml,
+    options.making_it_draws_nothing_and_makes_no_parameters,
+    options.its_methods_take_what_core_gives,
+]
+
+
+class Sound(Mirror):
+    """With options of several types.
+
+    Args:
+        width: of the head.
+        places: a sequence.
+        mode: a word.
+    """
+
+    def __init__(self, *, width: int = 3, places: tuple[int, ...] = (1, 2), mode: Literal["a", "b"] = "a") -> None:
+        super().__init__()
+
+
+class Undocumented(Mirror):
+    pass
+
+
+class Untyped(Mirror):
+    """One option.
+
+    Args:
+        width: of the head.
+    """
+
+    def __init__(self, *, width: Any = 3) -> None:
+        super().__init__()
+
+
+class Unexplained(Mirror):
+    """One option that the docstring leaves out."""
+
+    def __init__(self, *, width: int = 3) -> None:
+        super().__init__()
+
+
+class WrongDefault(Mirror):
+    """One option.
+
+    Args:
+        width: of the head.
+    """
+
+    def __init__(self, *, width: int = None) -> None:  # type: ignore[assignment]  # noqa: RUF013
+        super().__init__()
+
+
+class Colour(enum.Enum):
+    RED = 1
+
+
+class NoYaml(Mirror):
+    """One option.
+
+    Args:
+        colour: of the head.
+    """
+
+    def __init__(self, *, colour: Colour = Colour.RED) -> None:
+        super().__init__()
+
+
+class EarlyHead(Mirror):
+    """Makes its head where no seed is set."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.early = nn.Parameter(torch.zeros(3))
+
+
+class EarlyDraw(Mirror):
+    """Draws where no seed is set."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.order = torch.randperm(4)
+
+
+class OtherParameters(Mirror):
+    """Takes what core does not give."""
+
+    def views(self, batch: Batch, generator: Generator, epoch: int) -> Views:  # type: ignore[override]
+        return super().views(batch, generator)
+
+
+BROKEN = [
+    (Undocumented, options.its_docstring_says_what_it_is, "class Undocumented has no docstring of its own"),
+    (Untyped, options.every_option_has_a_type, "option 'width' is annotated Any; say what it takes"),
+    (
+        Unexplained,
+        options.every_option_is_documented,
+        "option 'width' is not documented; add 'width: ...' under 'Args:'",
+    ),
+    (WrongDefault, options.every_default_is_of_its_type, "option 'width' has the default None, which is no int"),
+    (NoYaml, options.its_options_pass_through_yaml, "cannot be written to YAML .* use numbers, text"),
+    (
+        EarlyHead,
+        options.making_it_draws_nothing_and_makes_no_parameters,
+        r"__init__ makes the parameter 'early'; make it in build\(\)",
+    ),
+    (
+        EarlyDraw,
+        options.making_it_draws_nothing_and_makes_no_parameters,
+        r"__init__ draws from torch's global generator.*draw in build\(\)",
+    ),
+    (
+        OtherParameters,
+        options.its_methods_take_what_core_gives,
+        r"views\(self, batch.* does not take \(self, batch, generator\) in order",
+    ),
+]
+
+
+@pytest.mark.parametrize("fact", FACTS)
+def test_a_sound_plugin_passes(ask: Ask, fact: Callable[[Subject], None]) -> None:
+    assert ask(Sound, fact).message == ""
+
+
+@pytest.mark.parametrize(("offered", "fact", "message"), BROKEN, ids=[case[0].__name__ for case in BROKEN])
+def test_it_is_caught(ask: Ask, offered: type, fact: Callable[[Subject], None], message: str) -> None:
+    verdict = ask(offered, fact)
+    assert verdict.outcome == "failed"
+    assert re.search(message, verdict.message), verdict.message
