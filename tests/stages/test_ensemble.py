@@ -132,6 +132,7 @@ def test_the_result_says_what_the_members_are(made: Made) -> None:
         "best_epochs",
         "best_metrics",
         "skipped_steps",
+        "plugins",
     }
 
 
