@@ -26,6 +26,7 @@ def test_there_are_examples_of_every_kind() -> None:
     assert [path.name for path in PACKAGES] == ["advss-awp", "advss-contrastive", "advss-lpft"]
 
 
+@pytest.mark.timeout(900)  # four runs by the command line; half a minute on a machine that does nothing else
 def test_the_examples_own_tests_pass_with_them_installed(installed: dict[str, str], tmp_path: Path) -> None:
     tests = [path / "tests" for path in PACKAGES]
     command: list[str | Path] = [
