@@ -21,6 +21,7 @@ from advss.config import Choice
 from advss.ensemble.objective import TaskObjective
 from advss.hookspecs import Batch, Defense, Loss, Task, Views
 from advss.plugins import build
+from advss.testing import conformance
 from advss_awp import AWP
 
 GAMMA = 0.05
@@ -185,3 +186,6 @@ def test_a_run_by_the_command_line(tmp_path: Path) -> None:
     assert 0 <= result["ra"] <= result["ta"] <= 1
     config = yaml.safe_load((tmp_path / "runs/it/config.yaml").read_text())
     assert config["defense"]["awp"]["base"]["trades"]["steps"] == 1
+
+
+test_it_keeps_the_contract = conformance("awp")

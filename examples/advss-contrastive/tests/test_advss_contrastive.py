@@ -19,6 +19,7 @@ from advss.ensemble.objective import TaskObjective
 from advss.hookspecs import Batch, DataFacts, Defense, Views
 from advss.models.encoder import TimmEncoder, build_encoder
 from advss.plugins import build
+from advss.testing import conformance
 from advss_contrastive import Contrastive
 
 TINY = {"layers": [1, 1, 1, 1], "channels": [8, 8, 16, 16]}
@@ -192,3 +193,6 @@ def test_a_run_by_the_command_line_beside_another_task(tmp_path: Path) -> None:
     result = json.loads((tmp_path / "runs/it/result.json").read_text())
     assert result["pretext"] == ["contrastive", "rotation"]
     assert 0 <= result["ra"] <= result["ta"] <= 1
+
+
+test_it_keeps_the_contract = conformance("contrastive")

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from advss.cli.main import main
 from advss.hookspecs import Classifier
+from advss.testing import conformance
 from advss_lpft import LPFT
 
 TINY = "--data.limit 200 --backbone resnet18 --backbone.layers [1,1,1,1] --backbone.channels [8,8,16,16]"
@@ -111,3 +112,6 @@ def test_the_second_phase_has_a_tenth_of_the_learning_rate(runs: Path) -> None:
     lines = [json.loads(line) for line in (runs / "both" / "metrics.jsonl").read_text().splitlines()]
     rates = {line["epoch"]: line["values"]["step/lr"] for line in lines if "step/lr" in line.get("values", {})}
     assert rates[2] == pytest.approx(rates[1] / 10)
+
+
+test_it_keeps_the_contract = conformance("lp-ft")
