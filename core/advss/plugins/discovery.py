@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Literal, get_args, get_type_hints
 
 from advss.errors import did_you_mean
@@ -85,6 +85,7 @@ class Discovery:
     faults: list[Fault] = field(default_factory=list)
     disabled: list[Disabled] = field(default_factory=list)
     installed: list[Installed] = field(default_factory=list)
+    modules: dict[str, str] = field(default_factory=dict)  # that were read -> distribution:entry-point
 
 
 class _RefusedError(Exception):
@@ -128,12 +129,13 @@ def _manager() -> pluggy.PluginManager:
 
     class Manager(pluggy.PluginManager):
         def parse_hookimpl_opts(self, plugin: object, name: str) -> pluggy.HookimplOpts | None:
-            marked = super().parse_hookimpl_opts(plugin, name)
-            if marked is not None or not name.startswith("advss_"):
-                return marked
-            unmarked = getattr(plugin, name)
-            own = inspect.isfunction(unmarked) and unmarked.__module__ == getattr(plugin, "__name__", None)
-            return pluggy.HookimplMarker(GROUP)(unmarked).advss_impl if own else None
+            function = vars(plugin).get(name)
+            if not isinstance(function, FunctionType):
+                return None
+            own = function.__module__ == getattr(plugin, "__name__", None)  # not the contract's, imported with a star
+            if own and name.startswith("advss_") and not hasattr(function, "advss_impl"):
+                pluggy.HookimplMarker(GROUP)(function)
+            return super().parse_hookimpl_opts(plugin, name)
 
     manager = Manager(GROUP)
     manager.add_hookspecs(hookspecs)
@@ -164,22 +166,34 @@ class _Reader:
         if not isinstance(module, ModuleType):
             raise _RefusedError(f"names {self.entry_point.value}, which is no module; name the one with the hooks")
         self.api = _api_of(module)
-        _register(manager, module, f"{self.distribution.name}:{self.entry_point.name}")
-        hooks = manager.get_hookcallers(module)
-        if not hooks:
-            raise _RefusedError(_without_hooks(module))
-        for hook in hooks:
-            with self._surviving():
-                self._call(hook, module)
+        with self._registered(manager, module):
+            hooks = manager.get_hookcallers(module)
+            if not hooks:
+                raise _RefusedError(_without_hooks(module))
+            for hook in hooks:
+                with self._surviving():
+                    self._call(hook)
 
-    def _call(self, hook: pluggy.HookCaller, module: ModuleType) -> None:
+    @contextmanager
+    def _registered(self, manager: pluggy.PluginManager, module: ModuleType) -> Iterator[None]:
+        """Within, the module is the only plugin that the manager knows; a module that was read before is refused."""
+        name = f"{self.distribution.name}:{self.entry_point.name}"
+        before = self.found.modules.setdefault(module.__name__, name)
+        if before != name:
+            raise _RefusedError(f"module {module.__name__} is already registered as {before}")
+        manager.register(module, name)
+        try:
+            yield
+        finally:
+            manager.unregister(module)
+
+    def _call(self, hook: pluggy.HookCaller) -> None:
         if not hook.has_spec():
             raise _RefusedError(f"unknown hook '{hook.name}'{did_you_mean(hook.name, HOOKS)}")
         for implementation in hook.get_hookimpls():
-            if implementation.plugin is module:
-                for offered in _listed(hook.name, implementation.function()):
-                    with self._surviving():
-                        self._add(offered, HOOKS[hook.name])
+            for offered in _listed(hook.name, implementation.function()):
+                with self._surviving():
+                    self._add(offered, HOOKS[hook.name])
 
     def _add(self, offered: object, kind: Kind) -> None:
         name, checked = _checked(offered, kind)
@@ -216,16 +230,6 @@ def _api_of(module: ModuleType) -> str:
     if wanted[0] > API[0]:
         raise _RefusedError(f"needs advss API {wanted[0]}.{wanted[1]}, this is {API[0]}.{API[1]}; upgrade advss")
     return f"{wanted[0]}.{wanted[1]}"
-
-
-def _register(manager: pluggy.PluginManager, module: ModuleType, name: str) -> None:
-    """Register a module; leave no trace of one that cannot be."""
-    try:
-        manager.register(module, name)
-    except BaseException:
-        if manager.has_plugin(name):
-            manager.unregister(name=name)
-        raise
 
 
 def _without_hooks(module: ModuleType) -> str:

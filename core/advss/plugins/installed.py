@@ -64,9 +64,8 @@ def _read(distribution: Distribution) -> Installed | None:
 
 
 def _identity(distribution: Distribution, place: Path | None) -> tuple[str, str]:
-    """Name and version by the metadata, or else by the folder's name."""
+    """Name and version by the metadata's head, whose body may be long, or else by the folder's name."""
     name, version = (place.stem if place else "").partition("-")[::2]
-    with suppress(Exception):
-        metadata = distribution.metadata
-        name, version = metadata["Name"] or name, metadata["Version"] or version
-    return name or "?", version or "?"
+    head = (distribution.read_text("METADATA") or distribution.read_text("PKG-INFO") or "").partition("\n\n")[0]
+    fields = dict(line.partition(":")[::2] for line in head.splitlines())
+    return fields.get("Name", "").strip() or name or "?", fields.get("Version", "").strip() or version or "?"
