@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
+from sklearn.datasets import load_digits
 from torch import Generator, Tensor, nn
 
 from advss.cli.main import main
@@ -166,6 +168,24 @@ def test_the_clean_pair_is_what_is_attacked_before_it_is(encoder: TimmEncoder, b
     views = Contrastive().views(batch, generator())
     assert all(map(torch.equal, views.inputs, (views.targets["first"], views.targets["second"])))
     assert not torch.equal(*views.inputs)
+
+
+def test_it_learns_under_attack(encoder: TimmEncoder) -> None:
+    """At ln(2B - 1) all views are at one point: there attacked training stays if projections begin close together."""
+    grey = torch.from_numpy(load_digits().images[:16]).float().unsqueeze(1) / 16
+    x = F.interpolate(grey, (32, 32), mode="bilinear").repeat(1, 3, 1, 1)
+    digits, draws = Batch(x, x.clone(), torch.arange(16), torch.arange(16)), generator()
+    task, values = built(Contrastive(flip=0.0, crop=0.8, jitter=0.1), encoder), list[float]()
+    optimizer = torch.optim.SGD([*encoder.parameters(), *task.parameters()], lr=0.2, momentum=0.9)
+    for step in range(12):
+        views = task.views(digits, draws)
+        objective = TaskObjective(encoder, {"contrastive": task}, (views,), stage="pretrain", key=(step,))
+        loss = objective(pgd(steps=1).attack(objective, draws)).value
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        values.append(float(loss.detach()))
+    assert sum(values[-3:]) / 3 < 0.8 * math.log(31)
 
 
 # ---------------------------------------------------------------- the command line

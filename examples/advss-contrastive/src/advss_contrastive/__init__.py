@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-from advss.hookspecs import Batch, Encoder, Loss, PretextTask, Views, accuracy, branch, hookimpl
+from advss.hookspecs import Batch, BranchNorm, Encoder, Loss, PretextTask, Views, accuracy, branch, hookimpl
 from advss_contrastive.augmentation import augmented
 
 advss_api = (1, 0)
@@ -66,10 +66,17 @@ class Contrastive(PretextTask):
         self.crop, self.flip, self.jitter = crop, flip, jitter
 
     def build(self, encoder: Encoder) -> None:
-        """A last stage of its own and SimCLR's projection, two linear layers with a ReLU between them."""
+        """A last stage of its own and SimCLR's projection: linear, BatchNorm, ReLU, linear, BatchNorm.
+
+        Without the last norm projections begin close together, and under attack they end in one point.
+        """
         self.tail = encoder.tail()
         width = encoder.features
-        self.project = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, self.dimensions))
+        first, last = (nn.Linear(width, out, bias=False) for out in (width, self.dimensions))
+        self.project = nn.Sequential(first, self._norm(width), nn.ReLU(), last, self._norm(self.dimensions))
+
+    def _norm(self, width: int) -> BranchNorm:
+        return BranchNorm({name: nn.BatchNorm1d(width) for name in self.branches})
 
     def views(self, batch: Batch, generator: Generator) -> Views:
         """Two views of each image, both attacked; the same two beside them for the clean stream."""
