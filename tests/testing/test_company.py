@@ -20,7 +20,7 @@ Targets = dict[str, Tensor]
 
 
 def verdict_of(subject: Subject, name: str) -> Verdict:
-    checks = [*company.checks_in_company(), *company.checks_under_defenses()]
+    checks = [*company.checks_in_company(), *company.checks_under_defenses("pretext")]
     return judge(next(check for check in checks if check.name == name), subject)
 
 
@@ -110,6 +110,13 @@ class BadGradient(Mirror):
         return Loss(loss.value + (weight - weight).square().sum().sqrt(), loss.logits)
 
 
+class DroppedMaps(Mirror):
+    """Dropout of feature maps, which draws in memory's order."""
+
+    def loss(self, encoder: Any, inputs: tuple[Tensor, ...], targets: Targets) -> Loss:
+        return super().loss(lambda x: self.drop(encoder(x)), inputs, targets)  # type: ignore[arg-type]
+
+
 def test_a_loss_in_bfloat16_is_caught(ask: Ask) -> None:
     message = ask(HalfLoss, company.the_loss_under_bfloat16_autocast_is_close).message
     assert message.startswith("under bfloat16 autocast the loss is torch.bfloat16; say .float()")
@@ -132,8 +139,9 @@ def test_a_loss_that_reads_memory_in_order_is_caught(ask: Ask) -> None:
 @pytest.mark.parametrize(
     "fact", [company.the_loss_under_bfloat16_autocast_is_close, company.the_loss_in_channels_last_is_the_same]
 )
-def test_a_sound_task_passes(ask: Ask, fact: Callable[[Subject], None]) -> None:
-    assert ask(Mirror, fact).message == ""
+@pytest.mark.parametrize("offered", [Mirror, DroppedMaps])
+def test_a_sound_task_passes(ask: Ask, offered: type, fact: Callable[[Subject], None]) -> None:
+    assert ask(offered, fact).message == ""
 
 
 def test_there_is_a_check_beside_each_built_in_task_with_and_without_diversity() -> None:
@@ -142,12 +150,19 @@ def test_there_is_a_check_beside_each_built_in_task_with_and_without_diversity()
     assert names == {f"it trains beside {t}{d}" for t in tasks for d in ("", " with diversity")}
 
 
-def test_there_is_a_check_under_each_defense() -> None:
-    names = {check.name for check in company.checks_under_defenses()}
-    assert names >= {f"it trains under {d}" for d in ("none", "pgd", "trades", "fgsm-rs", "smoothing")}
+def test_there_is_a_check_under_each_defense_alone_and_in_company() -> None:
+    names = {check.name for check in company.checks_under_defenses("pretext")}
+    defenses = ("none", "pgd", "trades", "fgsm-rs", "smoothing")
+    assert names >= {f"it trains under {d}{c}" for d in defenses for c in ("", " in company")}
 
 
-@pytest.mark.parametrize("name", ["it trains beside rotation with diversity", "it trains under pgd"])
+def test_a_scheme_has_no_company() -> None:
+    assert not [check for check in company.checks_under_defenses("finetune") if "company" in check.name]
+
+
+@pytest.mark.parametrize(
+    "name", ["it trains beside rotation with diversity", "it trains under pgd", "it trains under pgd in company"]
+)
 def test_a_sound_task_trains_in_company(offer: Offer, name: str) -> None:
     assert verdict_of(offer(Mirror), name).message == ""
 
@@ -166,8 +181,10 @@ def test_a_task_that_fails_on_an_encoder_of_several_branches_is_caught(offer: Of
 
 
 def test_inputs_of_another_size_are_refused_by_diversity_and_no_fault(offer: Offer) -> None:
-    verdict = verdict_of(offer(TwoSizes), "it trains beside rotation with diversity")
+    subject = offer(TwoSizes)
+    verdict = verdict_of(subject, "it trains beside rotation with diversity")
     assert verdict.outcome == "unchecked"
+    assert verdict_of(subject, "it trains under pgd").outcome == "passed"
     assert re.match("refused: --diversity: gradients of .* differ in shape", verdict.message)
 
 

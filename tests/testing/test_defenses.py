@@ -258,7 +258,7 @@ BROKEN = [
     (AsksOfTheInputs, clean_kept, "or ask for a gradient"),
     (GlobalDraw, drawn, "draws from torch's global generator with one task; draw from the generator that is given"),
     (OwnGenerator, drawn, "attack or loss differ between two calls with the same generator with one task"),
-    (Momentum, stateless, "a defense that was used before attacks otherwise than a new one with one task"),
+    (Momentum, stateless, "a defense that was used before attacks otherwise than a new one; keep nothing on self"),
     (DetachedLoss, loss_reached, "the loss has no gradient with one task; was it detached"),
     (InfiniteLoss, loss_reached, "the loss is inf with one task"),
     (BareLoss, loss_reached, r"loss\(\) returns Tensor with one task; return a Loss"),

@@ -141,6 +141,18 @@ class Child(Defense):
         return tuple((x + torch.rand(x.shape, generator=own, device=x.device)).clamp(0, 1) for x in objective.inputs)
 
 
+class OwnGenerator(Drawn):
+    def drawn(self, batch: Batch, generator: Generator) -> Tensor:
+        own = torch.Generator(batch.x.device)
+        return batch.x * torch.rand(len(batch.x), 1, 1, 1, generator=own, device=batch.x.device)
+
+
+def test_what_needs_a_real_gpu_is_not_judged(ask: Ask) -> None:
+    verdict = ask(OwnGenerator, a_task_works_on_another_device)
+    assert verdict.outcome == "unchecked"
+    assert verdict.message.startswith("it asks for a GPU that is only pretended (")
+
+
 def test_a_defense_tied_to_a_device_is_caught(ask: Ask) -> None:
     verdict = ask(CpuNoise, it_works_on_another_device)
     assert "add() mixes" in verdict.message

@@ -67,3 +67,11 @@ def test_the_global_generator_is_as_found_after_a_check(ask: Ask) -> None:
     before = torch.get_rng_state()
     ask(Mirror, lambda subject: expect(torch.rand(3).ndim == 1, ""))
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_check_runs_on_one_thread_and_gives_the_others_back(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads = [3]
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads[-1])
+    monkeypatch.setattr(torch, "set_num_threads", threads.append)
+    assert ask(Mirror, lambda subject: expect(threads == [3, 1], f"{threads}")).message == ""
+    assert threads == [3, 1, 3]

@@ -15,7 +15,7 @@ from advss.models.classifier import ImageClassifier
 from advss.randomness import global_stream, stream
 from advss.testing.stand_ins import FACTS, SmallEncoder, every_batch, one_batch
 from advss.testing.subject import Subject
-from advss.testing.verdicts import expect
+from advss.testing.verdicts import UncheckedError, expect
 from advss.training.work import Modules
 
 
@@ -79,6 +79,18 @@ class Ready:
             loss = self.task.loss(self.network, views.inputs, views.targets)
         expect(isinstance(loss, Loss), f"loss() returns {type(loss).__name__}; return Loss(value, logits, metrics)")
         return loss
+
+    def sure_loss(self, views: Views) -> Tensor:
+        """The loss in eval mode, where dropout draws nothing.
+
+        Raises:
+            UncheckedError: it is random there too, so that two values of it do not compare.
+        """
+        self.modules.eval()
+        one, other = (self.loss(views, seed=seed).value.detach() for seed in (0, 1))
+        if not torch.allclose(one, other, rtol=1e-6, atol=1e-7):
+            raise UncheckedError("its loss is random in eval mode too")
+        return one
 
     def objective(self, views: Views | None = None, **how: Any) -> TaskObjective:
         """The task alone as an objective; ``how`` as for :class:`TaskObjective`."""

@@ -91,7 +91,7 @@ def checks_of(kind: Kind) -> list[Check]:
     if kind == "pretext":
         checks += company.checks_in_company()
     if kind != "defense":
-        checks += company.checks_under_defenses()
+        checks += company.checks_under_defenses(kind)
     return checks
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -57,7 +58,7 @@ def judge(check: Check, subject: Subject) -> Verdict:
     outcome: Outcome = "passed"
     message = ""
     try:
-        with torch.random.fork_rng([]):
+        with torch.random.fork_rng([]), _one_thread():
             check.ask(subject)
     except KeyboardInterrupt:
         raise
@@ -68,6 +69,17 @@ def judge(check: Check, subject: Subject) -> Verdict:
         said = str(error) if isinstance(error, BrokenError) else f"it raised {type(error).__name__}: {error}"
         message = said.removesuffix(": ") + _place(error, subject)
     return Verdict(check.name, outcome, " ".join(message.split()), time.perf_counter() - began, failed)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """The networks are so small that a second thread only waits for the first."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _place(error: BaseException, subject: Subject) -> str:

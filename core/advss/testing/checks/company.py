@@ -14,8 +14,8 @@ from advss.attacks import maximise
 from advss.config import Choice
 from advss.ensemble.objective import TaskObjective
 from advss.errors import UsageError
-from advss.hookspecs import Defense, PretextTask
-from advss.plugins import build, options_of, registry
+from advss.hookspecs import Defense, Views
+from advss.plugins import Kind, build, options_of, registry
 from advss.plugins.discovery import GROUP, Plugin
 from advss.randomness import stream
 from advss.testing.ready import Ready, ready
@@ -30,16 +30,17 @@ def the_loss_under_bfloat16_autocast_is_close(subject: Subject) -> None:
     """Still float32, and within some percent."""
     it = ready(subject)
     views = it.views()
-    full = it.loss(views).value
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        narrow = it.loss(views).value
+        trained, narrow = it.loss(views).value, it.sure_loss(views)
+    full = it.sure_loss(views)
     expect(
-        narrow.dtype == torch.float32, f"under bfloat16 autocast the loss is {narrow.dtype}; say .float() on the logits"
+        trained.dtype == torch.float32,
+        f"under bfloat16 autocast the loss is {trained.dtype}; say .float() on the logits",
     )
     expect(
         torch.allclose(narrow, full, atol=0.05, rtol=0.05),
-        f"the loss is {float(full.detach()):.5g}, and {float(narrow.detach()):.5g} under bfloat16 autocast; do sums, "
-        "logarithms and divisions in float32",
+        f"the loss is {float(full):.5g}, and {float(narrow):.5g} under bfloat16 autocast; do sums, logarithms and "
+        "divisions in float32",
     )
 
 
@@ -49,8 +50,10 @@ def the_loss_in_channels_last_is_the_same(subject: Subject) -> None:
     for layout in (torch.contiguous_format, torch.channels_last):
         it = ready(subject)
         it.modules.to(memory_format=layout)
-        objective = it.objective(memory_format=layout)
-        values.append(objective(objective.inputs).value.detach())
+        views = it.views()
+        laid = Views(tuple(x.contiguous(memory_format=layout) for x in views.inputs), views.targets)
+        it.loss(laid)
+        values.append(it.sure_loss(laid))
     expect(
         torch.allclose(values[0], values[1], atol=1e-4, rtol=1e-4),
         f"the loss is {float(values[0]):.6g}, and {float(values[1]):.6g} in channels_last; use .reshape() for .view()",
@@ -61,19 +64,25 @@ def checks_in_company() -> list[Check]:
     """With each built-in task, plain and with the diversity term."""
     return [
         Check(f"it trains beside {p.name}{' with diversity' * diverse}", partial(_beside, other=p, diverse=diverse))
-        for p in registry().found.plugins
-        if (p.kind, p.distribution) == ("pretext", GROUP)
+        for p in _built_in_tasks()
         for diverse in (False, True)
     ]
 
 
-def checks_under_defenses() -> list[Check]:
-    """Under each installed defense."""
-    return [
-        Check(f"it trains under {p.name if p.distribution == GROUP else _full(p)}", partial(_under, defense=p))
-        for p in registry().found.plugins
-        if p.kind == "defense"
-    ]
+def checks_under_defenses(kind: Kind) -> list[Check]:
+    """Under each installed defense, and a pretext task with the diversity term beside the first built-in one, too."""
+    checks = []
+    for defense in registry().found.plugins:
+        if defense.kind == "defense":
+            name = f"it trains under {defense.name if defense.distribution == GROUP else _full(defense)}"
+            checks.append(Check(name, partial(_under, defense=defense, other=None)))
+            for other in _built_in_tasks()[:1] if kind == "pretext" else []:
+                checks.append(Check(f"{name} in company", partial(_under, defense=defense, other=other)))
+    return checks
+
+
+def _built_in_tasks() -> list[Plugin]:
+    return [p for p in registry().found.plugins if (p.kind, p.distribution) == ("pretext", GROUP)]
 
 
 def _beside(subject: Subject, *, other: Plugin, diverse: bool) -> None:
@@ -85,22 +94,17 @@ def _beside(subject: Subject, *, other: Plugin, diverse: bool) -> None:
                 lambda x: objective(x).total, objective.inputs, stream("cpu", "attack"), eps=0.1, step_size=0.1, steps=1
             )
         loss = objective(inputs)
-    _trains(objective, loss.total, "")
+    _trains(objective, loss.total)
 
 
-def _under(subject: Subject, *, defense: Plugin) -> None:
-    """An attack and the training loss, alone, and a pretext task in company with diversity too."""
-    it = ready(subject)
-    objectives = {"": it.objective()}
-    if isinstance(it.task, PretextTask):
-        company = next(p for p in registry().found.plugins if (p.kind, p.distribution) == ("pretext", GROUP))
-        objectives[" in company"] = _together(subject, company, diverse=True)
-    for where, objective in objectives.items():
-        with _refusals_said():
-            chosen, draws = defense_of(defense), stream("cpu", "defense")
-            inputs = chosen.attack(objective, draws)
-            loss = chosen.loss(objective, inputs, draws)
-        _trains(objective, loss.total, where)
+def _under(subject: Subject, *, defense: Plugin, other: Plugin | None) -> None:
+    """An attack and the training loss."""
+    objective = ready(subject).objective() if other is None else _together(subject, other, diverse=True)
+    with _refusals_said():
+        chosen, draws = defense_of(defense), stream("cpu", "defense")
+        inputs = chosen.attack(objective, draws)
+        loss = chosen.loss(objective, inputs, draws)
+    _trains(objective, loss.total)
 
 
 def _together(subject: Subject, other: Plugin, *, diverse: bool) -> TaskObjective:
@@ -119,12 +123,12 @@ def _together(subject: Subject, other: Plugin, *, diverse: bool) -> TaskObjectiv
     )
 
 
-def _trains(objective: TaskObjective, total: Tensor, where: str) -> None:
-    expect(total.ndim == 0 and total.isfinite(), f"the training loss{where} is {total.detach()}")
+def _trains(objective: TaskObjective, total: Tensor) -> None:
+    expect(total.ndim == 0 and total.isfinite(), f"the training loss is {total.detach()}")
     total.backward()  # type: ignore[no-untyped-call]
     for name, p in objective.root.named_parameters():
-        expect(p.grad is None or p.grad.isfinite().all(), f"the gradient of '{name}'{where} is not finite")
-    expect(any(p.grad is not None for p in objective.root.parameters()), f"no gradient reaches any parameter{where}")
+        expect(p.grad is None or p.grad.isfinite().all(), f"the gradient of '{name}' is not finite")
+    expect(any(p.grad is not None for p in objective.root.parameters()), "no gradient reaches any parameter")
 
 
 def defense_of(plugin: Plugin) -> Defense:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,9 @@ from advss.testing.elsewhere import Elsewhere, ElsewhereGenerator, send, send_mo
 from advss.testing.ready import Ready, ready
 from advss.testing.stand_ins import every_batch, one_batch
 from advss.testing.subject import Subject
+from advss.testing.verdicts import BrokenError, UncheckedError
+
+NEEDS_GPU = re.compile("cuda|nvidia", re.IGNORECASE)
 
 
 def a_task_works_on_another_device(subject: Subject) -> None:
@@ -44,7 +48,15 @@ def _train(it: Ready, views: Views) -> None:
 def elsewhere() -> Iterator[None]:
     """The pretended device is there, and warnings of an autocast for a GPU that is not are silent."""
     with warnings.catch_warnings(action="ignore"), Elsewhere():
-        yield
+        try:
+            yield
+        except (RuntimeError, AssertionError) as error:
+            if isinstance(error, BrokenError) or not NEEDS_GPU.search(str(error)):
+                raise
+            raise UncheckedError(
+                f"it asks for a GPU that is only pretended ({str(error).splitlines()[0]}), for a generator of its own "
+                "perhaps: draw from the one that is given, or try it on a GPU"
+            ) from error
 
 
 def _sent(batch: Batch) -> Batch:

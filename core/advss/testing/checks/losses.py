@@ -126,8 +126,8 @@ def gradient_reaches_every_parameter_of_its_own(subject: Subject) -> None:
 def freezing_changes_neither_loss_nor_gradient(subject: Subject) -> None:
     """freeze() computes once what no perturbation changes; with it or without, an attack is the same."""
     it = ready(subject)
-    it.modules.eval()
     views = it.views()
+    it.sure_loss(views)
     with torch.no_grad(), it.own_branch():
         frozen = it.task.freeze(it.network, views)
     same = len(frozen.inputs) == len(views.inputs) and all(map(torch.equal, frozen.inputs, views.inputs))
