@@ -3,8 +3,9 @@
     python benchmarks/gpu_checks.py --root DIR_OF_CIFAR10_PARQUET --seed 0
 
 1. Correctness: on the GPU the objective, its input gradients and a PGD attack equal the CPU's, for each task alone and
-   for the three together with the diversity term; bf16 comes close; every defense trains a step; a run that is stopped
-   in mid-epoch and resumed ends with the same accuracies as one that was not.
+   for the three together with the diversity term; bf16 comes close; every defense trains a step, and every installed
+   plugin does what the conformance suite asks of it on another device; a run that is stopped in mid-epoch and resumed
+   ends with the same accuracies as one that was not.
 2. The training step against the bare passes and the plain algorithm (step_speed.py), and the ensemble's with the
    diversity term against the one without it (ensemble_speed.py).
 3. `cifar10-fast` on all of CIFAR-10: P1F4, and P3F4 by each task, the three as AP+SE and as AP+DPE.
@@ -36,6 +37,9 @@ from advss.plugins.registry import build, registry
 from advss.randomness import stream
 from advss.stages.resolve import from_mapping
 from advss.stages.run import fit
+from advss.testing.checks.defenses import defense_works
+from advss.testing.checks.device import Place, task_works
+from advss.testing.subject import Subject
 from advss.training.reporting import Silent
 from advss.training.signals import Interrupted
 
@@ -111,6 +115,7 @@ def correctness(device: torch.device) -> dict[str, Any]:
     for mode in ("eval", "train"):  # in train mode through our own second derivative of batch normalisation
         figures[f"diversity {mode}"] = diversity_agrees(device, mode)
     figures["defenses"] = defenses_train(device)
+    figures["plugins"] = plugins_work(device)
     figures["attack"] = attack_stays_inside(device)
     figures["resume"] = resumes(device)
     return figures
@@ -146,6 +151,15 @@ def defenses_train(device: torch.device) -> dict[str, float]:
         assert all(g.isfinite().all() for g in gradients), name
         figures[name] = float(loss.total.detach())
     return figures
+
+
+def plugins_work(device: torch.device) -> list[str]:
+    """What the conformance suite asks of plugins on another device, asked of all that are installed on this one."""
+    works = {"pretext": task_works, "finetune": task_works, "defense": defense_works}
+    tried = [plugin for plugin in registry().found.plugins if plugin.kind in works]
+    for plugin in tried:
+        works[plugin.kind](Subject(plugin), Place(device))
+    return [f"{plugin.kind} {plugin.distribution}:{plugin.name}" for plugin in tried]
 
 
 def attack_stays_inside(device: torch.device) -> dict[str, float]:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -10,13 +11,15 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from advss.hookspecs import Batch, Defense, Encoder, Loss, Objective, Views
-from advss.testing.checks.defenses import it_works_on_another_device
-from advss.testing.checks.device import a_task_works_on_another_device
+from advss.testing.checks.defenses import defense_works, it_works_on_another_device
+from advss.testing.checks.device import Place, Pretended, a_task_works_on_another_device, everywhere, task_works
 from advss.testing.elsewhere import PLACE, Elsewhere, ElsewhereGenerator, lies_there, send
-from advss.testing.stand_ins import Mirror
+from advss.testing.stand_ins import Mirror, TwoSizes, one_batch
+from advss.testing.subject import Subject
 from advss.testing.verdicts import BrokenError, UncheckedError, Verdict
 
 Ask = Callable[..., Verdict]
+Offer = Callable[..., Subject]
 Targets = dict[str, Tensor]
 
 
@@ -160,6 +163,41 @@ def test_a_defense_tied_to_a_device_is_caught(ask: Ask) -> None:
 
 def test_a_defense_may_draw_from_a_copy_of_the_generator(ask: Ask) -> None:
     assert ask(Child, it_works_on_another_device).message == ""
+
+
+@pytest.mark.parametrize("offered", [Mirror, TwoSizes])
+def test_what_is_asked_on_a_gpu_runs_on_a_real_device(offer: Offer, offered: type) -> None:
+    task_works(offer(offered), Place(torch.device("cpu")))
+
+
+def test_what_is_asked_of_a_defense_on_a_gpu_runs_on_a_real_device(offer: Offer) -> None:
+    defense_works(offer(Child), Place(torch.device("cpu")))
+
+
+def test_a_place_moves_everything() -> None:
+    place = Place(torch.device("meta"))
+    module = nn.BatchNorm2d(3)
+    place.move_module(module)
+    batch = place.batch(one_batch())
+    views = place.views(Views((batch.x,), {"label": torch.zeros(6)}))
+    everything = [*module.state_dict().values(), batch.x, batch.raw, batch.index, batch.label, *views.inputs]
+    assert {t.device.type for t in [*everything, *views.targets.values()]} == {"meta"}
+
+
+@pytest.mark.parametrize(("there", "asked"), [(False, ["Pretended"]), (True, ["Pretended", "Place"])])
+def test_a_real_gpu_is_asked_where_there_is_one(monkeypatch: pytest.MonkeyPatch, there: bool, asked: list[str]) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    tried: list[str] = []
+
+    def works(place: Place) -> None:
+        tried.append(type(place).__name__)
+        if isinstance(place, Pretended):
+            raise UncheckedError("needs a GPU")
+
+    with nullcontext() if there else pytest.raises(UncheckedError):
+        everywhere(works)
+    assert tried == asked
 
 
 # ---------------------------------------------------------------- the pretended device itself

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,8 +13,7 @@ from advss.ensemble.objective import Stage, TaskObjective
 from advss.errors import UsageError
 from advss.hookspecs import Defense, Loss, PretextTask
 from advss.randomness import stream
-from advss.testing.checks.device import elsewhere
-from advss.testing.elsewhere import ElsewhereGenerator, send, send_module
+from advss.testing.checks.device import Place, everywhere
 from advss.testing.ready import Ready
 from advss.testing.stand_ins import Mirror, TwoSizes
 from advss.testing.subject import Subject
@@ -178,12 +178,15 @@ def it_trains_in_bfloat16_and_channels_last(subject: Subject) -> None:
 
 
 def it_works_on_another_device(subject: Subject) -> None:
-    """Attack, loss and its gradient on a pretended device, with the inputs moved as core moves them."""
-    objective = _objective(Mirror(), TwoSizes())
-    send_module(objective.root)
-    send(*objective.inputs, *(t for views in objective.views.values() for t in views.targets.values()))
-    with elsewhere():
-        draws, defense = ElsewhereGenerator(), _defense(subject)
+    """Attack, loss and its gradient, with network and inputs moved as core moves them."""
+    everywhere(partial(defense_works, subject))
+
+
+def defense_works(subject: Subject, place: Place) -> None:
+    """All that core calls of a defense, at a place."""
+    objective = _objective(Mirror(), TwoSizes(), place=place)
+    with place.within():
+        draws, defense = place.generator(), _defense(subject)
         loss = defense.loss(objective, defense.attack(objective, draws), draws)
         loss.total.backward()  # type: ignore[no-untyped-call]
 
@@ -200,13 +203,25 @@ class _ConstantTerm(TaskObjective):
 
 
 def _objective(
-    *tasks: PretextTask, stage: Stage = "pretrain", made: type[TaskObjective] = TaskObjective, **how: Any
+    *tasks: PretextTask,
+    stage: Stage = "pretrain",
+    made: type[TaskObjective] = TaskObjective,
+    place: Place | None = None,
+    **how: Any,
 ) -> TaskObjective:
-    """Newly made tasks on one small encoder as an objective; the same at every call."""
+    """Newly made tasks on one small encoder as an objective, at a place; the same at every call."""
     members = {f"task{seed}": Ready(task, seed=seed) for seed, task in enumerate(tasks)}
     trunk = members["task0"].network
     built = {key: member.task for key, member in members.items()}
-    return made(trunk, built, tuple(m.views() for m in members.values()), stage=stage, key=(0, stage), **how)
+    views = tuple(m.views() for m in members.values())
+    if place:
+        place.move_module(nn.ModuleList([trunk, *built.values()]))
+        views = tuple(map(place.views, views))
+    objective = made(trunk, built, views, stage=stage, key=(0, stage), **how)
+    if place:
+        for laid in objective.views.values():
+            place.views(laid)  # the objective has laid them out anew, and what is pretended is lost then
+    return objective
 
 
 def _partly_standing() -> TaskObjective:

@@ -1,17 +1,19 @@
-"""A run may be on any device: tried on a pretended one, without a GPU."""
+"""A run may be on any device: tried on a pretended one, and on a GPU where there is one."""
 
 from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
+from functools import partial
 
 import torch
+from torch import Generator, nn
 
 from advss.hookspecs import Batch, PretextTask, Views
-from advss.randomness import global_stream
+from advss.randomness import global_stream, stream
 from advss.testing.elsewhere import Elsewhere, ElsewhereGenerator, send, send_module
 from advss.testing.ready import Ready, ready
 from advss.testing.stand_ins import every_batch, one_batch
@@ -21,15 +23,91 @@ from advss.testing.verdicts import BrokenError, UncheckedError
 NEEDS_GPU = re.compile("cuda|nvidia", re.IGNORECASE)
 
 
+class Place:
+    """A real device, to which modules and tensors are moved as core moves them."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+
+    def within(self) -> AbstractContextManager[None]:
+        """The context in which a plugin's code runs there."""
+        return nullcontext()
+
+    def generator(self) -> Generator:
+        """What core hands to a plugin there."""
+        return stream(self.device, "draws")
+
+    def move_module(self, module: nn.Module) -> None:
+        """Parameters and buffers, in place."""
+        module.to(self.device)
+
+    def batch(self, batch: Batch) -> Batch:
+        """A copy there."""
+        moved = {name: getattr(batch, name).to(self.device) for name in ("x", "raw", "index", "label")}
+        return replace(batch, **moved)
+
+    def views(self, views: Views) -> Views:
+        """The views there."""
+        targets = {name: t.to(self.device) for name, t in views.targets.items()}
+        return Views(tuple(x.to(self.device) for x in views.inputs), targets)
+
+
+class Pretended(Place):
+    """A second GPU that is not there: everything is computed on the CPU, and what mixes the two is refused."""
+
+    def __init__(self) -> None:
+        super().__init__(torch.device("cpu"))
+
+    def within(self) -> AbstractContextManager[None]:
+        """Every function of tensors is watched."""
+        return _elsewhere()
+
+    def generator(self) -> Generator:
+        """One that says it is on the pretended device."""
+        return ElsewhereGenerator()
+
+    def move_module(self, module: nn.Module) -> None:
+        """What ``module.to(device)`` would move lies there from here on."""
+        send_module(module)
+
+    def batch(self, batch: Batch) -> Batch:
+        """A copy there."""
+        fields = {name: getattr(batch, name).clone() for name in ("x", "raw", "index", "label")}
+        send(*fields.values())
+        return replace(batch, **fields)
+
+    def views(self, views: Views) -> Views:
+        """The views, which lie there from here on."""
+        send(*views.inputs, *views.targets.values())
+        return views
+
+
+def everywhere(works: Callable[[Place], None]) -> None:
+    """Try on the pretended device, which names the cause of what is wrong, and then on a GPU where there is one."""
+    there = torch.cuda.is_available()
+    try:
+        works(Pretended())
+    except UncheckedError:
+        if not there:
+            raise
+    if there:
+        works(Place(torch.device("cuda", torch.cuda.current_device())))
+
+
 def a_task_works_on_another_device(subject: Subject) -> None:
     """prepare, views, freeze, loss, its gradient and after_step, with network and batch moved as core moves them."""
+    everywhere(partial(task_works, subject))
+
+
+def task_works(subject: Subject, place: Place) -> None:
+    """All that core calls of a task, at a place."""
     it = ready(subject, prepared=False)
-    send_module(it.modules)
-    with elsewhere():
+    place.move_module(it.modules)
+    with place.within():
         if isinstance(it.task, PretextTask):
-            with global_stream("cpu", "prepare"), it.own_branch():
-                it.task.prepare(it.network, map(_sent, every_batch()))
-        views = it.views(ElsewhereGenerator(), _sent(one_batch()))
+            with global_stream(place.device, "prepare"), it.own_branch():
+                it.task.prepare(it.network, map(place.batch, every_batch()))
+        views = it.views(place.generator(), place.batch(one_batch()))
         with torch.no_grad():
             frozen = it.task.freeze(it.network, views)
         _train(it, views)
@@ -45,7 +123,7 @@ def _train(it: Ready, views: Views) -> None:
 
 
 @contextmanager
-def elsewhere() -> Iterator[None]:
+def _elsewhere() -> Iterator[None]:
     """The pretended device is there, and warnings of an autocast for a GPU that is not are silent."""
     with warnings.catch_warnings(action="ignore"), Elsewhere():
         try:
@@ -57,12 +135,3 @@ def elsewhere() -> Iterator[None]:
                 f"it asks for a GPU that is only pretended ({str(error).splitlines()[0]}), for a generator of its own "
                 "perhaps: draw from the one that is given, or try it on a GPU"
             ) from error
-
-
-def _sent(batch: Batch) -> Batch:
-    """A copy on the pretended device."""
-    moved = replace(
-        batch, x=batch.x.clone(), raw=batch.raw.clone(), index=batch.index.clone(), label=batch.label.clone()
-    )
-    send(moved.x, moved.raw, moved.index, moved.label)
-    return moved
