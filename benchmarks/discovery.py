@@ -51,7 +51,7 @@ DISCOVERY = """
 import sys, time
 import advss.hookspecs, advss.plugins
 if {imported}:
-    import advss_defenses, advss_finetune, advss_pretext
+    import advss.data.sources, advss_defenses, advss_finetune, advss_pretext
 from advss.plugins.discovery import discover
 from advss.plugins.isolation import Isolation
 for number in range({count} if {imported} else 0):

@@ -1,6 +1,6 @@
 """The whole contract between advss and its plugins: a plugin author reads this file and no other.
 
-A distribution joins by one entry point in the group ``advss`` that names a module implementing any of the three
+A distribution joins by one entry point in the group ``advss`` that names a module implementing any of the four
 hooks at the end of this file. Each hook takes nothing and returns classes; the keyword-only, typed parameters of a
 class's ``__init__`` are its options on the command line, in YAML and in the help.
 
@@ -8,7 +8,7 @@ An option may be another defense, as in ``base: Defense | str = "pgd"``: it take
 ``{name: {option: value}}``, on the line ``--defense.base trades --defense.base.trades.beta 3``. ``__init__`` is always
 given the :class:`Defense` itself, built by core; the default names one.
 
-Letters: B batch, C channels, H W the image's sides, h w the feature map's, K classes.
+Letters: B batch, C channels, H W the image's sides, h w the feature map's, K classes, N images of a data set, S a side.
 
 One idea carries it: a pretext task, an ensemble of M tasks with its diversity term, and a classifier are all one
 :class:`Objective` over a tuple of inputs; a defense turns an objective into a training loss. So every defense composes
@@ -30,8 +30,8 @@ import pluggy
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
+Split = Literal["train", "test"]
 API = (1, 0)  # a plugin module may say `advss_api = (1, 0)`; one that needs a newer major is refused
-
 hookspec = pluggy.HookspecMarker("advss")
 hookimpl = pluggy.HookimplMarker("advss")
 
@@ -210,18 +210,11 @@ class Objective(ABC):
 
     @abstractmethod
     def at(self, parameters: dict[str, Tensor]) -> AbstractContextManager[None]:
-        """Within, the objective is evaluated at these values (by name) in place of its parameters.
-
-        Gradients reach them; parameters that are not named stay. Contexts nest: a defense that perturbs parameters may
-        wrap another that does.
-        """
+        """Within, it is evaluated at these values, by name; gradients reach them, other parameters stay. It nests."""
 
 
 class Defense:
-    """Turns an objective into a training loss. The default of both methods is standard training.
-
-    One that wraps another takes over the other's ``adversarial`` and ``noise``.
-    """
+    """Turns an objective into a training loss, the standard one by default; around another it takes over both flags."""
 
     name: ClassVar[str]
     adversarial: bool = True  # stages under it choose their epoch by robust accuracy, else by clean accuracy
@@ -267,7 +260,25 @@ class FinetuneScheme(Task):
         return Loss(F.cross_entropy(logits_BK, label), (logits_BK,), {"accuracy": accuracy(logits_BK, label)})
 
 
-# ---------------------------------------------------------------- the three hooks
+class DataSource(ABC):
+    """Labelled images. Making one reads nothing; what is missing or unreadable then is an advss.errors.UsageError."""
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def classes(self) -> tuple[str, ...]:
+        """Names of the K classes, in the order of the labels."""
+
+    @abstractmethod
+    def labels(self, split: Split) -> Tensor:
+        """Labels (N,) int64, 0 to K-1; asked for before any image, so that few images can be chosen and read."""
+
+    @abstractmethod
+    def images(self, split: Split, places_B: Tensor) -> Tensor:
+        """The images at ``places_B`` (int64, 0 to N-1), uint8 RGB (B, 3, S, S), one S for all; threads call it too."""
+
+
+# ---------------------------------------------------------------- the four hooks
 @hookspec
 def advss_pretext_tasks() -> list[type[PretextTask]]:  # type: ignore[empty-body]
     """Return the pretext tasks of this distribution."""
@@ -281,3 +292,8 @@ def advss_defenses() -> list[type[Defense]]:  # type: ignore[empty-body]
 @hookspec
 def advss_finetune_schemes() -> list[type[FinetuneScheme]]:  # type: ignore[empty-body]
     """Return the fine-tuning schemes of this distribution."""
+
+
+@hookspec
+def advss_datasets() -> list[type[DataSource]]:  # type: ignore[empty-body]
+    """Return the data sources of this distribution."""

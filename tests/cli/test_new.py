@@ -19,11 +19,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from advss.cli.main import main
+from advss.cli.new import TEMPLATES
 from advss.ensemble.objective import TaskObjective
 from advss.hookspecs import API, Batch, Defense, Encoder, FinetuneScheme, Loss, PretextTask, Views
 from advss.models.classifier import ImageClassifier
 from advss.models.encoder import TimmEncoder
-from advss.plugins import KINDS, Kind, forget, registry
+from advss.plugins import Kind, forget, registry
 from advss.scaffold import Package
 from advss.testing.subject import find
 from advss.testing.suite import checks_of
@@ -86,7 +87,7 @@ def refused(capsys: Capture, *words: str) -> str:
 
 
 # ---------------------------------------------------------------- what is written
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", TEMPLATES)
 def test_a_new_plugin_is_found_under_its_name_and_kind(kind: Kind, new: New) -> None:
     new(kind, "mine")
     assert registry().found.faults == []
@@ -95,18 +96,18 @@ def test_a_new_plugin_is_found_under_its_name_and_kind(kind: Kind, new: New) -> 
     assert [p.distribution for p in registry().found.plugins if p.offered is offered] == ["advss-mine"]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", TEMPLATES)
 def test_it_says_which_contract_it_is_written_for(kind: Kind, new: New) -> None:
     module = importlib.import_module(module_of(new(kind)).parent.name)
     assert module.advss_api == API
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", TEMPLATES)
 def test_its_module_is_small(kind: Kind, new: New) -> None:
     assert len(module_of(new(kind)).read_text().splitlines()) <= MOST_LINES
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", TEMPLATES)
 def test_the_method_to_fill_in_is_marked_once_right_above_it(kind: Kind, new: New) -> None:
     lines = module_of(new(kind)).read_text().splitlines()
     (place,) = [number for number, line in enumerate(lines) if "Fill in" in line]
@@ -115,7 +116,7 @@ def test_the_method_to_fill_in_is_marked_once_right_above_it(kind: Kind, new: Ne
     assert lines[place + 1].lstrip().startswith(f"def {name}(")
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", TEMPLATES)
 def test_it_builds_with_hatchling_and_needs_advss(kind: Kind, new: New) -> None:
     folder = new(kind)
     content = tomllib.loads((folder / "pyproject.toml").read_text())
@@ -126,7 +127,7 @@ def test_it_builds_with_hatchling_and_needs_advss(kind: Kind, new: New) -> None:
     assert (folder / content["project"]["readme"]).is_file()
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", TEMPLATES)
 def test_ruff_finds_nothing_in_it(kind: Kind, new: New) -> None:
     folder, google = new(kind), 'lint.pydocstyle.convention = "google"'
     rules = ["--select", "E,F,W,I,UP,B,C4,SIM,RUF,PT,N,D", "--ignore", "D107,N812", "--per-file-ignores", "tests/*:D"]
@@ -144,7 +145,7 @@ def test_a_name_in_capitals_digits_and_underscores_makes_a_module_and_a_class(ne
 
 @pytest.mark.parametrize("name", ["class", "none", "torch", "2", "f", "task", "Loss"])
 def test_no_name_makes_a_module_that_is_not_python_or_hides_another(name: str) -> None:
-    for kind in KINDS:
+    for kind in TEMPLATES:
         package = Package(kind, name)
         assert package.module.isidentifier()
         assert package.module.startswith("advss_")
@@ -233,7 +234,14 @@ def test_another_kind_is_refused(capsys: Capture) -> None:
     assert "pretext, defense, finetune, got 'pretex'" in line
 
 
-@pytest.mark.parametrize("kind", KINDS)
+def test_a_data_source_is_written_from_its_page(capsys: Capture, tmp_path: Path) -> None:
+    line = refused(capsys, "mine", "--kind", "data")
+    assert line.endswith("got 'data'; a data source is written from the example in docs/data.md")
+    assert (Path(__file__).parents[2] / "docs" / "data.md").is_file()
+    assert not (tmp_path / "mine").exists()
+
+
+@pytest.mark.parametrize("kind", TEMPLATES)
 def test_the_commands_that_it_prints_can_be_typed(kind: Kind, new: New, capsys: Capture) -> None:
     new(kind, "my own", "--name", "own")
     install, check, fit = [line.strip() for line in capsys.readouterr().out.splitlines() if line.startswith("  ")]
@@ -244,7 +252,7 @@ def test_the_commands_that_it_prints_can_be_typed(kind: Kind, new: New, capsys: 
 
 
 # ---------------------------------------------------------------- what it does
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", TEMPLATES)
 def test_it_keeps_the_contract(kind: Kind, new: New) -> None:
     new(kind)
     (subject,) = find("mine", kind=kind)
@@ -254,7 +262,7 @@ def test_it_keeps_the_contract(kind: Kind, new: New) -> None:
     assert len(verdicts) > 10
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", TEMPLATES)
 def test_its_own_tests_ask_the_contract_and_pass(kind: Kind, new: New) -> None:
     (path,) = new(kind).glob("tests/test_*.py")
     namespace: dict[str, Any] = {"__name__": "tests_of_mine"}

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,8 +13,10 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torchvision import datasets
 
 from advss.data.images import InMemory
+from advss.data.sources import cifar10c
 from advss.data.splits import Part
 
 Pixels = NDArray[np.uint8]
@@ -70,6 +73,52 @@ def folder_root(tmp_path: Path) -> Path:
             for i, pixels in enumerate(_noise(count, 8, 8, 3, seed=2 * seed + label)):
                 Image.fromarray(pixels).save(root / split / name / f"{i:03}.png")
     return root
+
+
+@pytest.fixture
+def write_cifar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Pixels], None]:
+    """Write files in torchvision's layout, whose checksums are not looked at; image i is of class i."""
+
+    def write(name: str, pixels: Pixels) -> None:
+        kind: type = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[name]
+        monkeypatch.setattr(kind, "_check_integrity", lambda self: True)
+        monkeypatch.setattr("torchvision.datasets.cifar.check_integrity", lambda *args: True)
+        folder = tmp_path / str(vars(kind)["base_folder"])
+        folder.mkdir(parents=True)
+        key = "labels" if name == "cifar10" else "fine_labels"
+        rows = pixels.transpose(0, 3, 1, 2).reshape(len(pixels), -1)
+        for file, _ in [*vars(kind)["train_list"], *vars(kind)["test_list"]]:
+            (folder / file).write_bytes(pickle.dumps({"data": rows, key: list(range(len(pixels)))}))
+        meta, names = vars(kind)["meta"], [f"class {i}" for i in range(len(pixels))]
+        (folder / meta["filename"]).write_bytes(pickle.dumps({meta["key"]: names}))
+
+    return write
+
+
+@pytest.fixture
+def write_stl10(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Pixels], None]:
+    """Write STL-10's files for the same images in both splits; image i is of class i."""
+
+    def write(pixels: Pixels) -> None:
+        monkeypatch.setattr("torchvision.datasets.STL10._check_integrity", lambda self: True)
+        folder = tmp_path / "stl10_binary"
+        folder.mkdir()
+        for split in ("train", "test"):
+            (folder / f"{split}_X.bin").write_bytes(pixels.transpose(0, 3, 2, 1).tobytes())  # columns first
+            (folder / f"{split}_y.bin").write_bytes(bytes(range(1, len(pixels) + 1)))  # classes count from 1
+        (folder / "class_names.txt").write_text("\n".join(f"class {i}" for i in range(len(pixels))))
+
+    return write
+
+
+@pytest.fixture
+def corrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """CIFAR-10-C's files of five severities of 10 images, each filled with its row's number."""
+    monkeypatch.setattr(cifar10c, "IMAGES", 10)
+    rows = np.arange(50, dtype=np.uint8)
+    np.save(tmp_path / "fog.npy", np.broadcast_to(rows[:, None, None, None], (50, 32, 32, 3)))
+    np.save(tmp_path / "labels.npy", rows % 10)
+    return tmp_path
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from advss.data.sources import SOURCES
+from advss.data.sources.digits import Digits
 from advss.data.splits import Splits, open_splits
 
 
@@ -54,7 +54,7 @@ def test_test_set_has_every_class_in_proportion() -> None:
 
 
 def test_every_stored_image_is_used_once() -> None:
-    source = SOURCES["digits"]()
+    source = Digits()
     labels = torch.cat([source.labels("train"), source.labels("test")])
     assert labels.bincount().tolist() == np.bincount(load_digits().target).tolist()
 
@@ -63,7 +63,7 @@ def test_images_are_resized_as_pillow_resizes_them() -> None:
     grey = (load_digits().images * (255 / 16)).astype(np.float32)
     resize = [np.asarray(Image.fromarray(image).resize((32, 32), Image.Resampling.BILINEAR)) for image in grey]
     oracle = np.stack(resize)
-    ours = SOURCES["digits"]().images("test", torch.arange(20))[:, 0].numpy().astype(np.float32)
+    ours = Digits().images("test", torch.arange(20))[:, 0].numpy().astype(np.float32)
     # some stored digit, resized, is each of ours to within the rounding
     assert all(np.abs(oracle - image).max((1, 2)).min() < 0.51 for image in ours)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import re
 import shlex
@@ -14,8 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import timm
+import torch
 
+import advss
 from advss.cli.arguments import sort_words
 from advss.cli.check import DISCOVERED
 from advss.cli.commands import COMMANDS
@@ -76,14 +81,23 @@ def followed(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest
             monkeypatch.syspath_prepend(_installed(tmp_path / words[2]))
     for example in re.findall(r"^pip install \./(examples/\S+)$", (DOCS / page).read_text(), re.M):
         monkeypatch.syspath_prepend(_installed(shutil.copytree(ROOT / example, tmp_path / example)))
-    for block in blocks(page):
-        if block.file:
-            assert (tmp_path / block.file).is_file(), f"{page} replaces {block.file}, which is not there"
-            (tmp_path / block.file).write_text(block.text)
+    files = {tmp_path / block.file: block.text for block in blocks(page) if block.file}
+    whole = [path.parent for path in files if path.name == "pyproject.toml" and not path.exists()]
+    for path, text in files.items():
+        new = any(path.is_relative_to(folder) for folder in whole)
+        assert new or path.is_file(), f"{page} replaces {path}, which is not there"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    for folder in whole:
+        monkeypatch.syspath_prepend(_installed(folder))
     forget()
+    assert not [fault for fault in registry().found.faults if fault.distribution != "advss"]
     yield page
     for module in [name for name in sys.modules if name.startswith("advss_") and name not in before]:
         del sys.modules[module]
+    for name in [name for name in timm.list_models() if timm.model_entrypoint(name).__module__.startswith("advss_")]:
+        timm.models._registry._clear_model_entries(name)
+        del timm.models._registry._model_entrypoints[name]
     forget()
 
 
@@ -150,6 +164,66 @@ def test_its_class_keeps_the_contract_that_discovery_asks(followed: str) -> None
     kind: Any = "defense" if followed == "defenses.md" else "finetune"
     generated = registry().find(kind, vars(offered)["name"])
     assert offered.__mro__[1] is generated.__mro__[1]
+
+
+# ---------------------------------------------------------------- packages that a page has whole
+TINY = "--data.limit 40 --pretext none --finetune-epochs 1 --finetune-batch-size 18 --eval-steps 1 --eval-valid-steps 1"
+NARROW = "--backbone resnet18 --backbone.layers [1,1,1,1] --backbone.channels [8,8,8,8]"
+QUIETLY = "--device cpu --memory-format contiguous --tracking false --quiet --name it"
+
+
+@pytest.fixture
+def flowers(tmp_path: Path) -> Path:
+    """The files that the page of data sources reads: images of 8 pixels of three classes."""
+    generator = np.random.default_rng(0)
+    (tmp_path / "flowers").mkdir()
+    for split, count in (("train", 48), ("test", 12)):
+        images = generator.integers(0, 256, (count, 8, 8, 3), dtype=np.uint8)
+        labels, classes = np.arange(count) % 3, np.array(["aster", "iris", "lily"])
+        np.savez(tmp_path / "flowers" / f"{split}.npz", images=images, labels=labels, classes=classes)
+    return tmp_path / "flowers"
+
+
+@on("data.md")
+def test_the_data_source_keeps_the_contract(followed: str, flowers: Path) -> None:
+    (subject,) = find("npz", kind="data", options={"root": str(flowers)})
+    verdicts = [judge(check, subject) for check in checks_of("data")]
+    assert [(verdict.check, verdict.message) for verdict in verdicts if verdict.outcome != "passed"] == []
+
+
+@on("data.md")
+def test_a_run_trains_on_the_data_source(followed: str, flowers: Path, tmp_path: Path) -> None:
+    assert main(shlex.split(f"fit --data npz --data.root flowers {TINY} {NARROW} {QUIETLY}")) == 0
+    result = json.loads((tmp_path / "runs" / "it" / "result.json").read_text())
+    record = {"kind": "data", "name": "npz", "distribution": "advss-npz", "version": "0.1.0"}
+    assert record in result["plugins"]
+    images, labels = advss.load_data("it")
+    stored = np.load(flowers / "test.npz")
+    assert np.array_equal((images * 255).round().byte().permute(0, 2, 3, 1).numpy(), stored["images"])
+    assert labels.tolist() == stored["labels"].tolist()
+
+
+@on("data.md")
+@pytest.mark.parametrize("spoil", ["remove", "cut", "array"])
+def test_the_data_source_says_what_it_cannot_read(
+    followed: str, flowers: Path, spoil: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = flowers / "test.npz"
+    content = path.read_bytes()
+    path.unlink()
+    if spoil == "cut":
+        path.write_bytes(content[:100])
+    elif spoil == "array":
+        np.savez(path, images=np.zeros(1))
+    assert main(shlex.split(f"fit --data npz --data.root flowers {TINY} {NARROW} {QUIETLY}")) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("advss: error: --data.root flowers: cannot read labels of flowers/test.npz (")
+
+
+@on("backbones.md")
+def test_a_run_trains_the_backbone(followed: str) -> None:
+    assert main(shlex.split(f"fit --backbone resnet10_thin {TINY} {QUIETLY}")) == 0
+    assert advss.load_model("it")(torch.zeros(1, 3, 32, 32)).shape == (1, 10)
 
 
 # ---------------------------------------------------------------- the guide

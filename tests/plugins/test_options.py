@@ -27,6 +27,10 @@ class Documented:
         self.first, self.second = first, second
 
 
+class Narrower(Documented):
+    """With the options of another."""
+
+
 class Inherits(nn.Module):
     """Nothing of its own."""
 
@@ -41,6 +45,13 @@ class Settings:
 
     epochs: int
     lr: float = 0.1
+
+
+def test_inherited_options_keep_their_documentation() -> None:
+    assert [(o.name, o.doc) for o in options_of(Narrower)] == [
+        ("first", "what it is for, on two lines."),
+        ("second", "another."),
+    ]
 
 
 def test_options_of_a_class() -> None:

@@ -85,6 +85,7 @@ def record(kind: str, name: str, distribution: str = "acme-lab", version: str = 
 
 FLIP, CALM, EVERYTHING = record("pretext", "flip"), record("defense", "calm"), record("finetune", "everything")
 NONE = record("defense", "none", "advss", HERE)
+DIGITS = record("data", "digits", "advss", HERE)
 
 
 @pytest.fixture(scope="module")
@@ -126,12 +127,12 @@ def test_manifests_name_the_plugins_of_their_stage(run: Path) -> None:
         stage: load_checkpoint(run / stage / "best.safetensors").manifest["plugins"]
         for stage in ("pretrain", "finetune")
     }
-    assert named == {"pretrain": [FLIP, CALM], "finetune": [EVERYTHING, NONE]}
-    assert load_checkpoint(run / "pretrain" / "last.safetensors").manifest["plugins"] == [FLIP, CALM]
+    assert named == {"pretrain": [FLIP, CALM, DIGITS], "finetune": [EVERYTHING, NONE, DIGITS]}
+    assert load_checkpoint(run / "pretrain" / "last.safetensors").manifest["plugins"] == [FLIP, CALM, DIGITS]
 
 
 def test_the_result_names_all(run: Path) -> None:
-    assert json.loads((run / "result.json").read_text())["plugins"] == [FLIP, CALM, EVERYTHING, NONE]
+    assert json.loads((run / "result.json").read_text())["plugins"] == [FLIP, CALM, EVERYTHING, NONE, DIGITS]
 
 
 def test_a_defense_within_a_defense_is_named(install: Install) -> None:

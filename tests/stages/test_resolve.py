@@ -185,7 +185,7 @@ def test_cases_count_where_all_their_choices_match(write: Any) -> None:
         ({"pretext": "selfi"}, "unknown pretext task 'selfi'; did you mean 'selfie'"),
         ({"defense": "pdg"}, "unknown defense 'pdg'; did you mean 'pgd'"),
         ({"finetune": "ful"}, "unknown fine-tuning scheme 'ful'; did you mean 'full'"),
-        ({"data": "cifar"}, "unknown data 'cifar'; did you mean 'cifar10'"),
+        ({"data": "cifar"}, "unknown data source 'cifar'; did you mean 'cifar10'"),
         ({"pretext.gird": "3"}, r"unknown option --pretext\.gird of selfie; did you mean 'grid'"),
         ({"defense.stpes": "3"}, r"unknown option --defense\.stpes of pgd; did you mean 'steps'"),
         ({"defense.steps": "abc"}, r"--defense\.steps: expected int, got 'abc'"),

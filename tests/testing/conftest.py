@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from advss.hookspecs import Defense, FinetuneScheme, PretextTask
+from advss.hookspecs import DataSource, Defense, FinetuneScheme, PretextTask
 from advss.plugins import Kind, forget, registry
 from advss.plugins.discovery import Discovery, Plugin
 from advss.testing.subject import Subject
@@ -16,7 +16,12 @@ from advss.testing.verdicts import Check, Verdict, judge
 
 Offer = Callable[..., Subject]
 Ask = Callable[..., Verdict]
-BASES: dict[type, Kind] = {PretextTask: "pretext", Defense: "defense", FinetuneScheme: "finetune"}
+BASES: dict[type, Kind] = {
+    PretextTask: "pretext",
+    Defense: "defense",
+    FinetuneScheme: "finetune",
+    DataSource: "data",
+}
 
 
 @pytest.fixture

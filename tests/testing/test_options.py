@@ -121,7 +121,11 @@ BROKEN = [
         "option 'width' is not documented; add 'width: ...' under 'Args:'",
     ),
     (WrongDefault, options.every_default_is_of_its_type, "option 'width' has the default None, which is no int"),
-    (NoYaml, options.its_options_pass_through_yaml, "cannot be written to YAML .* use numbers, text"),
+    (
+        NoYaml,
+        options.its_options_pass_through_yaml,
+        r"do not come back from YAML \(--pretext\.colour: expected Colour, got 'Colour\.RED'\); use numbers, text",
+    ),
     (
         EarlyHead,
         options.making_it_draws_nothing_and_makes_no_parameters,

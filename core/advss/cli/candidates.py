@@ -138,7 +138,7 @@ class _Line:
         return [
             (plugin["name"] if alone or plugin["distribution"] == BUILT_IN else _full(plugin), plugin["summary"])
             for plugin in self.plugins
-            if plugin["kind"] == kind or (kind == "plugin" and plugin["kind"] != "data")
+            if kind in (plugin["kind"], "plugin")
             for alone in [rivals.count((plugin["kind"], plugin["name"])) == 1]
         ]
 

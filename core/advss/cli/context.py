@@ -7,6 +7,7 @@ from pathlib import Path
 
 from advss.cli.arguments import Arguments
 from advss.plugins import Registry, registry
+from advss.plugins.names import remember
 from advss.stages.layers import read_environment
 from advss.stages.runs import find_run
 from advss.training.reporting import Reporter
@@ -21,10 +22,8 @@ def reporter_of(arguments: Arguments) -> Reporter:
 
 def check_plugins(arguments: Arguments) -> Registry:
     """The registry; broken plugins are an error under ``--strict-plugins``. Names are kept for shell completion."""
-    from advss.cli.vocabulary import learn
-
     installed = registry(strict="strict-plugins" in arguments.switches or None)
-    learn(installed)
+    remember(installed.found)
     return installed
 
 

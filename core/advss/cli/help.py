@@ -80,10 +80,11 @@ def _print_settings(console: Console, arguments: Arguments) -> None:
 
 
 def _print_components(console: Console, config: RunConfig, installed: Registry) -> None:
-    chosen: dict[str, tuple[Choice, ...]] = {
+    chosen: dict[Kind, tuple[Choice, ...]] = {
         "pretext": config.pretext,
         "defense": (config.defense,),
         "finetune": (config.finetune,),
+        "data": (config.data,),
     }
     for kind in KINDS:
         several = "[,NAME...] | none" if kind == "pretext" else ""
@@ -93,8 +94,6 @@ def _print_components(console: Console, config: RunConfig, installed: Registry) 
             member = f"{choice.key}." if len(chosen[kind]) > 1 else ""
             shown = _chosen(installed, kind, choice, f"--{kind}.{member}")
             print_options(console, f"Options of {choice.name}", shown)
-    from advss.data.sources import SOURCES
-
     other = [
         (
             "--finetune-defense NAME",
@@ -105,9 +104,6 @@ def _print_components(console: Console, config: RunConfig, installed: Registry) 
         ("--backbone NAME", f"a timm model, now {config.backbone.name}; what timm takes for it as --backbone.OPTION")
     ]
     print_rows(console, "Other components", other)
-    print_rows(console, "--data NAME", [(f"  {name}", _source(source)) for name, source in SOURCES.items()])
-    data = [(f"--data.{o.name}", o, config.data.options[o.name]) for o in options_of(SOURCES[config.data.name])]
-    print_options(console, f"Options of {config.data.name}", data)
 
 
 def _chosen(installed: Registry, kind: Kind, choice: Choice, prefix: str) -> Iterator[tuple[str, Option, Any]]:
@@ -142,11 +138,6 @@ def _print_recipes(console: Console) -> None:
     from advss.stages.recipes import read_config, recipes
 
     print_rows(console, "Recipes, --config NAME", [(f"  {name}", read_config(name).description) for name in recipes()])
-
-
-def _source(source: type) -> str:
-    names = ", ".join(option.name for option in options_of(source))
-    return summary_of(source) + (f" (options: {names})" if names else "")
 
 
 def _fields(prefix: str, settings: type, values: object) -> list[tuple[str, Option, Any]]:

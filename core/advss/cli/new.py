@@ -8,8 +8,10 @@ from pathlib import Path
 from advss.cli.arguments import Arguments, Grammar
 from advss.cli.context import check_plugins
 from advss.errors import UsageError
-from advss.plugins import KINDS, Kind
+from advss.plugins import Kind
 from advss.plugins.registry import LABELS
+
+TEMPLATES: tuple[Kind, ...] = ("pretext", "defense", "finetune")
 
 
 def plugins_new(arguments: Arguments) -> int:
@@ -29,18 +31,19 @@ def plugins_new(arguments: Arguments) -> int:
 
 
 def _kind(said: str | None) -> Kind:
-    for kind in KINDS:
+    for kind in TEMPLATES:
         if kind == said:
             return kind
-    kinds = ", ".join(KINDS)
+    kinds = ", ".join(TEMPLATES)
     if said is None:
         raise UsageError(f"`advss plugins new` needs --kind, one of {kinds}")
-    raise UsageError(f"--kind: expected one of {kinds}, got '{said}'")
+    hint = "; a data source is written from the example in docs/data.md" if said == "data" else ""
+    raise UsageError(f"--kind: expected one of {kinds}, got '{said}'{hint}")
 
 
 GRAMMAR = Grammar(
     "plugins new",
     "write a plugin package to start from: it installs, passes its tests and learns as it is",
     ("DIR",),
-    {"kind": "what the plugin is: " + ", ".join(KINDS), "name": "of the plugin; default: DIR's, without advss-"},
+    {"kind": "what the plugin is: " + ", ".join(TEMPLATES), "name": "of the plugin; default: DIR's, without advss-"},
 )

@@ -10,14 +10,13 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from advss.cache import cache_path, changed_at, read_cache, write_cache
+from advss.cache import changed_at, read_cache, write_cache
 
 if TYPE_CHECKING:
     from advss.cli.arguments import Grammar
-    from advss.plugins import Registry
     from advss.plugins.names import Known
 
-FILE, SOURCES_FILE = "completion.json", "sources.json"
+FILE = "completion.json"
 MORE = "..."  # behind what a positional argument is: any number of them
 COMPONENTS = {  # flag -> kind of what it chooses
     "pretext": "pretext",
@@ -49,7 +48,7 @@ class Vocabulary(TypedDict):
     """What there is to say."""
 
     commands: dict[str, Words]
-    plugins: list[Known]  # data sources too
+    plugins: list[Known]
     recipes: dict[str, str]
 
 
@@ -73,32 +72,15 @@ def make_vocabulary() -> Vocabulary:
     found = installed()
     made: Vocabulary = {
         "commands": {name: _words(command.grammar) for name, command in COMMANDS.items()},
-        "plugins": [*recall(found), *read_cache(SOURCES_FILE).get("sources", [])],
+        "plugins": recall(found),
         "recipes": {name: read_config(name).description for name in recipes()},
     }
     ours = [str(m.__file__) for name, m in list(sys.modules.items()) if name.startswith("advss.")]
-    ours += [str(one.place) for one in found] + [str(cache_path(SOURCES_FILE))]
+    ours += [str(one.place) for one in found]
     files = {path: changed_at(path) for path in [*ours, *files_of(found), *sys.path]}
     others = {prefix: kept for prefix, kept in read_cache(FILE).items() if Path(prefix).is_dir()}
     write_cache(FILE, {**others, sys.prefix: {"path": sys.path, "files": files, "vocabulary": made}})
     return made
-
-
-def learn(installed: Registry) -> None:
-    """Keep the names of plugins and data sources for completion; a command does so when it has loaded them."""
-    from advss.plugins.names import known, remember
-
-    remember(installed.found)
-    kept = read_cache(SOURCES_FILE)
-    files = kept.get("files")
-    if isinstance(files, dict) and files and all(changed_at(path) == when for path, when in files.items()):
-        return
-    from advss.data import sources
-
-    folder = Path(sources.__file__).parent
-    rows = [known("data", name, "advss", source) for name, source in sources.SOURCES.items()]
-    times = {str(path): changed_at(path) for path in [folder, *folder.glob("*.py")]}
-    write_cache(SOURCES_FILE, {"files": times, "sources": rows})
 
 
 def _words(grammar: Grammar) -> Words:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -91,15 +90,3 @@ class OnDisk(Images):
     def select(self, places_B: Tensor) -> OnDisk:
         """As :meth:`Images.select`."""
         return OnDisk(self.reader, self.rows[places_B], side=self.side)
-
-
-@dataclass(frozen=True)
-class ImageSet:
-    """Images with one label each, as a source gives them."""
-
-    images: Images
-    labels: Tensor  # (N,) int64
-    classes: tuple[str, ...]  # names, in the order of the labels
-
-    def __len__(self) -> int:
-        return len(self.labels)

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-from advss.data.sources import SOURCES, Source
-from advss.errors import UsageError, did_you_mean
-from advss.plugins.options import completed
+from advss.config import Choice
+from advss.hookspecs import DataSource
+from advss.plugins.registry import build
 
 
-def make_source(name: str, options: dict[str, Any]) -> Source:
+def make_source(name: str, options: dict[str, Any]) -> DataSource:
     """The source called ``name`` with ``options``; values may be text.
 
     Raises:
-        UsageError: an unknown name, an unknown or missing option, a value of another type.
+        UsageError: an unknown name, an unknown or missing option, a value of another type or that the source refuses.
     """
-    if name not in SOURCES:
-        raise UsageError(f"--data {name}: no such data source{did_you_mean(name, SOURCES)}")
-    whole = completed(SOURCES[name], options, flag="--data.", what=name)
-    return SOURCES[name](**{key: v.expanduser() if isinstance(v, Path) else v for key, v in whole.items()})
+    source = build("data", Choice(name, options))
+    assert isinstance(source, DataSource)
+    return source

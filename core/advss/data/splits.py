@@ -12,10 +12,10 @@ from torch import Tensor
 from advss.data.images import Images, InMemory, OnDisk, unit
 from advss.data.options import make_source
 from advss.data.selection import choose
-from advss.data.sources import EncodedSource, Source, Split
+from advss.data.sources.base import EncodedSource
 from advss.data.statistics import channel_statistics, digest
 from advss.errors import UsageError
-from advss.hookspecs import DataFacts
+from advss.hookspecs import DataFacts, DataSource, Split
 from advss.randomness import stream
 
 VALID_SHARE = 0.1  # of the training images
@@ -80,6 +80,7 @@ def open_splits(name: str, options: dict[str, Any], *, limit: int = 0, seed: int
     train, valid = _divided(Part(kept.images, torch.arange(len(kept)), kept.labels), seed)
     mean, std = channel_statistics(train.images)
     classes = source.classes()
+    _check_reach(name, len(classes), kept, test)
     facts = DataFacts(images=len(kept), side=kept.images.side, classes=len(classes))
     fingerprint = digest([(kept.images, kept.labels), (test.images, test.labels)], classes)
     return Splits(train, valid, test, classes, mean, std, facts, fingerprint, name)
@@ -99,10 +100,12 @@ def part_tensors(part: Part, limit: int = 0) -> tuple[Tensor, Tensor]:
     return unit(chosen.images.read(torch.arange(len(chosen)))), chosen.labels
 
 
-def _kept(source: Source, split: Split, limit: int, seed: int) -> Part:
+def _kept(source: DataSource, split: Split, limit: int, seed: int) -> Part:
     if limit < 0:
         raise UsageError(f"--data.limit {limit}: expected a number of images, or 0 for all")
     labels = source.labels(split)
+    if not isinstance(labels, Tensor) or labels.dtype != torch.int64 or labels.ndim != 1:
+        raise UsageError(f"{source.name}: labels('{split}') must be int64 (N,), got {_form(labels)}")
     if len(labels) == 0:
         raise UsageError(f"{source.name}: the {split} set is empty")
     places = torch.arange(len(labels))
@@ -111,13 +114,41 @@ def _kept(source: Source, split: Split, limit: int, seed: int) -> Part:
     return Part(_images(source, split, places), places, labels[places])
 
 
-def _images(source: Source, split: Split, places: Tensor) -> Images:
-    first = source.images(split, places[:1])
+def _images(source: DataSource, split: Split, places: Tensor) -> Images:
+    first = _read(source, split, places[:1])
+    side = first.shape[-1]
+    read = partial(_read, source, split, side=side)
     if len(places) * first.numel() <= RESIDENT_BYTES:
-        return InMemory(source.images(split, places))
+        return InMemory(read(places))
     if isinstance(source, EncodedSource):
         source.check(split, places)
-    return OnDisk(partial(source.images, split), places, side=first.shape[-1])
+    return OnDisk(read, places, side=side)
+
+
+def _read(source: DataSource, split: Split, places_B: Tensor, *, side: int | None = None) -> Tensor:
+    """As :meth:`DataSource.images`, in the form that it asks for: a source may be anyone's."""
+    images = source.images(split, places_B)
+    ours = isinstance(images, Tensor) and images.dtype == torch.uint8 and images.ndim == 4
+    if not ours or images.shape[1:] != (3, *2 * (side or images.shape[-1],)) or len(images) != len(places_B):
+        wanted = f"uint8 ({len(places_B)}, 3, {side or 'S'}, {side or 'S'})"
+        raise UsageError(f"{source.name}: images('{split}', places) must be {wanted}, got {_form(images)}")
+    return images.contiguous()
+
+
+def _form(found: object) -> str:
+    """What a value is, in a few words."""
+    if isinstance(found, Tensor):
+        return f"{str(found.dtype).removeprefix('torch.')} {tuple(found.shape)}"
+    return type(found).__name__
+
+
+def _check_reach(name: str, classes: int, *parts: Part) -> None:
+    low = min(int(part.labels.min()) for part in parts)
+    high = max(int(part.labels.max()) for part in parts)
+    if not 0 <= low <= high < classes:
+        raise UsageError(
+            f"{name}: labels reach from {low} to {high}, expected 0 to {classes - 1} for {classes} classes"
+        )
 
 
 def _divided(kept: Part, seed: int) -> tuple[Part, Part]:

@@ -22,6 +22,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from advss.errors import UsageError, did_you_mean
+from advss.plugins.registry import registry
 
 # What the data and the run say is not an option of the backbone.
 NEVER_OPTIONS = {"num_classes", "in_chans", "global_pool", "img_size", "device", "dtype"}
@@ -53,22 +54,47 @@ class Family:
 
 
 def family_of(name: str) -> Family:
-    """The family of timm's model ``name``.
+    """The family of the model ``name`` that timm has, or that a plugin's module has registered with it.
 
     Raises:
         UsageError: timm does not know the name, it names pretrained weights, or its family cannot be split.
     """
     architecture, _, tag = name.partition(".")
     if architecture not in timm.list_models():
+        registry()  # imports the plugins, which may register it
+    if architecture not in timm.list_models():
         raise UsageError(f"--backbone {name}: timm has no such model{_nearest(architecture)}")
     if tag:
         fix = f"'.{tag}' names pretrained weights, but training starts from random ones; use {architecture}"
         raise UsageError(f"--backbone {name}: {fix}")
+    if _is_of_a_plugin(name):
+        return _family_of_plugins(name)
     module = timm.model_entrypoint(architecture).__module__.rpartition(".")[2]
     for family in FAMILIES:
         if module in family.modules:
             return family
     raise UsageError(f"--backbone {name}: of another family than {labels()}, which are those that can be split")
+
+
+def _is_of_a_plugin(name: str) -> bool:
+    return not timm.model_entrypoint(name).__module__.startswith("timm.")
+
+
+def _family_of_plugins(name: str) -> Family:
+    """The family of what a plugin's function builds, found by building it without memory or draws."""
+    place = timm.model_entrypoint(name).__module__
+    if hasattr(timm.models, name):  # a model is loaded without plugins, where this would be timm's
+        raise UsageError(f"--backbone {name}: module {place} registers it over timm's own; it needs another name")
+    try:
+        with torch.device("meta"):
+            built = type(timm.create_model(name, num_classes=0))
+    except Exception as error:  # a plugin's, so anything goes
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UsageError(f"--backbone {name}: module {place} cannot build it: {reason}") from error
+    for family in FAMILIES:
+        if built is family.kind:
+            return family
+    raise UsageError(f"--backbone {name}: module {place} builds {built.__name__}; timm's {labels()} can be split")
 
 
 def labels() -> str:
@@ -78,6 +104,7 @@ def labels() -> str:
 
 def _nearest(name: str) -> str:
     known = [model for family in FAMILIES for module in family.modules for model in timm.list_models(module=module)]
+    known += filter(_is_of_a_plugin, timm.list_models())
     close = difflib.get_close_matches(name, known, n=1)
     examples = "; for example resnet18, resnetv2_50, convnext_atto or vit_tiny_patch16_224"
     return did_you_mean(name, close) if close else examples

@@ -1,4 +1,4 @@
-"""Discovery and names of plugins: pretext tasks, defenses and fine-tuning schemes of any distribution."""
+"""Discovery and names of plugins: pretext tasks, defenses, fine-tuning schemes and data sources of any distribution."""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -40,12 +41,13 @@ __all__ = [
     "own_parameters",
 ]
 
-Kind = Literal["pretext", "defense", "finetune"]
+Kind = Literal["pretext", "defense", "finetune", "data"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 HOOKS: dict[str, Kind] = {
     "advss_pretext_tasks": "pretext",
     "advss_defenses": "defense",
     "advss_finetune_schemes": "finetune",
+    "advss_datasets": "data",
 }
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")  # fits flags, YAML keys, file names and the separators : , + # .
 SLOW_S = 5.0  # a plugin that takes longer to import is named, since every command waits for it
@@ -167,8 +169,8 @@ class _Reader:
             raise _RefusedError(f"names {self.entry_point.value}, which is no module; name the one with the hooks")
         self.api = _api_of(module)
         with self._registered(manager, module):
-            hooks = manager.get_hookcallers(module)
-            if not hooks:
+            hooks = manager.get_hookcallers(module) or []
+            if not hooks and not _registers_backbones(module):
                 raise _RefusedError(_without_hooks(module))
             for hook in hooks:
                 with self._surviving():
@@ -232,6 +234,13 @@ def _api_of(module: ModuleType) -> str:
     return f"{wanted[0]}.{wanted[1]}"
 
 
+def _registers_backbones(module: ModuleType) -> bool:
+    """Whether a package has registered models with timm; it has not where timm was not imported."""
+    timm, package = sys.modules.get("timm"), module.__name__.partition(".")[0]
+    own = [timm.model_entrypoint(name).__module__ for name in timm.list_models()] if timm else []
+    return package in {place.partition(".")[0] for place in own}
+
+
 def _without_hooks(module: ModuleType) -> str:
     imported = [hook for hook in HOOKS if hasattr(module, hook)]
     if imported:
@@ -240,9 +249,10 @@ def _without_hooks(module: ModuleType) -> str:
 
 
 def _base(kind: Kind) -> type:
-    from advss.hookspecs import Defense, FinetuneScheme, PretextTask
+    from advss.hookspecs import DataSource, Defense, FinetuneScheme, PretextTask
 
-    return {"pretext": PretextTask, "defense": Defense, "finetune": FinetuneScheme}[kind]
+    bases = {"pretext": PretextTask, "defense": Defense, "finetune": FinetuneScheme, "data": DataSource}
+    return bases[kind]
 
 
 def _listed(hook: str, returned: object) -> Sequence[object]:
@@ -263,6 +273,8 @@ def _checked(offered: object, kind: Kind) -> tuple[str, type]:
             " ('none' is not for pretext tasks)"
         )
     parameters = own_parameters(offered)
+    if kind == "data" and "limit" in [parameter.name for parameter in parameters]:
+        raise _RefusedError(f"class {offered.__name__} has an option 'limit', which --data.limit of every run hides")
     for parameter in parameters:
         if parameter.kind is not parameter.KEYWORD_ONLY or parameter.annotation is parameter.empty:
             raise _RefusedError(

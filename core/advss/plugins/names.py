@@ -116,20 +116,20 @@ def _entry(distribution: Installed, plugins: list[Plugin]) -> dict[str, Any]:
     return {
         "version": distribution.version,
         "files": {str(path): changed_at(path) for path in files},
-        "plugins": [known(p.kind, p.name, p.distribution, p.offered) for p in plugins],
+        "plugins": [_known(plugin) for plugin in plugins],
     }
 
 
-def known(kind: str, name: str, distribution: str, offered: type) -> Known:
-    """What the cache keeps of a class."""
+def _known(plugin: Plugin) -> Known:
     options: list[KnownOption] = [
-        {"name": o.name, "type": o.type, "doc": o.doc, "values": values_of(o.annotation)} for o in options_of(offered)
+        {"name": o.name, "type": o.type, "doc": o.doc, "values": values_of(o.annotation)}
+        for o in options_of(plugin.offered)
     ]
     return {
-        "kind": kind,
-        "name": name,
-        "distribution": distribution,
-        "summary": summary_of(offered),
+        "kind": plugin.kind,
+        "name": plugin.name,
+        "distribution": plugin.distribution,
+        "summary": summary_of(plugin.offered),
         "options": options,
     }
 

@@ -169,11 +169,12 @@ def _read(annotation: Any, text: str) -> Any:
 
 
 def _docs(offered: type) -> dict[str, str]:
-    """One line an option, from the ``Args:`` or ``Attributes:`` of the class's or its ``__init__``'s docstring."""
+    """One line an option, from ``Args:`` or ``Attributes:`` of the class, or of where its ``__init__`` comes from."""
     from docstring_parser import DocstringStyle, parse
 
     docs: dict[str, str] = {}
-    for text in (offered.__init__.__doc__, offered.__doc__):  # type: ignore[misc]
+    owner = next(c for c in offered.__mro__ if "__init__" in c.__dict__)
+    for text in (offered.__init__.__doc__, owner.__doc__, offered.__doc__):  # type: ignore[misc]
         for parameter in parse(text or "", style=DocstringStyle.GOOGLE).params:
             docs[parameter.arg_name] = " ".join((parameter.description or "").split())
     return docs

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 from advss.config import Choice, RunConfig
 from advss.plugins.discovery import Kind
@@ -37,10 +37,13 @@ def used_by(choices: Iterable[tuple[Kind, Choice]]) -> list[Record]:
     return found
 
 
-def choices_of(config: RunConfig) -> list[tuple[Kind, Choice]]:
-    """Every plugin that a run's configuration names."""
-    later: list[tuple[Kind, Choice]] = [("finetune", config.finetune), ("defense", config.finetune_defense)]
-    return [*(("pretext", member) for member in config.pretext), ("defense", config.defense), *later]
+def choices_of(config: RunConfig, *stages: Literal["pretrain", "finetune"]) -> list[tuple[Kind, Choice]]:
+    """Every plugin that a run's configuration names for its stages."""
+    of_stage: dict[str, list[tuple[Kind, Choice]]] = {
+        "pretrain": [*(("pretext", member) for member in config.pretext), ("defense", config.defense)],
+        "finetune": [("finetune", config.finetune), ("defense", config.finetune_defense)],
+    }
+    return [*(choice for stage in stages for choice in of_stage[stage]), ("data", config.data)]
 
 
 def needed(error: Exception, records: Any, *, run: str) -> str | None:

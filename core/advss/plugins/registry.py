@@ -7,6 +7,7 @@ import os
 import sys
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from advss.config import Choice
@@ -14,12 +15,17 @@ from advss.errors import UsageError, did_you_mean
 from advss.plugins.discovery import KINDS, Disabled, Discovery, Kind, Plugin, discover
 from advss.plugins.installed import GROUP
 from advss.plugins.names import Known, recall
-from advss.plugins.options import REQUIRED, completed, options_of, read_defense, typed
+from advss.plugins.options import REQUIRED, completed, options_of, read_defense
 from advss.switches import VARIABLE, switched_off
 
-FLAGS: dict[Kind, str] = {"pretext": "--pretext", "defense": "--defense", "finetune": "--finetune"}
+FLAGS: dict[Kind, str] = {kind: f"--{kind}" for kind in KINDS}
 MOST_WRAPPED = 8  # defenses around a defense
-LABELS: dict[Kind, str] = {"pretext": "pretext task", "defense": "defense", "finetune": "fine-tuning scheme"}
+LABELS: dict[Kind, str] = {
+    "pretext": "pretext task",
+    "defense": "defense",
+    "finetune": "fine-tuning scheme",
+    "data": "data source",
+}
 
 
 class UnknownPluginError(UsageError):
@@ -60,7 +66,7 @@ class Registry:
         """The class of a plugin.
 
         Args:
-            kind: "pretext", "defense" or "finetune".
+            kind: one of ``KINDS``.
             name: a short name, or ``distribution:name``.
 
         Raises:
@@ -169,7 +175,7 @@ def complete(kind: Kind, choice: Choice, *, flag: str | None = None) -> dict[str
     """All options of a plugin, typed: what was said, and the defaults of the rest; tried on the class itself.
 
     Args:
-        kind: "pretext", "defense" or "finetune".
+        kind: one of ``KINDS``.
         choice: name and what was said of its options.
         flag: what the options are called in error messages, such as ``--defense.``.
 
@@ -189,7 +195,7 @@ def build(kind: Kind, choice: Choice, *, flag: str | None = None) -> Any:
     """A new plugin object; see :func:`complete`."""
     prefix = flag or f"{FLAGS[kind]}."
     offered = registry().find(kind, choice.name)
-    options = typed(offered, choice.options, flag=prefix, what=choice.name)
+    options = completed(offered, choice.options, flag=prefix, what=choice.name)
     return _instance(offered, options, flag=prefix, what=choice.name)
 
 
@@ -228,8 +234,9 @@ def _wrapped(offered: type, options: dict[str, Any], prefix: str) -> dict[str, t
 def _instance(offered: type, options: dict[str, Any], *, flag: str, what: str) -> Any:
     wrapped = _wrapped(offered, options, flag)
     built = {name: build("defense", inner, flag=inner_flag) for name, (inner, inner_flag) in wrapped.items()}
+    found = {name: value.expanduser() for name, value in options.items() if isinstance(value, Path)}
     try:
-        return offered(**options | built)
+        return offered(**options | built | found)
     except UsageError:
         raise
     except (ValueError, TypeError) as error:

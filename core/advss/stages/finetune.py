@@ -14,7 +14,7 @@ from advss.hookspecs import FinetuneScheme
 from advss.models.classifier import ImageClassifier
 from advss.models.encoder import keep_branch
 from advss.models.spec import ModelSpec, build_encoder_from
-from advss.plugins.provenance import used_by, warn_of_other_versions
+from advss.plugins.provenance import choices_of, used_by, warn_of_other_versions
 from advss.plugins.registry import build
 from advss.randomness import global_stream
 from advss.stages.pretrain import choose_start
@@ -92,7 +92,7 @@ def finetune_work(session: Session, source: Path | None) -> Work:
             "noise": defense.noise,
             "loaded": sorted(classifier.loaded),
         },
-        plugins=used_by([("finetune", config.finetune), ("defense", config.finetune_defense)]),
+        plugins=used_by(choices_of(config, STAGE)),
     )
 
 

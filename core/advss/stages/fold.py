@@ -9,7 +9,7 @@ from typing import Any
 from advss.config import Choice, EvalSettings, RunConfig, StageSettings
 from advss.errors import UsageError, did_you_mean
 from advss.plugins.discovery import Kind
-from advss.plugins.options import completed, options_of
+from advss.plugins.options import options_of
 from advss.plugins.registry import complete, registry
 from advss.stages.assembly import Assignments, assembled
 from advss.stages.layers import Layer, Said
@@ -20,6 +20,7 @@ KINDS: dict[str, Kind] = {
     "defense": "defense",
     "finetune": "finetune",
     "finetune-defense": "defense",
+    "data": "data",
 }
 Options = dict[str, Assignments]  # by the member's key
 
@@ -195,19 +196,11 @@ def _complete(component: str, choice: Choice, flag: str) -> dict[str, Any]:
     """A component's options, all of them where they are known, typed."""
     if component == "backbone":
         return choice.options
-    if component == "data":
-        return completed(_class_of(component, choice), choice.options, flag=flag, what=choice.name)
     return complete(KINDS[component], choice, flag=flag)
 
 
 def _class_of(component: str, choice: Choice) -> type:
-    if component in KINDS:
-        return registry().find(KINDS[component], choice.name)
-    from advss.data.sources import SOURCES
-
-    if choice.name not in SOURCES:
-        raise UsageError(f"unknown data '{choice.name}'{did_you_mean(choice.name, SOURCES)}")
-    return SOURCES[choice.name]
+    return registry().find(KINDS[component], choice.name)
 
 
 def _has_option(component: str, member: Choice, option: str) -> bool:

@@ -11,7 +11,7 @@ from advss.ensemble.diversity import Diversity
 from advss.errors import UsageError
 from advss.hookspecs import Encoder, Phase, PretextTask, branch
 from advss.models.spec import build_encoder_from
-from advss.plugins.provenance import used_by
+from advss.plugins.provenance import choices_of, used_by
 from advss.plugins.registry import build
 from advss.randomness import global_stream
 from advss.stages.session import Session, build_defense, described
@@ -69,7 +69,7 @@ def pretrain_work(session: Session) -> Work:
             "defense": described(config.defense),
             "starts": _starts(tasks, config.finetune_tail),
         },
-        plugins=used_by([*(("pretext", choice) for choice in config.pretext), ("defense", config.defense)]),
+        plugins=used_by(choices_of(config, STAGE)),
     )
 
 

@@ -137,7 +137,7 @@ def _opened(config: RunConfig, *, resume: bool, reporter: Reporter) -> Iterator[
             write_text(folder.config, to_yaml(dataclasses.replace(config, name=None)))
         config = dataclasses.replace(config, name=folder.name, device=str(device))
         with open_session(config, folder, splits, reporter) as session:
-            now = {"plugins": used_by(choices_of(config)), "status": "running"}
+            now = {"plugins": used_by(choices_of(config, "pretrain", "finetune")), "status": "running"}
             session.record(**(blank_result(config, folder) | folder.read_result() | now))
             session.tracker.artifact(folder.config)
             yield session

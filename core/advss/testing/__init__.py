@@ -8,7 +8,8 @@ runs every check as a test of its own, ``test_flip[inputs are images in 0 to 1]`
     test_flip = conformance("flip")  # options, where some are needed: conformance("flip", options={"width": 3})
 
 The plugin is found by its installed name (``pip install -e .``), made as a run makes it, and tried on a small encoder
-and six images, beside the built-in tasks and under the installed defenses. A check passes, fails with a message that
+and six images, beside the built-in tasks and under the installed defenses; a data source on its own images, with
+``options={"root": ...}`` where it needs to know where these lie. A check passes, fails with a message that
 names the value and what to do, or says why it cannot be asked of this plugin.
 
 A room of core beside ``stages``: it uses everything below, and nothing but the command line uses it. ``verdicts`` says

@@ -19,7 +19,7 @@ def conformance(
 
     Args:
         name: the plugin's, or ``distribution:name``; as a name of several kinds it is checked as each.
-        kind: "pretext", "defense" or "finetune", to check it as that alone.
+        kind: "pretext", "defense", "finetune" or "data", to check it as that alone.
         options: of the plugin; those without a default are needed.
 
     Raises:

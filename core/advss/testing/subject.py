@@ -23,7 +23,7 @@ class Subject:
 
     @property
     def kind(self) -> Kind:
-        """What it is: "pretext", "defense" or "finetune"."""
+        """What it is, one of ``KINDS``."""
         return self.plugin.kind
 
     @property

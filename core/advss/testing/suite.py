@@ -5,20 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from advss.plugins import Kind
-from advss.testing.checks import company, defenses, device, losses, options, schemes, state, views
+from advss.testing.checks import company, defenses, device, losses, options, schemes, sources, state, views
 from advss.testing.ready import ready
 from advss.testing.subject import Subject
 from advss.testing.verdicts import Check, Verdict, judge
 
 Fact = Callable[[Subject], None]
+TASKS: tuple[Kind, ...] = ("pretext", "finetune")  # kinds with views and a loss
 
 
 def it_is_made(subject: Subject) -> None:
     """From its options, and a task built on the small encoder."""
-    if subject.kind == "defense":
-        subject.new()
-    else:
+    if subject.kind in TASKS:
         ready(subject)
+    else:
+        subject.new()
 
 
 EVERY: tuple[Fact, ...] = (
@@ -78,10 +79,23 @@ DEFENSE: tuple[Fact, ...] = (
     defenses.it_trains_in_bfloat16_and_channels_last,
     defenses.it_works_on_another_device,
 )
+DATA: tuple[Fact, ...] = (
+    sources.making_it_reads_nothing,
+    sources.missing_data_are_a_usage_error,
+    sources.both_splits_are_there,
+    sources.labels_count_from_0_as_int64,
+    sources.classes_are_distinct_names_as_many_as_labels,
+    sources.images_are_squares_of_one_side_as_uint8,
+    sources.an_image_depends_on_its_place_alone,
+    sources.another_object_gives_the_same,
+    sources.threads_read_the_same,
+    sources.reading_leaves_the_global_generator_and_the_places_alone,
+)
 OF_KIND: dict[Kind, tuple[Fact, ...]] = {
     "pretext": (*TASK, *PRETEXT),
     "finetune": (*TASK, *FINETUNE),
     "defense": DEFENSE,
+    "data": DATA,
 }
 
 
@@ -90,7 +104,7 @@ def checks_of(kind: Kind) -> list[Check]:
     checks = [Check(fact.__name__.replace("_", " "), fact) for fact in (*EVERY, *OF_KIND[kind])]
     if kind == "pretext":
         checks += company.checks_in_company()
-    if kind != "defense":
+    if kind in TASKS:
         checks += company.checks_under_defenses(kind)
     return checks
 

@@ -9,14 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from advss.data.sources.base import Source, Split
 from advss.errors import UsageError, did_you_mean
+from advss.hookspecs import DataSource, Split
 
 IMAGES = 10_000  # of each severity; a file holds severities 1 to 5 in a row
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
 
-class Cifar10C(Source):
+class Cifar10C(DataSource):
     """10,000 corrupted test images of CIFAR-10, from the ``.npy`` files; there are no training images.
 
     Args:
@@ -38,17 +38,17 @@ class Cifar10C(Source):
         self._rows = slice((severity - 1) * IMAGES, severity * IMAGES)
 
     def classes(self) -> tuple[str, ...]:
-        """As :meth:`Source.classes`."""
+        """As :meth:`DataSource.classes`."""
         return CLASSES
 
     def labels(self, split: Split) -> Tensor:
-        """As :meth:`Source.labels`."""
+        """As :meth:`DataSource.labels`."""
         if split == "train":
             raise UsageError("cifar10c has test images only: train on cifar10 and evaluate on cifar10c")
         return torch.from_numpy(self._stored("labels")[self._rows].astype(np.int64))
 
     def images(self, split: Split, places_B: Tensor) -> Tensor:
-        """As :meth:`Source.images`."""
+        """As :meth:`DataSource.images`."""
         return (
             torch.from_numpy(self._stored(self.corruption)[self._rows][places_B.numpy()])
             .permute(0, 3, 1, 2)

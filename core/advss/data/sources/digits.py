@@ -10,14 +10,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from advss.data.selection import choose
-from advss.data.sources.base import Source, Split
+from advss.hookspecs import DataSource, Split
 from advss.randomness import stream
 
 TEST_IMAGES = 360
 SIDE = 32
 
 
-class Digits(Source):
+class Digits(DataSource):
     """The digits 0 to 9, 8x8 grey, resized to 32x32 (bilinear) and repeated over RGB.
 
     360 images, the same under every seed and in proportion to the classes, are the test set; 1,437 remain.
@@ -26,15 +26,15 @@ class Digits(Source):
     name: ClassVar[str] = "digits"
 
     def classes(self) -> tuple[str, ...]:
-        """As :meth:`Source.classes`."""
+        """As :meth:`DataSource.classes`."""
         return tuple("0123456789")
 
     def labels(self, split: Split) -> Tensor:
-        """As :meth:`Source.labels`."""
+        """As :meth:`DataSource.labels`."""
         return self._stored[1][self._places[split]]
 
     def images(self, split: Split, places_B: Tensor) -> Tensor:
-        """As :meth:`Source.images`."""
+        """As :meth:`DataSource.images`."""
         grey_B188 = self._stored[0][self._places[split][places_B]].unsqueeze(1)
         grey_B1SS = F.interpolate(grey_B188, (SIDE, SIDE), mode="bilinear", align_corners=False)
         return (grey_B1SS * (255 / 16)).round().to(torch.uint8).repeat(1, 3, 1, 1)

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from advss.data.decoding import SUFFIXES, Encoded
-from advss.data.sources.base import EncodedSource, Split
+from advss.data.sources.base import EncodedSource
 from advss.errors import UsageError
+from advss.hookspecs import Split
 
 
 class ImageFolder(EncodedSource):
@@ -34,11 +35,11 @@ class ImageFolder(EncodedSource):
         self._files: dict[Split, list[tuple[Path, int]]] = {}
 
     def classes(self) -> tuple[str, ...]:
-        """As :meth:`Source.classes`."""
+        """As :meth:`DataSource.classes`."""
         return self._classes
 
     def labels(self, split: Split) -> Tensor:
-        """As :meth:`Source.labels`."""
+        """As :meth:`DataSource.labels`."""
         return torch.tensor([label for _, label in self._listed(split)])
 
     def encoded(self, split: Split, places_B: Tensor) -> Callable[[int], Encoded]:

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from advss.data.decoding import Encoded
-from advss.data.sources.base import EncodedSource, Split
+from advss.data.sources.base import EncodedSource
 from advss.errors import UsageError, did_you_mean
+from advss.hookspecs import Split
 
 TRAIN_FILES = ("**/train*.parquet", "**/train/*.parquet")  # patterns, the first that finds any
 TEST_FILES = ("**/test*.parquet", "**/test/*.parquet", "**/validation*.parquet", "**/validation/*.parquet")
@@ -55,11 +56,11 @@ class Parquet(EncodedSource):
         _pyarrow()
 
     def classes(self) -> tuple[str, ...]:
-        """As :meth:`Source.classes`."""
+        """As :meth:`DataSource.classes`."""
         return self._classes
 
     def labels(self, split: Split) -> Tensor:
-        """As :meth:`Source.labels`."""
+        """As :meth:`DataSource.labels`."""
         labels = torch.from_numpy(np.concatenate([self._labels_of(path) for path in self._files(split)]))
         highest = len(self._classes) - 1
         if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) <= highest:

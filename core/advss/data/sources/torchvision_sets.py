@@ -10,11 +10,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from advss.data.sources.base import Source, Split
 from advss.errors import UsageError
+from advss.hookspecs import DataSource, Split
 
 
-class TorchvisionSource(Source):
+class TorchvisionSource(DataSource):
     """A set that torchvision reads.
 
     Args:
@@ -31,16 +31,16 @@ class TorchvisionSource(Source):
         self._classes: tuple[str, ...] = ()
 
     def classes(self) -> tuple[str, ...]:
-        """As :meth:`Source.classes`."""
+        """As :meth:`DataSource.classes`."""
         self._open("train")
         return self._classes
 
     def labels(self, split: Split) -> Tensor:
-        """As :meth:`Source.labels`."""
+        """As :meth:`DataSource.labels`."""
         return self._open(split)[1]
 
     def images(self, split: Split, places_B: Tensor) -> Tensor:
-        """As :meth:`Source.images`."""
+        """As :meth:`DataSource.images`."""
         return self._open(split)[0].index_select(0, places_B)
 
     @abstractmethod

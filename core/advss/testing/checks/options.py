@@ -12,6 +12,7 @@ from torch import nn
 from advss.errors import UsageError
 from advss.plugins import registry
 from advss.plugins.options import convert, options_of
+from advss.stages.resolve import plain
 from advss.testing.subject import Subject
 from advss.testing.verdicts import BrokenError, expect
 
@@ -70,12 +71,12 @@ def its_options_pass_through_yaml(subject: Subject) -> None:
     """A run's config.yaml holds all options, and gives the same ones again."""
     options = subject.completed()
     try:
-        again = yaml.safe_load(yaml.safe_dump(options))
-    except yaml.YAMLError as error:
+        again = subject.completed(yaml.safe_load(yaml.safe_dump(plain(options))))
+    except UsageError as error:
         raise BrokenError(
-            f"its options cannot be written to YAML ({error}); use numbers, text, true or false, null, and lists"
+            f"its options do not come back from YAML ({error}); use numbers, text, paths, true or false, null and lists"
         ) from error
-    for name, value in subject.completed(again).items():
+    for name, value in again.items():
         expect(value == options[name], f"option '{name}' is {options[name]!r}, and {value!r} after YAML")
 
 
@@ -83,9 +84,10 @@ def making_it_draws_nothing_and_makes_no_parameters(subject: Subject) -> None:
     """What is drawn in ``__init__`` would not follow from the run's seed: core seeds the generator around build()."""
     before = torch.get_rng_state()
     made = subject.new()
+    where = "from a torch.Generator of its own" if subject.kind == "data" else "in build()"
     expect(
         torch.equal(torch.get_rng_state(), before),
-        "__init__ draws from torch's global generator, which is not seeded there; draw in build()",
+        f"__init__ draws from torch's global generator, which is not seeded there; draw {where}",
     )
     if isinstance(made, nn.Module):
         early = [name for name, _ in made.named_parameters()]
