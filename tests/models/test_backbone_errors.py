@@ -16,8 +16,8 @@ MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
 
 
 BAD = [
-    ("resnet81", {}, r"^--backbone resnet81: timm has no such model; did you mean 'resnet18'\?$"),
-    ("a", {}, "timm has no such model; for example resnet18"),
+    ("resnet81", {}, r"^--backbone resnet81: timm has no such model, nor has a plugin; did you mean 'resnet18'\?$"),
+    ("a", {}, "timm has no such model, nor has a plugin; for example resnet18"),
     ("hf-hub:timm/resnet18", {}, "timm has no such model"),
     ("resnet18.a1_in1k", {}, r"'\.a1_in1k' names pretrained weights.*use resnet18$"),
     ("efficientnet_b0", {}, "another family than ResNet, ResNetV2, ConvNeXt, ViT"),

@@ -80,7 +80,9 @@ def open_splits(name: str, options: dict[str, Any], *, limit: int = 0, seed: int
     train, valid = _divided(Part(kept.images, torch.arange(len(kept)), kept.labels), seed)
     mean, std = channel_statistics(train.images)
     classes = source.classes()
-    _check_reach(name, len(classes), kept, test)
+    highest = max(int(kept.labels.max()), int(test.labels.max()))
+    if highest >= len(classes):
+        raise UsageError(f"{name}: labels reach {highest}, expected 0 to {len(classes) - 1} for {len(classes)} classes")
     facts = DataFacts(images=len(kept), side=kept.images.side, classes=len(classes))
     fingerprint = digest([(kept.images, kept.labels), (test.images, test.labels)], classes)
     return Splits(train, valid, test, classes, mean, std, facts, fingerprint, name)
@@ -103,11 +105,20 @@ def part_tensors(part: Part, limit: int = 0) -> tuple[Tensor, Tensor]:
 def _kept(source: DataSource, split: Split, limit: int, seed: int) -> Part:
     if limit < 0:
         raise UsageError(f"--data.limit {limit}: expected a number of images, or 0 for all")
+    try:
+        return _chosen(source, split, limit, seed)
+    except OSError as error:  # of a plugin's that does not say what its user can mend
+        raise UsageError(f"--data {source.name}: cannot read the {split} images: {error}") from error
+
+
+def _chosen(source: DataSource, split: Split, limit: int, seed: int) -> Part:
     labels = source.labels(split)
     if not isinstance(labels, Tensor) or labels.dtype != torch.int64 or labels.ndim != 1:
         raise UsageError(f"{source.name}: labels('{split}') must be int64 (N,), got {_form(labels)}")
     if len(labels) == 0:
         raise UsageError(f"{source.name}: the {split} set is empty")
+    if labels.min() < 0:
+        raise UsageError(f"{source.name}: labels('{split}') must count from 0, got {int(labels.min())}")
     places = torch.arange(len(labels))
     if 0 < limit < len(labels):
         places = choose(labels, limit, stream("cpu", seed, "data", split), equal=True)
@@ -128,8 +139,9 @@ def _images(source: DataSource, split: Split, places: Tensor) -> Images:
 def _read(source: DataSource, split: Split, places_B: Tensor, *, side: int | None = None) -> Tensor:
     """As :meth:`DataSource.images`, in the form that it asks for: a source may be anyone's."""
     images = source.images(split, places_B)
-    ours = isinstance(images, Tensor) and images.dtype == torch.uint8 and images.ndim == 4
-    if not ours or images.shape[1:] != (3, *2 * (side or images.shape[-1],)) or len(images) != len(places_B):
+    found = tuple(images.shape) if isinstance(images, Tensor) and images.dtype == torch.uint8 else ()
+    own = side or (found[-1] if found else 0)
+    if found != (len(places_B), 3, own, own):
         wanted = f"uint8 ({len(places_B)}, 3, {side or 'S'}, {side or 'S'})"
         raise UsageError(f"{source.name}: images('{split}', places) must be {wanted}, got {_form(images)}")
     return images.contiguous()
@@ -140,15 +152,6 @@ def _form(found: object) -> str:
     if isinstance(found, Tensor):
         return f"{str(found.dtype).removeprefix('torch.')} {tuple(found.shape)}"
     return type(found).__name__
-
-
-def _check_reach(name: str, classes: int, *parts: Part) -> None:
-    low = min(int(part.labels.min()) for part in parts)
-    high = max(int(part.labels.max()) for part in parts)
-    if not 0 <= low <= high < classes:
-        raise UsageError(
-            f"{name}: labels reach from {low} to {high}, expected 0 to {classes - 1} for {classes} classes"
-        )
 
 
 def _divided(kept: Part, seed: int) -> tuple[Part, Part]:

@@ -63,7 +63,7 @@ def family_of(name: str) -> Family:
     if architecture not in timm.list_models():
         registry()  # imports the plugins, which may register it
     if architecture not in timm.list_models():
-        raise UsageError(f"--backbone {name}: timm has no such model{_nearest(architecture)}")
+        raise UsageError(f"--backbone {name}: timm has no such model, nor has a plugin{_nearest(architecture)}")
     if tag:
         fix = f"'.{tag}' names pretrained weights, but training starts from random ones; use {architecture}"
         raise UsageError(f"--backbone {name}: {fix}")
