@@ -210,11 +210,11 @@ class Objective(ABC):
 
     @abstractmethod
     def at(self, parameters: dict[str, Tensor]) -> AbstractContextManager[None]:
-        """Within, it is evaluated at these values, by name; gradients reach them, other parameters stay. It nests."""
+        """Within, the parameters have these values, by name; gradients reach them, the others stay. Contexts nest."""
 
 
 class Defense:
-    """Turns an objective into a training loss, the standard one by default; around another it takes over both flags."""
+    """Turns an objective into a training loss, by default the standard one; around another it takes over its flags."""
 
     name: ClassVar[str]
     adversarial: bool = True  # stages under it choose their epoch by robust accuracy, else by clean accuracy
