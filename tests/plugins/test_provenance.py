@@ -18,6 +18,7 @@ from advss.errors import UsageError
 from advss.plugins import forget, provenance
 from advss.plugins.provenance import agrees, needed, used, used_by
 from advss.plugins.registry import registry
+from advss.tracking.journal import read_records
 from advss.training.checkpoints import load_checkpoint
 
 Install = Callable[..., str]
@@ -133,6 +134,18 @@ def test_manifests_name_the_plugins_of_their_stage(run: Path) -> None:
 
 def test_the_result_names_all(run: Path) -> None:
     assert json.loads((run / "result.json").read_text())["plugins"] == [FLIP, CALM, EVERYTHING, NONE, DIGITS]
+
+
+def test_the_tracked_run_has_them_as_parameters(run: Path) -> None:
+    said = [record.payload["config"] for record in read_records(run / "metrics.jsonl") if record.kind == "params"]
+    (plugins,) = [config["plugins"] for config in said if "plugins" in config]
+    assert plugins == {
+        "pretext.flip": "acme-lab 2.5",
+        "defense.calm": "acme-lab 2.5",
+        "finetune.everything": "acme-lab 2.5",
+        "defense.none": f"advss {HERE}",
+        "data.digits": f"advss {HERE}",
+    }
 
 
 def test_a_defense_within_a_defense_is_named(install: Install) -> None:

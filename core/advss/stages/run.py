@@ -137,8 +137,11 @@ def _opened(config: RunConfig, *, resume: bool, reporter: Reporter) -> Iterator[
             write_text(folder.config, to_yaml(dataclasses.replace(config, name=None)))
         config = dataclasses.replace(config, name=folder.name, device=str(device))
         with open_session(config, folder, splits, reporter) as session:
-            now = {"plugins": used_by(choices_of(config, "pretrain", "finetune")), "status": "running"}
+            plugins = used_by(choices_of(config, "pretrain", "finetune"))
+            now = {"plugins": plugins, "status": "running"}
             session.record(**(blank_result(config, folder) | folder.read_result() | now))
+            versions = {f"{p['kind']}.{p['name']}": f"{p['distribution']} {p['version']}" for p in plugins}
+            session.tracker.params({"plugins": versions})
             session.tracker.artifact(folder.config)
             yield session
 
