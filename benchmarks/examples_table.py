@@ -2,12 +2,10 @@
 
     pip install ./examples/advss-contrastive ./examples/advss-awp ./examples/advss-lpft
     python benchmarks/examples_table.py --seeds 3 --jobs 2 --runs-dir runs/examples-table
-    python benchmarks/examples_table.py --root DIR_OF_PARQUET --limit 1000 --finetune-epochs 40
 
 Everything is the default recipe, three epochs of pretraining and three of fine-tuning, which is adversarial. The table
 is of test TA and RA (PGD-20, ℓ∞ 8/255), mean ± standard deviation over the seeds. Finished runs are not made again, and
-interrupted ones go on. digits_table.py has P1F4 and P3F4 of the built-in tasks. With ``--root`` it is AWP against PGD
-without pretraining on some images of CIFAR-10, long enough that training overfits, which is what AWP is for.
+interrupted ones go on. digits_table.py has P1F4 and P3F4 of the built-in tasks.
 """
 
 from __future__ import annotations
@@ -30,19 +28,6 @@ CELLS: dict[str, dict[str, Any]] = {
     "rotation, awp": {"pretext": "rotation", "defense": AWP},
     "rotation, lp-ft": {"pretext": "rotation", "defense": "pgd", "finetune": "lp-ft"},
 }
-LONG: dict[str, dict[str, Any]] = {
-    "none, pgd": {"pretext": "none", "defense": "pgd"},
-    "none, awp": CELLS["none, awp"],
-}
-
-
-def settings(cell: str, arguments: argparse.Namespace) -> dict[str, Any]:
-    """What a cell says of its runs."""
-    if not arguments.root:
-        return CELLS[cell]
-    data = {"config": "digits", "data": {"parquet": {"root": str(arguments.root)}}, "data.limit": arguments.limit}
-    said = {"finetune_flip": True, "finetune_crop": 4, "finetune_epochs": arguments.finetune_epochs}
-    return LONG[cell] | data | said
 
 
 def run(cell: str, seed: int, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -57,7 +42,7 @@ def run(cell: str, seed: int, arguments: argparse.Namespace) -> dict[str, Any]:
     name = f"{cell.replace(', ', '-')}-{seed}"
     runs_dir = arguments.runs_dir
     common = {"seed": seed, "name": name, "runs_dir": runs_dir, "tracking": False, "device": "cpu"}
-    result = fit(from_mapping(settings(cell, arguments) | common), resume=(runs_dir / name).exists(), reporter=Silent())
+    result = fit(from_mapping(CELLS[cell] | common), resume=(runs_dir / name).exists(), reporter=Silent())
     return result | {"robust_by_epoch": robust_by_epoch(runs_dir / name / "metrics.jsonl")}
 
 
@@ -75,15 +60,11 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2, help="runs at once, one thread each")
     parser.add_argument("--runs-dir", type=Path, default=Path("runs/examples-table"))
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/examples.json"))
-    parser.add_argument("--root", type=Path, help="folder of CIFAR-10 as parquet: AWP against PGD there")
-    parser.add_argument("--limit", type=int, default=1000, help="training images with --root, and test images")
-    parser.add_argument("--finetune-epochs", type=int, default=40, help="with --root")
     arguments = parser.parse_args()
-    cells = LONG if arguments.root else CELLS
-    jobs = [(cell, seed) for seed in range(arguments.seeds) for cell in cells]
+    jobs = [(cell, seed) for seed in range(arguments.seeds) for cell in CELLS]
     with ProcessPoolExecutor(arguments.jobs, mp_context=get_context("spawn")) as pool:
         results = list(pool.map(run, *zip(*jobs, strict=True), [arguments] * len(jobs)))
-    rows = [row(cell, [r for (c, _), r in zip(jobs, results, strict=True) if c == cell]) for cell in cells]
+    rows = [row(cell, [r for (c, _), r in zip(jobs, results, strict=True) if c == cell]) for cell in CELLS]
     write(rows, arguments)
 
 
