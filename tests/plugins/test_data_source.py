@@ -37,7 +37,7 @@ class Stripes(DataSource):
 
     Args:
         root: folder of train.npy and test.npy.
-        ink: of the stripes.
+        ink: of ``the`` stripes.
     '''
 
     name = "stripes"

@@ -114,6 +114,11 @@ def test_pythons_keywords() -> None:
     assert (config.pretraining.epochs, config.pretext[0].options["grid"]) == (1, 2)
 
 
+def test_the_full_name_of_the_digits_has_their_recipe() -> None:
+    short, full = line(data="digits"), line(data="advss:digits")
+    assert (full.backbone, full.finetuning) == (short.backbone, short.finetuning)
+
+
 def test_a_plugins_full_name_is_taken() -> None:
     config = line(pretext="advss:jigsaw", pretext__grid="2")
     assert config.pretext[0] == Choice("advss:jigsaw", config.pretext[0].options, "jigsaw")

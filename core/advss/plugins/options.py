@@ -176,5 +176,5 @@ def _docs(offered: type) -> dict[str, str]:
     owner = next(c for c in offered.__mro__ if "__init__" in c.__dict__)
     for text in (offered.__init__.__doc__, owner.__doc__, offered.__doc__):  # type: ignore[misc]
         for parameter in parse(text or "", style=DocstringStyle.GOOGLE).params:
-            docs[parameter.arg_name] = " ".join((parameter.description or "").split())
+            docs[parameter.arg_name] = " ".join((parameter.description or "").replace("``", "").split())
     return docs

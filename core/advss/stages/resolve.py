@@ -155,4 +155,4 @@ def plain(value: Any) -> Any:
 def _default_recipe(layers: Sequence[Layer]) -> str:
     chosen = [layer.parts["data"].members for layer in layers if "data" in layer.parts]
     names = [members[0].name for members in chosen if members]
-    return DEFAULT_RECIPES.get(names[-1] if names else "digits", OTHER_RECIPE)
+    return DEFAULT_RECIPES.get(names[-1].removeprefix("advss:") if names else "digits", OTHER_RECIPE)
