@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -104,13 +105,13 @@ def test_a_broken_plugin_is_one_fault_and_the_rest_works(install: Install, code:
         (":nothing", "AttributeError: module"),
         (":Good", "names {module}:Good, which is no module; name the one with the hooks"),
         (".missing", "ModuleNotFoundError"),
-        (" not a module", "AttributeError"),
+        (" not a module", "AttributeError|ValueError"),  # importlib.metadata's, or its backport's that mlflow imports
     ],
 )
 def test_an_entry_point_that_names_no_module(install: Install, target: str, error: str) -> None:
     module = install("acme", GOOD, target=target)
     (fault,) = faults_of("acme")
-    assert error.format(module=module) in fault.error
+    assert re.search(error.format(module=module), fault.error)
 
 
 def test_entry_points_that_cannot_be_read(install: Install, tmp_path: Path) -> None:

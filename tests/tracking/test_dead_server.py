@@ -124,5 +124,5 @@ def test_the_interpreter_ends_while_a_server_hangs(folder: Path) -> None:
             connection, _ = listener.accept()  # the request that is never answered
             said, complained = child.communicate("\n")
         connection.close()
-    assert time.time() - float(said) < 1
+    assert time.time() - float(said) < 30  # a request waits for 60 s
     assert len(complained.splitlines()) == 1
