@@ -15,11 +15,13 @@ import torch
 
 import advss
 from advss.cli.main import main
+from advss.config import Choice
 from advss.errors import UsageError
 from advss.hookspecs import DataFacts
 from advss.models.encoder import TimmEncoder, build_encoder
-from advss.plugins import registry
+from advss.plugins import forget, registry
 from advss.plugins.discovery import discover
+from advss.plugins.provenance import used_by
 
 Install = Callable[..., str]
 Capture = pytest.CaptureFixture[str]
@@ -88,6 +90,10 @@ QUICK = f"{NARROW} --eval-steps 1 --eval-valid-steps 1 --device cpu --memory-for
 @pytest.fixture(autouse=True)
 def _own_registry() -> Iterator[None]:
     yield
+    _forget_backbones()
+
+
+def _forget_backbones() -> None:
     models = timm.models._registry
     for name in [name for name in timm.list_models() if not timm.model_entrypoint(name).__module__.startswith("timm.")]:
         models._clear_model_entries(name)
@@ -191,7 +197,10 @@ def test_a_run_trains_it_and_another_process_loads_it(install: Install, tmp_path
     """Loading imports the plugin, though no command has."""
     site = tmp_path / install("acme", CODE)
     assert main(f"fit --backbone acme_resnet --name one --runs-dir {tmp_path / 'runs'} {QUICK}".split()) == 0
-    assert json.loads((tmp_path / "runs" / "one" / "result.json").read_text())["backbone"] == "acme_resnet"
+    result = json.loads((tmp_path / "runs" / "one" / "result.json").read_text())
+    assert result["backbone"] == "acme_resnet"
+    record = {"kind": "backbone", "name": "acme_resnet", "distribution": "acme", "version": "2.5"}
+    assert [plugin for plugin in result["plugins"] if plugin["kind"] == "backbone"] == [record]
     x = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     torch.save(x, tmp_path / "x.pt")
     code = (
@@ -207,3 +216,31 @@ def test_a_run_trains_it_and_another_process_loads_it(install: Install, tmp_path
     with torch.no_grad():
         expected = advss.load_model(tmp_path / "runs" / "one")(x)
     torch.testing.assert_close(torch.load(tmp_path / "y.pt"), expected)
+
+
+def test_a_run_whose_backbone_is_gone_says_what_to_install(
+    install: Install, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    """To load its model, to measure it and to go on with it."""
+    module = install("acme", CODE)
+    assert main(f"fit --backbone acme_resnet --name one --runs-dir {tmp_path / 'runs'} {QUICK}".split()) == 0
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    sys.path.remove(str(tmp_path / module))
+    _forget_backbones()
+    forget()
+    trained = tmp_path / "runs" / "one"
+    capsys.readouterr()
+    line = "needs the backbone 'acme_resnet' of acme 2.5, which is not installed; pip install acme==2.5"
+    with pytest.raises(UsageError, match=line):
+        advss.load_model(trained)
+    assert main(["evaluate", str(trained)]) == 2
+    assert line in capsys.readouterr().err
+    result = json.loads((trained / "result.json").read_text())
+    (trained / "result.json").write_text(json.dumps(result | {"status": "running"}))
+    assert main(["fit", "--resume", str(trained), "--runs-dir", str(trained.parent)]) == 2
+    assert line in capsys.readouterr().err
+    assert json.loads((trained / "result.json").read_text())["plugins"] == result["plugins"]
+
+
+def test_timms_own_backbone_is_no_plugin() -> None:
+    assert used_by([("backbone", Choice("resnet18"))]) == []

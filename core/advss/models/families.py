@@ -22,7 +22,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from advss.errors import UsageError, did_you_mean
-from advss.plugins.registry import registry
+from advss.plugins.registry import UnknownPluginError, registry
 
 # What the data and the run say is not an option of the backbone.
 NEVER_OPTIONS = {"num_classes", "in_chans", "global_pool", "img_size", "device", "dtype"}
@@ -63,7 +63,8 @@ def family_of(name: str) -> Family:
     if architecture not in timm.list_models():
         registry()  # imports the plugins, which may register it
     if architecture not in timm.list_models():
-        raise UsageError(f"--backbone {name}: timm has no such model, nor has a plugin{_nearest(architecture)}")
+        line = f"--backbone {name}: timm has no such model, nor has a plugin{_nearest(architecture)}"
+        raise UnknownPluginError(line, kind="backbone", name=name, switched_off=False)
     if tag:
         fix = f"'.{tag}' names pretrained weights, but training starts from random ones; use {architecture}"
         raise UsageError(f"--backbone {name}: {fix}")

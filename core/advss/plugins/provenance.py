@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Literal
 
 from advss.config import Choice, RunConfig
+from advss.errors import UsageError
 from advss.plugins.discovery import Kind
 from advss.plugins.options import options_of, read_defense
 from advss.plugins.registry import LABELS, UnknownPluginError, registry
 
 Record = dict[str, str]  # kind, name, distribution, version
+Chosen = tuple[Kind | Literal["backbone"], Choice]
 _warned: set[tuple[str, str, str]] = set()
 
 
@@ -28,22 +31,54 @@ def used(kind: Kind, choice: Choice) -> list[Record]:
     return records
 
 
-def used_by(choices: Iterable[tuple[Kind, Choice]]) -> list[Record]:
-    """The plugins of several choices, each once, in order."""
+def used_by(choices: Iterable[Chosen]) -> list[Record]:
+    """The plugins of several choices, each once, in order; a backbone of timm's own is none."""
     found: list[Record] = []
-    for record in (record for kind, choice in choices for record in used(kind, choice)):
-        if record not in found:
-            found.append(record)
+    for kind, choice in choices:
+        records = _registered(choice.name) if kind == "backbone" else used(kind, choice)
+        found += [record for record in records if record not in found]
     return found
 
 
-def choices_of(config: RunConfig, *stages: Literal["pretrain", "finetune"]) -> list[tuple[Kind, Choice]]:
+def _registered(backbone: str) -> list[Record]:
+    """The distribution whose module has registered a backbone with timm."""
+    import timm
+
+    if backbone not in timm.list_models():
+        return []
+    package = timm.model_entrypoint(backbone).__module__.partition(".")[0]
+    found = registry().found
+    owners = {name.partition(":")[0] for module, name in found.modules.items() if module.partition(".")[0] == package}
+    return [
+        {"kind": "backbone", "name": backbone, "distribution": d.name, "version": d.version}
+        for d in found.installed
+        if d.name in owners
+    ]
+
+
+def choices_of(config: RunConfig, *stages: Literal["pretrain", "finetune"]) -> list[Chosen]:
     """Every plugin that a run's configuration names for its stages."""
-    of_stage: dict[str, list[tuple[Kind, Choice]]] = {
+    of_stage: dict[str, list[Chosen]] = {
         "pretrain": [*(("pretext", member) for member in config.pretext), ("defense", config.defense)],
         "finetune": [("finetune", config.finetune), ("defense", config.finetune_defense)],
     }
-    return [*(choice for stage in stages for choice in of_stage[stage]), ("data", config.data)]
+    return [
+        *(choice for stage in stages for choice in of_stage[stage]),
+        ("data", config.data),
+        ("backbone", config.backbone),
+    ]
+
+
+@contextmanager
+def saying_what_is_needed(records: Callable[[], Any], *, run: str) -> Iterator[None]:
+    """Within, an error for the lack of a plugin that a run recorded becomes the line that says what to install."""
+    try:
+        yield
+    except UsageError as error:
+        line = needed(error, records(), run=run)
+        if line is None:
+            raise
+        raise UsageError(line) from error
 
 
 def needed(error: Exception, records: Any, *, run: str) -> str | None:

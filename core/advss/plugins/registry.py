@@ -20,11 +20,12 @@ from advss.switches import VARIABLE, switched_off
 
 FLAGS: dict[Kind, str] = {kind: f"--{kind}" for kind in KINDS}
 MOST_WRAPPED = 8  # defenses around a defense
-LABELS: dict[Kind, str] = {
+LABELS: dict[str, str] = {
     "pretext": "pretext task",
     "defense": "defense",
     "finetune": "fine-tuning scheme",
     "data": "data source",
+    "backbone": "backbone",  # of a plugin, by way of timm's registry
 }
 
 
@@ -34,7 +35,7 @@ class UnknownPluginError(UsageError):
     ``switched_off``: there would be, but for a switch.
     """
 
-    def __init__(self, line: str, *, kind: Kind, name: str, switched_off: bool) -> None:
+    def __init__(self, line: str, *, kind: str, name: str, switched_off: bool) -> None:
         super().__init__(line)
         self.kind, self.name, self.switched_off = kind, name, switched_off
 

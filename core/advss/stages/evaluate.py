@@ -17,6 +17,7 @@ from advss.errors import UsageError
 from advss.models.averaged import AveragedClassifier
 from advss.models.spec import ModelSpec
 from advss.models.weights import load_strict
+from advss.plugins.provenance import saying_what_is_needed
 from advss.randomness import stream
 from advss.stages.finetune import new_classifier
 from advss.training.checkpoints import Checkpoint, load_checkpoint
@@ -54,7 +55,8 @@ def _unfilled(manifest: Mapping[str, Any], what: str) -> nn.Module:
         return AveragedClassifier([_unfilled(member, what) for member in manifest["members"]])
     if kind != "finetune":
         raise UsageError(f"{what} is a checkpoint of '{kind}'; a classifier comes from fine-tuning")
-    return new_classifier(ModelSpec.from_json(manifest["model"]), len(manifest["classes"]), seed=0)
+    with saying_what_is_needed(lambda: manifest.get("plugins"), run=what):
+        return new_classifier(ModelSpec.from_json(manifest["model"]), len(manifest["classes"]), seed=0)
 
 
 def evaluate_model(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import yaml
 
 from advss.config import RunConfig
 from advss.errors import UsageError
-from advss.plugins.provenance import needed
+from advss.plugins.provenance import saying_what_is_needed
 from advss.stages.fold import fold
 from advss.stages.layers import Layer, read_environment, read_layer
 from advss.stages.recipes import is_recipe, read_config
@@ -59,13 +60,8 @@ def resolve(
 
 def _fold_run(run: Path, later: Sequence[Layer]) -> RunConfig:
     """The configuration of a run's folder and what is said since; the error names the distribution that it lacks."""
-    try:
+    with saying_what_is_needed(partial(_recorded, run), run=str(run)):
         return fold([read_config(run / "config.yaml"), *later])
-    except UsageError as error:
-        line = needed(error, _recorded(run), run=str(run))
-        if line is None:
-            raise
-        raise UsageError(line) from error
 
 
 def _recorded(run: Path) -> Any:

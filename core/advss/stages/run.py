@@ -15,7 +15,8 @@ import torch
 from advss.config import EvalSettings, RunConfig
 from advss.data.splits import Splits, open_splits
 from advss.errors import UsageError
-from advss.plugins.provenance import choices_of, used_by
+from advss.models.families import family_of
+from advss.plugins.provenance import choices_of, saying_what_is_needed, used_by
 from advss.reports.curves import draw_curves
 from advss.reports.diversity import draw_diversity
 from advss.stages.evaluate import evaluate_model, load_classifier
@@ -129,6 +130,8 @@ def _opened(config: RunConfig, *, resume: bool, reporter: Reporter) -> Iterator[
     if resume and folder.read_result().get("status") == "finished":
         yield None
         return
+    with saying_what_is_needed(lambda: folder.read_result().get("plugins"), run=folder.name):
+        family_of(config.backbone.name)
     splits, device = _data(config), choose_device(config.device)
     new = not (resume and folder.path.exists())
     folder = make_folder(folder, resume=resume, named=config.name is not None)
