@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 import advss
 from advss.cli.main import main
@@ -175,6 +176,17 @@ def test_a_missing_plugin_is_what_to_install(run: Path, capsys: Capture, line: s
 def test_evaluation_needs_none_of_them(run: Path, capsys: Capture) -> None:
     assert main(["evaluate", str(run), "--quiet"]) == 0
     assert capsys.readouterr().err == ""
+
+
+def test_evaluation_of_what_several_tasks_pretrained_needs_none_of_them(run: Path, capsys: Capture) -> None:
+    """Settings of an ensemble mean nothing without its tasks."""
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    several = {"pretext": ["flip", "rotation"], "diversity": 0.1, "diversity-sign": "minus", "finetune-tail": "flip"}
+    (run / "config.yaml").write_text(yaml.safe_dump(config | several))
+    assert main(["evaluate", str(run), "--quiet"]) == 0
+    assert capsys.readouterr().err == ""
+    x, _ = advss.load_data(run, split="test")
+    assert x.shape[1:] == (3, 32, 32)
 
 
 def test_a_model_is_loaded_without_them(run: Path) -> None:

@@ -26,6 +26,11 @@ from advss.stages.settings import COMPONENTS, SETTINGS
 
 DEFAULT_RECIPES = {"digits": "digits"}  # data -> recipe where no --config names one
 OTHER_RECIPE = "cifar10-paper"
+_OF_TASKS = ("diversity", "diversity-in", "diversity-sign", "diversity-every", "diversity-pixels", "finetune-tail")
+UNTRAINED: dict[str, Any] = {  # asks for no plugin of anyone's, nor for anything of several tasks
+    **{"pretext": "none", "defense": "none", "finetune": "full", "finetune-defense": "none"},
+    **{flag: getattr(RunConfig, flag.replace("-", "_")) for flag in _OF_TASKS},
+}
 HARMLESS = ("device", "checkpoint-minutes", "tracking", "runs-dir")  # may differ when a run is resumed
 
 
@@ -118,8 +123,7 @@ def stored_config(
     try:
         return resolve(settings, run=run, environ=variables, text=text)
     except UsageError:
-        untrained = {"pretext": "none", "defense": "none", "finetune": "full", "finetune-defense": "none"}
-        return resolve(untrained | settings, run=run, environ=variables, text=text)
+        return resolve(UNTRAINED | settings, run=run, environ=variables, text=text)
 
 
 def to_yaml(config: RunConfig) -> str:
