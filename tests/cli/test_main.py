@@ -275,6 +275,15 @@ def test_help_lists_plugins_and_the_options_of_the_chosen(capsys: Capture) -> No
     assert "--pretext.masked" not in rows
 
 
+def test_help_of_a_choice_that_lacks_an_option_says_so_and_has_all_the_same(capsys: Capture) -> None:
+    assert main(["fit", "--data", "imagefolder", "--help"]) == 0
+    out = capsys.readouterr().out
+    rows = {words[0]: words[1:] for line in out.splitlines() if (words := line.split())}
+    assert "--data.root is missing: imagefolder has no default for it (Path)." in out
+    assert (rows["--data.root"][0], rows["--data.size"][0]) == ("required", "0")
+    assert {"selfie", "pgd", "--defense.eps", "--seed", "--eval-steps"} <= rows.keys()
+
+
 @pytest.mark.parametrize("width", [80, 120])
 def test_help_keeps_to_the_width(capsys: Capture, monkeypatch: pytest.MonkeyPatch, width: int) -> None:
     monkeypatch.setenv("COLUMNS", str(width))

@@ -184,6 +184,15 @@ def test_a_line_leaves_out_for_itself_alone(acme: Path, capsys: Capture) -> None
     assert capsys.readouterr().out.startswith("shaped (defense)")
 
 
+@pytest.mark.parametrize(
+    "line", ["--strict-plugins plugins list", "plugins list --strict-plugins", "-p no:x --strict-plugins plugins list"]
+)
+def test_strictness_may_stand_before_or_behind(acme: Path, capsys: Capture, line: str) -> None:
+    acme.write_text("1 / 0")
+    assert main(line.split()) == 2
+    assert capsys.readouterr().err.startswith("advss: error: plugin acme 2.5 (all): ZeroDivisionError")
+
+
 def test_it_may_stand_before_the_version(capsys: Capture) -> None:
     assert main(["-p", "no:acme", "--version"]) == 0
     assert capsys.readouterr().out == f"advss {version('advss')}\n"

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 Candidates = Iterable[tuple[str, str]]  # words, each with one line on it
 EVERYWHERE = {"--help": "every command", "--version": "print the version", "--print-completion": "bash, zsh or fish"}
 LEAVE_OUT = "no:NAME leaves a plugin or distribution out"
+STRICT = "--strict-plugins"
 BUILT_IN = "advss"  # the distribution whose plugins keep their short names
 
 
@@ -47,7 +48,7 @@ def _parted(before: list[str]) -> tuple[set[str], list[str]]:
     while left:
         word = left.pop(0)
         if not is_switch(word):
-            words.append(word)
+            words += [word] if word != STRICT else []
             continue
         said = word.removeprefix(FLAG) or (left.pop(0) if left else "")
         off.add(normal(said.removeprefix(NO)))
@@ -65,7 +66,7 @@ def _commands(words: list[str], known: Vocabulary) -> Iterator[tuple[str, str]]:
         elif words == [first]:
             yield second, command["summary"]
     if not words:
-        yield from [*EVERYWHERE.items(), (FLAG, LEAVE_OUT)]
+        yield from [*EVERYWHERE.items(), (FLAG, LEAVE_OUT), (STRICT, "a broken plugin is an error")]
 
 
 class _Line:

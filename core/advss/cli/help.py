@@ -21,7 +21,9 @@ from advss.cli.layout import (
 from advss.config import Choice, EvalSettings, RunConfig, StageSettings
 from advss.plugins import KINDS, Kind, Option, Registry, options_of, registry
 from advss.plugins.names import summary_of
+from advss.plugins.options import MissingOptionError
 
+STRICT = "a broken plugin is an error, not a warning"
 LEAVE_OUT = "leave a plugin or a distribution out, for this command; several times for several"
 
 
@@ -46,6 +48,7 @@ def print_overview() -> None:
         ("--version", "print the version"),
         ("--print-completion SHELL", "print a script that completes words in bash, zsh or fish"),
         ("-p no:NAME", LEAVE_OUT),
+        ("--strict-plugins", STRICT),
     ]
     print_rows(console, "Everywhere", everywhere)
 
@@ -55,7 +58,7 @@ def print_help(grammar: Grammar, arguments: Arguments) -> None:
     console = new_console()
     flags = " [--FLAG VALUE ...]" if grammar.flags or grammar.settings else ""
     console.print(f"Usage: advss {' '.join([grammar.command, *grammar.positionals])}{flags}\n\n{grammar.summary}.\n")
-    everywhere = {"strict-plugins": "a broken plugin is an error, not a warning", "help": "this"}
+    everywhere = {"strict-plugins": STRICT, "help": "this"}
     own = [(f"--{flag} {flag.upper()}", doc) for flag, doc in grammar.flags.items()]
     own += [(f"--{flag}", doc) for flag, doc in {**grammar.switches, **everywhere}.items()]
     if "pretext" in grammar.settings:
@@ -71,7 +74,14 @@ def _print_settings(console: Console, arguments: Arguments) -> None:
     """Components and settings, with the values that this line resolves to."""
     from advss.cli.commands import configured
 
-    config = configured(arguments)
+    try:
+        config = configured(arguments)
+    except MissingOptionError as missing:
+        console.print(f"{missing}. What follows is of the default choices.\n", soft_wrap=True)
+        options = options_of(missing.offered)
+        shown = [(f"{missing.flag}{o.name}", o, "required" if o.required else o.default) for o in options]
+        print_options(console, f"Options of {missing.what}", shown)
+        config = configured(Arguments())
     _print_components(console, config, registry())
     _print_run(console, config)
     _print_stages(console, config)

@@ -51,9 +51,12 @@ def _surviving(words: list[str]) -> int:
 def _run(words: list[str]) -> int:
     from advss.switches import switch_off, take_switch
 
-    without = []
-    while name := take_switch(words):
-        without.append(name)
+    without, strict = [], False
+    while (name := take_switch(words)) or words[:1] == ["--strict-plugins"]:
+        if name:
+            without.append(name)
+        else:
+            strict = bool(words.pop(0))
     if words and words[0] in ("-V", "--version"):
         return _print_version()
     if words and words[0].partition("=")[0] == "--print-completion":
@@ -70,6 +73,7 @@ def _run(words: list[str]) -> int:
     command, rest = _command(words)
     arguments = sort_words(rest, command.grammar)
     switch_off([*without, *arguments.without])
+    arguments.switches |= {"strict-plugins"} if strict else set()
     if "help" in arguments.switches:
         from advss.cli.help import print_help
 

@@ -85,6 +85,8 @@ def make_vocabulary() -> Vocabulary:
 
 def _words(grammar: Grammar) -> Words:
     from advss.cli.arguments import EVERYWHERE
+    from advss.cli.new import TEMPLATES
+    from advss.plugins import KINDS
     from advss.plugins.names import values_of
     from advss.stages.settings import SETTINGS
 
@@ -93,7 +95,9 @@ def _words(grammar: Grammar) -> Words:
         option = SETTINGS[flag].option if flag in SETTINGS else None
         values = VALUES.get(flag) or (values_of(option.annotation) if option else [])
         flags[flag] = {"doc": option.doc if option else "", "values": values}
-    flags |= {flag: {"doc": doc, "values": VALUES.get(flag, [])} for flag, doc in grammar.flags.items()}
+    kinds: list[str] = list(TEMPLATES if grammar.command == "plugins new" else KINDS)
+    for flag, doc in grammar.flags.items():
+        flags[flag] = {"doc": doc, "values": kinds if flag == "kind" else VALUES.get(flag, [])}
     switches = {**grammar.switches, **dict.fromkeys(EVERYWHERE, "")}
     flags |= {flag: {"doc": doc, "values": None} for flag, doc in switches.items()}
     positionals = [POSITIONALS.get(name, "") for name in grammar.positionals]

@@ -20,6 +20,14 @@ REQUIRED = MISSING  # the default of an option that has none
 FRACTION = re.compile(r"\s*([+-]?\d+\.?\d*)\s*/\s*(\d+\.?\d*)\s*")
 
 
+class MissingOptionError(UsageError):
+    """An option without a default was not given: of ``offered``, called ``what``, whose flags begin with ``flag``."""
+
+    def __init__(self, line: str, *, offered: type, flag: str, what: str) -> None:
+        super().__init__(line)
+        self.offered, self.flag, self.what = offered, flag, what
+
+
 @dataclass(frozen=True)
 class Option:
     """One option: its annotation, its default (``REQUIRED`` where it has none) and one line of documentation."""
@@ -90,7 +98,8 @@ def completed(offered: type, said: Mapping[str, Any], *, flag: str, what: str) -
     options = typed(offered, said, flag=flag, what=what)
     for option in options_of(offered):
         if option.name not in options and option.required:
-            raise UsageError(f"{flag}{option.name} is missing: {what} has no default for it ({option.type})")
+            line = f"{flag}{option.name} is missing: {what} has no default for it ({option.type})"
+            raise MissingOptionError(line, offered=offered, flag=flag, what=what)
     return {option.name: options.get(option.name, option.default) for option in options_of(offered)}
 
 
