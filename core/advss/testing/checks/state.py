@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
-from types import ModuleType
-from typing import Any
 
 import torch
 from safetensors.torch import load, save
@@ -14,18 +11,17 @@ from torch.nn.parameter import UninitializedParameter
 
 from advss.errors import UsageError
 from advss.hookspecs import PretextTask
+from advss.models.held import held
 from advss.testing.ready import Ready, ready, tensors
 from advss.testing.subject import Subject
 from advss.testing.verdicts import BrokenError, expect
-
-REGISTERED = ("_parameters", "_buffers", "_modules")  # where nn.Module keeps what it knows of
 
 
 def parameters_are_registered(subject: Subject) -> None:
     """A parameter in a plain list, tuple, dict or object neither trains nor is saved."""
     it = ready(subject)
     known = {id(p) for p in it.modules.parameters()}
-    for path, p in _held(it.task, "self", set()):
+    for path, p in held(it.task):
         expect(
             id(p) in known,
             f"{path} is a parameter that PyTorch does not find, so it neither trains nor is saved; hold it as "
@@ -107,32 +103,6 @@ def its_start_of_fine_tuning_is_the_backbones(subject: Subject) -> None:
             f"self.tail holds {sorted(own ^ asked)[:3]} that encoder.tail() does not, or lacks it; fine-tuning "
             "loads it strictly: set self.tail = encoder.tail(), and call a last stage of another form otherwise",
         )
-
-
-def _held(thing: Any, path: str, seen: set[int]) -> Iterator[tuple[str, nn.Parameter]]:
-    """Every parameter that an object's attributes lead to, registered or not, with the way to it."""
-    if id(thing) in seen:
-        return
-    seen.add(id(thing))
-    if isinstance(thing, nn.Parameter):
-        yield path, thing
-        return
-    for step, value in _parts(thing):
-        yield from _held(value, path + step, seen)
-
-
-def _parts(thing: Any) -> list[tuple[str, Any]]:
-    """What an object holds, each with the step to it: ``[0]``, ``['key']`` or ``.name``."""
-    if isinstance(thing, dict):
-        return [(f"[{key!r}]", value) for key, value in thing.items()]
-    if isinstance(thing, list | tuple | set | frozenset):
-        return [(f"[{place}]", value) for place, value in enumerate(thing)]
-    if isinstance(thing, nn.Module):
-        plain = {name: value for name, value in vars(thing).items() if name not in REGISTERED}
-        return [(f".{name}", value) for name, value in {**thing._parameters, **thing._modules, **plain}.items()]
-    if hasattr(thing, "__dict__") and not isinstance(thing, type | Tensor | ModuleType) and not callable(thing):
-        return [(f".{name}", value) for name, value in vars(thing).items()]
-    return []
 
 
 def _owned(module: nn.Module) -> dict[str, Tensor]:
