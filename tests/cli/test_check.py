@@ -129,7 +129,7 @@ def test_there_is_a_line_a_check_and_the_message_under_one_that_does_not_hold(
         "✗ it fails",
         "    it is 3; make it 4",
         "– it is asked",
-        "    nobody asks",
+        "    not checked: nobody asks",
     ]
 
 

@@ -75,6 +75,12 @@ def test_what_a_plugin_raises_is_shown_with_its_way_there(run: Run) -> None:
     result.stdout.fnmatch_lines([">*raise RuntimeError(*no phases today*", "E*RuntimeError: no phases today"])
 
 
+def test_what_an_earlier_test_said_is_not_said_again(run: Run) -> None:
+    result = run(ONE_LINE, phases='raise RuntimeError("no phases today")')
+    assert str(result.stdout).count('raise RuntimeError("no phases today")') == 1
+    result.stdout.fnmatch_lines(["as above: 'phases have shares and known parameters'"])
+
+
 def test_a_plugin_that_is_not_installed_is_an_error_of_one_line(run: Run) -> None:
     result = run('from advss.testing import conformance\n\ntest_it = conformance("quik")\n')
     result.stdout.fnmatch_lines(["E*UsageError: unknown plugin 'quik'; did you mean 'quick'[?]"])

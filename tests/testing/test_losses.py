@@ -227,7 +227,7 @@ BROKEN = [
     (Infinite, scalar, "Loss.value is inf"),
     (Half, scalar, r"Loss.value is torch.bfloat16; give float32: .float\(\)"),
     (Number, scalar, "Loss.value is float; give a tensor"),
-    (Bare, scalar, r"loss\(\) returns Tensor; return Loss\("),
+    (Bare, scalar, r"loss\(\) returns Tensor of shape \(\); return Loss\("),
     (FlatLogits, form, r"Loss.logits has shape \(12,\); the first dimension is B = 6"),
     (HalfLogits, form, "Loss.logits is torch.bfloat16; give finite float32"),
     (OneLogits, form, "Loss.logits is Tensor; give a tuple"),

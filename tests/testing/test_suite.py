@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import ast
+import re
 import runpy
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
 from types import FunctionType
+from typing import Any
 
 import pytest
+import torch
+from torch import Generator, Tensor
 
-from advss.hookspecs import Encoder
+from advss.hookspecs import Batch, Encoder, Loss, Views
 from advss.plugins import registry
 from advss.plugins.discovery import Discovery
 from advss.plugins.faults import Fault
@@ -33,6 +37,54 @@ class Unbuilt(Mirror):
 
     def build(self, encoder: Encoder) -> None:
         raise ValueError("grid must divide the images' side 32, got 5")
+
+
+class PlainPair(Mirror):
+    """Returns a pair in place of Views."""
+
+    name = "plain-pair"
+
+    def views(self, batch: Batch, generator: Generator) -> Views:
+        found = super().views(batch, generator)
+        return found.inputs, found.targets  # type: ignore[return-value]
+
+
+class BareValue(Mirror):
+    """Returns a tensor in place of a Loss."""
+
+    name = "bare-value"
+
+    def loss(self, encoder: Any, inputs: tuple[Tensor, ...], targets: dict[str, Tensor]) -> Loss:
+        return super().loss(encoder, inputs, targets).value  # type: ignore[return-value]
+
+
+class NoNumber(Mirror):
+    """A loss that is nan."""
+
+    name = "no-number"
+
+    def loss(self, encoder: Any, inputs: tuple[Tensor, ...], targets: dict[str, Tensor]) -> Loss:
+        loss = super().loss(encoder, inputs, targets)
+        return Loss(loss.value * float("nan"), loss.logits)
+
+
+class InPlace(Mirror):
+    """Changes the batch."""
+
+    name = "in-place"
+
+    def views(self, batch: Batch, generator: Generator) -> Views:
+        batch.x.mul_(0.5)
+        return super().views(batch, generator)
+
+
+class GlobalDraw(Mirror):
+    """Draws labels from the global generator."""
+
+    name = "global-draw"
+
+    def views(self, batch: Batch, generator: Generator) -> Views:
+        return Views((batch.x,), {"label": torch.randint(2, (len(batch.x),), device=batch.x.device)})
 
 
 def _caught() -> Iterator[str]:
@@ -71,3 +123,53 @@ def test_a_fault_of_its_distribution_is_caught(offer: Offer, monkeypatch: pytest
     monkeypatch.setattr(import_module("advss.plugins.registry"), "_discovered", lambda: found)
     with pytest.raises(AssertionError, match=f"other is {status}: prints while it is imported other.py:3"):
         its_distribution_is_found_without_fault(subject)
+
+
+def _failures(subject: Subject) -> dict[str, str]:
+    """What each check says that fails, where it is not said above."""
+    failed = {verdict.check: verdict.message for verdict in check(subject) if verdict.outcome == "failed"}
+    return {name: message for name, message in failed.items() if not message.startswith("as above: '")}
+
+
+@pytest.mark.parametrize(
+    ("offered", "told"),
+    [
+        (
+            PlainPair,
+            r"views\(\) returns tuple \(tuple \(Tensor of shape \(., 3, 32, 32\)\), dict of 'label'\); return ",
+        ),
+        (BareValue, r"loss\(\) returns Tensor of shape \(\); return Loss\("),
+        (InPlace, r"views\(\) changes batch.x in place; clone it first"),
+    ],
+)
+def test_one_cause_is_told_once(offer: Offer, offered: type, told: str) -> None:
+    failures = _failures(offer(offered))
+    (message,) = failures.values()
+    assert re.match(told, message), failures
+
+
+def test_a_message_of_before_names_the_check_that_said_it(offer: Offer) -> None:
+    verdicts = {verdict.check: verdict.message for verdict in check(offer(BareValue))}
+    assert verdicts["it can be copied"] == "as above: 'images and targets belong together'"
+
+
+def test_of_a_loss_that_is_not_finite_nothing_else_is_said(offer: Offer) -> None:
+    verdicts = list(check(offer(NoNumber)))
+    failed = {v.check: v.message for v in verdicts if v.outcome == "failed" and not v.message.startswith("as above")}
+    assert failed == {
+        "the loss is a finite float32 scalar": "Loss.value is nan at random images and fresh heads",
+        "it trains beside selfie": "the training loss is nan",
+    }
+    assert {v.message for v in verdicts if v.outcome == "unchecked"} == {"its loss is not finite: nan"}
+
+
+def test_what_follows_from_views_that_do_not_repeat_is_not_compared(offer: Offer) -> None:
+    verdicts = list(check(offer(GlobalDraw)))
+    assert {v.check: v.message for v in verdicts if v.outcome == "unchecked"} == {
+        "its state survives a checkpoint": "views do not repeat",
+        "the loss in channels last is the same": "views do not repeat",
+    }
+    assert [v.check for v in verdicts if v.outcome == "failed"] == [
+        "views follow from the generator alone",
+        "views leave batch and global generator alone",
+    ]

@@ -7,9 +7,10 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from advss.hookspecs import Views
 from advss.testing.stand_ins import Mirror
 from advss.testing.subject import Subject
-from advss.testing.verdicts import BrokenError, Check, UncheckedError, Verdict, expect, judge
+from advss.testing.verdicts import BrokenError, Check, UncheckedError, Verdict, expect, in_words, judge
 
 Ask = Callable[..., Verdict]
 Offer = Callable[..., Subject]
@@ -75,3 +76,19 @@ def test_a_check_runs_on_one_thread_and_gives_the_others_back(ask: Ask, monkeypa
     monkeypatch.setattr(torch, "set_num_threads", threads.append)
     assert ask(Mirror, lambda subject: expect(threads == [3, 1], f"{threads}")).message == ""
     assert threads == [3, 1, 3]
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (None, "NoneType"),
+        (3, "int"),
+        (torch.zeros(6, 3), "Tensor of shape (6, 3)"),
+        ((torch.zeros(2), {"label": 1, "b": 2}), "tuple (Tensor of shape (2,), dict of 'label', 'b')"),
+        ([0] * 6, "list (int, int, int, int, ...)"),
+        ({}, "empty dict"),
+        (Views(torch.zeros(2)), "Views (inputs = Tensor of shape (2,), targets = empty dict)"),  # type: ignore[arg-type]
+    ],
+)
+def test_a_value_is_said_in_types_and_shapes(value: object, words: str) -> None:
+    assert in_words(value) == words

@@ -55,6 +55,11 @@ class BareTensor(Seen):
         return Views(views.inputs[0], views.targets)  # type: ignore[arg-type]
 
 
+class NumberTarget(Seen):
+    def changed(self, views: Views, batch: Batch) -> Views:
+        return Views(views.inputs, {**views.targets, "grid": 3})  # type: ignore[dict-item]
+
+
 class Stacked(Seen):
     """Two views an image in one tensor."""
 
@@ -126,6 +131,7 @@ BROKEN = [
     (Double, FACTS[0], r"input 0 of views\(\) is torch.float64; give float32"),
     (NoInputs, FACTS[0], "gives no inputs"),
     (BareTensor, FACTS[0], r"views\(\) returns .*; return Views\(\(tensor, ...\)"),
+    (NumberTarget, FACTS[1], r"target 'grid' of views\(\) is int; give a tensor .*torch.tensor\(number"),
     (Stacked, FACTS[1], r"input 0 has shape \(12, 3, 32, 32\) for a batch of 6 images; its first dimension must be 6"),
     (Table, FACTS[1], r"target 'table' has shape \(30,\) for a batch of 6 images"),
     (GlobalDraw, FACTS[2], "target 'label' differs between two calls .* draw from the generator that is given"),

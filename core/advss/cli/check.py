@@ -77,7 +77,7 @@ def _print_checks(subject: Subject) -> int:
         seconds += verdict.seconds
         print(f"{SIGNS[verdict.outcome]} {verdict.check}", flush=True)
         if verdict.message:
-            print(f"    {verdict.message}", flush=True)
+            print(f"    {'not checked: ' * (verdict.outcome == 'unchecked')}{verdict.message}", flush=True)
     passed, failed, unchecked = counts.values()
     print(f"{passed} passed, {failed} failed, {unchecked} not checked, in {seconds:.1f} s\n")
     return int(failed > 0)

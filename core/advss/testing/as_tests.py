@@ -9,7 +9,7 @@ from advss.errors import UsageError
 from advss.plugins import Kind
 from advss.testing.subject import Subject, find
 from advss.testing.suite import checks_of
-from advss.testing.verdicts import BrokenError, Check, judge
+from advss.testing.verdicts import BrokenError, Check, as_above, judge
 
 
 def conformance(
@@ -31,6 +31,7 @@ def conformance(
         raise UsageError("conformance() needs pytest; pip install 'advss[testing]'") from error
     subjects = find(name, kind=kind, options=options)
     asked = [(subject, check) for subject in subjects for check in checks_of(subject.kind)]
+    told: dict[str, Check] = {}  # what failed, and the check that said so first
     several = len(subjects) > 1
 
     @pytest.mark.parametrize(
@@ -40,6 +41,8 @@ def conformance(
         verdict = judge(check, subject)
         if verdict.outcome == "unchecked":
             pytest.skip(verdict.message)
+        if verdict.outcome == "failed" and told.setdefault(verdict.message, check) is not check:
+            pytest.fail(as_above(told[verdict.message].name), pytrace=False)
         if isinstance(verdict.error, BrokenError):
             pytest.fail(verdict.message, pytrace=False)
         if verdict.error is not None:

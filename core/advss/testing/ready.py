@@ -15,7 +15,7 @@ from advss.models.classifier import ImageClassifier
 from advss.randomness import global_stream, stream
 from advss.testing.stand_ins import FACTS, SmallEncoder, every_batch, one_batch
 from advss.testing.subject import Subject
-from advss.testing.verdicts import UncheckedError, expect
+from advss.testing.verdicts import UncheckedError, expect, in_words
 from advss.training.work import Modules
 
 
@@ -64,37 +64,47 @@ class Ready:
             yield
 
     def views(self, generator: Generator | None = None, batch: Batch | None = None) -> Views:
-        """The task's views of a batch."""
+        """What the task sees of a batch, by default of a fresh copy of the same one."""
         with torch.no_grad():
-            views = self.task.views(batch or self.batch, generator or stream("cpu", "views"))
-        expect(
-            isinstance(views, Views) and isinstance(views.inputs, tuple) and isinstance(views.targets, dict),
-            f"views() returns {views!r:.80}; return Views((tensor, ...), {{name: tensor}})",
-        )
+            views = self.task.views(batch or one_batch(), generator or stream("cpu", "views"))
+        expect_form_of_views(views)
         return views
 
     def loss(self, views: Views, *, seed: int = 0) -> Loss:
         """The task's own loss at the inputs of ``views``, under a seed of the global generator."""
         with global_stream("cpu", seed, "loss"), self.own_branch():
             loss = self.task.loss(self.network, views.inputs, views.targets)
-        expect(isinstance(loss, Loss), f"loss() returns {type(loss).__name__}; return Loss(value, logits, metrics)")
+        expect_form_of_loss(loss)
         return loss
 
     def sure_loss(self, views: Views) -> Tensor:
         """The loss in eval mode, where dropout draws nothing.
 
         Raises:
-            UncheckedError: it is random there too, so that two values of it do not compare.
+            UncheckedError: it is not finite, or random there too, so that two values of it do not compare.
         """
         self.modules.eval()
         one, other = (self.loss(views, seed=seed).value.detach() for seed in (0, 1))
+        expect_finite(one, other)
         if not torch.allclose(one, other, rtol=1e-6, atol=1e-7):
             raise UncheckedError("its loss is random in eval mode too")
         return one
 
+    def repeated_views(self) -> Views:
+        """The task's views, where two calls give the same.
+
+        Raises:
+            UncheckedError: they do not, so that what follows from them does not compare.
+        """
+        one, other = self.views(), self.views()
+        if not same_tensors(tensors(one), tensors(other)):
+            raise UncheckedError("views do not repeat")
+        return one
+
     def objective(self, views: Views | None = None, **how: Any) -> TaskObjective:
-        """The task alone as an objective; ``how`` as for :class:`TaskObjective`."""
+        """The task alone as an objective, its loss tried before; ``how`` as for :class:`TaskObjective`."""
         own = views or self.views()
+        self.loss(own)
         return TaskObjective(self.network, {"it": self.task}, (own,), stage=self.stage, key=(0, self.stage), **how)
 
     def phases(self) -> list[Phase]:
@@ -117,6 +127,52 @@ def classifier(*, loaded: str = "encoder") -> ImageClassifier:
     if loaded != "nothing":
         made.load_pretrained(encoder.state_dict(), made.tail.state_dict() if loaded == "tail" else None)
     return made
+
+
+def expect_form_of_views(views: object) -> None:
+    """A ``Views`` with tensors in a tuple and a dict; what is in them is for each check to say."""
+    expect(
+        isinstance(views, Views) and isinstance(views.inputs, tuple) and isinstance(views.targets, dict),
+        f"views() returns {in_words(views)}; return Views((tensor, ...), {{name: tensor}})",
+    )
+    assert isinstance(views, Views)
+    for what, t in tensors(views).items():
+        expect(
+            isinstance(t, Tensor),
+            f"{what} of views() is {in_words(t)}; give a tensor with one entry an image, or for a target that is one "
+            "number for all torch.tensor(number, device=batch.x.device)",
+        )
+
+
+def expect_form_of_loss(loss: object) -> None:
+    """A ``Loss`` whose value is a scalar tensor."""
+    expect(isinstance(loss, Loss), f"loss() returns {in_words(loss)}; return Loss(value, logits, metrics)")
+    assert isinstance(loss, Loss)
+    value: object = loss.value
+    expect(isinstance(value, Tensor), f"Loss.value is {in_words(value)}; give a tensor")
+    assert isinstance(value, Tensor)
+    expect(
+        value.ndim == 0, f"Loss.value has shape {tuple(value.shape)}; give a scalar, the mean over the batch: .mean()"
+    )
+
+
+def expect_finite(*values: Tensor) -> None:
+    """Losses of which more can be asked.
+
+    Raises:
+        UncheckedError: one is not finite, which a check of its own says.
+    """
+    for value in values:
+        if not value.isfinite():
+            raise UncheckedError(f"its loss is not finite: {float(value.detach())}")
+
+
+def same_tensors(some: dict[str, Tensor], others: dict[str, Tensor]) -> bool:
+    """Whether names, types and values are the same."""
+    pairs = zip(some.values(), others.values(), strict=False)
+    return list(some) == list(others) and all(
+        one.dtype == other.dtype and torch.equal(one, other) for one, other in pairs
+    )
 
 
 def tensors(views: Views) -> dict[str, Tensor]:

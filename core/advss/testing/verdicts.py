@@ -5,9 +5,9 @@ from __future__ import annotations
 import inspect
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -15,6 +15,7 @@ import torch
 
 from advss.testing.subject import Subject
 
+LONGEST = 4  # parts of a value that a message describes
 Outcome = Literal["passed", "failed", "unchecked"]
 
 
@@ -49,6 +50,28 @@ def expect(holds: object, message: str) -> None:
     """Raise :class:`BrokenError` unless ``holds``."""
     if not holds:
         raise BrokenError(message)
+
+
+def in_words(value: object) -> str:
+    """What a value is, by types and shapes: ``tuple (Tensor of shape (6, 3, 32, 32), int)``; never its content."""
+    name = type(value).__name__
+    if isinstance(value, torch.Tensor):
+        return f"{name} of shape {tuple(value.shape)}"
+    if isinstance(value, tuple | list):
+        return f"{name} ({_listed(map(in_words, value[:LONGEST]), len(value))})"
+    if isinstance(value, dict):
+        return f"{name} of {_listed(map(repr, list(value)[:LONGEST]), len(value))}" if value else f"empty {name}"
+    fields = [f"{field} = {in_words(part)}" for field, part in vars(value).items()] if is_dataclass(value) else []
+    return f"{name} ({', '.join(fields)})" if fields else name
+
+
+def _listed(parts: Iterable[str], number: int) -> str:
+    return ", ".join(parts) + ", ..." * (number > LONGEST)
+
+
+def as_above(first: str) -> str:
+    """What a check says that fails with the very message of an earlier one."""
+    return f"as above: '{first}'"
 
 
 def judge(check: Check, subject: Subject) -> Verdict:

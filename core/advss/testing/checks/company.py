@@ -20,7 +20,7 @@ from advss.plugins.discovery import GROUP, Plugin
 from advss.randomness import stream
 from advss.testing.ready import Ready, ready
 from advss.testing.subject import Subject
-from advss.testing.verdicts import Check, UncheckedError, expect
+from advss.testing.verdicts import Check, UncheckedError, expect, in_words
 
 ALPHA = 0.1  # weight of the diversity term
 STEPS = 3  # of defenses that have an option of that name
@@ -50,7 +50,7 @@ def the_loss_in_channels_last_is_the_same(subject: Subject) -> None:
     for layout in (torch.contiguous_format, torch.channels_last):
         it = ready(subject)
         it.modules.to(memory_format=layout)
-        views = it.views()
+        views = it.repeated_views()
         laid = Views(tuple(x.contiguous(memory_format=layout) for x in views.inputs), views.targets)
         it.loss(laid)
         values.append(it.sure_loss(laid))
@@ -112,11 +112,13 @@ def _together(subject: Subject, other: Plugin, *, diverse: bool) -> TaskObjectiv
     companion = build("pretext", Choice(_full(other)))
     branches = tuple(dict.fromkeys((*own.branches, *companion.branches)))
     members = {"it": Ready(own, branches=branches), "other": Ready(companion, branches=branches)}
+    views = tuple(member.views() for member in members.values())
+    members["it"].loss(views[0])  # what is wrong with it alone is said of it alone
     trunk = members["it"].network
     return TaskObjective(
         trunk,
         {key: member.task for key, member in members.items()},
-        tuple(member.views() for member in members.values()),
+        views,
         stage="pretrain",
         key=(0,),
         diversity=ALPHA if diverse else 0.0,
@@ -124,7 +126,10 @@ def _together(subject: Subject, other: Plugin, *, diverse: bool) -> TaskObjectiv
 
 
 def _trains(objective: TaskObjective, total: Tensor) -> None:
-    expect(total.ndim == 0 and total.isfinite(), f"the training loss is {total.detach()}")
+    expect(
+        total.ndim == 0 and total.isfinite(),
+        f"the training loss is {in_words(total) if total.ndim else float(total.detach())}",
+    )
     total.backward()  # type: ignore[no-untyped-call]
     for name, p in objective.root.named_parameters():
         expect(p.grad is None or p.grad.isfinite().all(), f"the gradient of '{name}' is not finite")

@@ -12,9 +12,9 @@ from torch.nn.parameter import UninitializedParameter
 from advss.errors import UsageError
 from advss.hookspecs import PretextTask
 from advss.models.held import held
-from advss.testing.ready import Ready, ready, tensors
+from advss.testing.ready import Ready, expect_finite, ready, same_tensors, tensors
 from advss.testing.subject import Subject
-from advss.testing.verdicts import BrokenError, expect
+from advss.testing.verdicts import BrokenError, UncheckedError, expect
 
 
 def parameters_are_registered(subject: Subject) -> None:
@@ -31,14 +31,7 @@ def parameters_are_registered(subject: Subject) -> None:
 
 def the_encoder_is_not_kept_as_a_part(subject: Subject) -> None:
     """Encoder or classifier are given to loss(); kept as a submodule they would be saved and trained twice."""
-    it = ready(subject)
-    shared = {id(p): name for name, p in it.network.named_parameters()}
-    for name, p in it.task.named_parameters(remove_duplicate=False):
-        expect(
-            id(p) not in shared,
-            f"its parameter '{name}' is '{shared.get(id(p))}' of the network it was built for; keep no module of "
-            "that one: loss() is given it at every call",
-        )
+    _expect_apart(ready(subject))
 
 
 def parameters_and_buffers_are_made_in_build(subject: Subject) -> None:
@@ -57,6 +50,8 @@ def parameters_and_buffers_are_made_in_build(subject: Subject) -> None:
 def its_state_survives_a_checkpoint(subject: Subject) -> None:
     """Loaded strictly into one that was built from another seed and not prepared, views and loss are the same."""
     one, other = ready(subject), ready(subject, seed=1, prepared=False)
+    one.repeated_views()
+    _expect_apart(one)
     _live(one)
     state = one.modules.named_state()
     for name, value in state.items():
@@ -65,10 +60,12 @@ def its_state_survives_a_checkpoint(subject: Subject) -> None:
         saved = load(save({name: t.detach().contiguous() for name, t in state.items()}))
     except RuntimeError as error:
         raise BrokenError(
-            f"its state cannot be written as safetensors, which keeps each tensor once: {error}"
+            f"its state cannot be written as safetensors, which keeps each tensor once: {_shared(state) or error}"
         ) from error
     _load(other, saved)
     found = [_outcome(it) for it in (one, other)]
+    if not same_tensors(found[0], _outcome(one)):
+        raise UncheckedError("the loss does not repeat")
     for what, value in found[0].items():
         expect(
             torch.equal(value, found[1][what]),
@@ -105,6 +102,16 @@ def its_start_of_fine_tuning_is_the_backbones(subject: Subject) -> None:
         )
 
 
+def _expect_apart(it: Ready) -> None:
+    shared = {id(p): name for name, p in it.network.named_parameters()}
+    for name, p in it.task.named_parameters(remove_duplicate=False):
+        expect(
+            id(p) not in shared,
+            f"its parameter '{name}' is '{shared.get(id(p))}' of the network it was built for; keep no module of "
+            "that one: loss() is given it at every call",
+        )
+
+
 def _owned(module: nn.Module) -> dict[str, Tensor]:
     return {**dict(module.named_parameters()), **dict(module.named_buffers())}
 
@@ -125,6 +132,16 @@ def _after_step(it: Ready) -> None:
             it.task.after_step(it.network)
 
 
+def _shared(state: dict[str, Tensor]) -> str:
+    """The first two tensors of a state that lie in one memory; empty where there are none."""
+    first: dict[int, str] = {}
+    for name, t in state.items():
+        place = t.untyped_storage().data_ptr()
+        if place and first.setdefault(place, name) != name:
+            return f"'{_short(first[place])}' and '{_short(name)}' share theirs; keep one of them, or a clone"
+    return ""
+
+
 def _load(it: Ready, saved: dict[str, Tensor]) -> None:
     fresh = it.modules.named_state()
     for name, t in saved.items():
@@ -142,7 +159,9 @@ def _load(it: Ready, saved: dict[str, Tensor]) -> None:
 def _outcome(it: Ready) -> dict[str, Tensor]:
     it.modules.eval()
     views = it.views()
-    return {**tensors(views), "the loss": it.loss(views).value.detach()}
+    value = it.loss(views).value.detach()
+    expect_finite(value)
+    return {**tensors(views), "the loss": value}
 
 
 def _short(name: str) -> str:

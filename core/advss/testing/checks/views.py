@@ -9,7 +9,7 @@ from torch import Tensor
 
 from advss.hookspecs import Views
 from advss.randomness import stream
-from advss.testing.ready import ready, tensors
+from advss.testing.ready import expect_finite, ready, tensors
 from advss.testing.subject import Subject
 from advss.testing.verdicts import expect
 
@@ -80,7 +80,7 @@ def views_leave_batch_and_global_generator_alone(subject: Subject) -> None:
     it = ready(subject)
     kept = {name: getattr(it.batch, name).clone() for name in ("x", "raw", "index", "label")}
     state = torch.get_rng_state()
-    it.views()
+    it.views(batch=it.batch)
     for name, before in kept.items():
         expect(torch.equal(getattr(it.batch, name), before), f"views() changes batch.{name} in place; clone it first")
     expect(
@@ -93,6 +93,7 @@ def a_smaller_batch_works(subject: Subject) -> None:
     """An epoch's validation ends in a smaller batch."""
     it = ready(subject)
     it.modules.eval()
+    expect_finite(it.loss(it.views()).value)
     batch = it.batch
     small = replace(batch, x=batch.x[:3], raw=batch.raw[:3], index=batch.index[:3], label=batch.label[:3])
     loss = it.loss(it.views(batch=small))
