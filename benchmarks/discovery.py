@@ -50,8 +50,10 @@ README = "A plugin that does nothing.\n" * 200  # metadata hold a distribution's
 DISCOVERY = """
 import sys, time
 import advss.hookspecs, advss.plugins
-if {imported}:
+if {imported}:  # the built-in hooks import a module for each of their classes
     import advss.data.sources, advss_defenses, advss_finetune, advss_pretext
+    advss.data.sources.advss_datasets(), advss_defenses.advss_defenses()
+    advss_finetune.advss_finetune_schemes(), advss_pretext.advss_pretext_tasks()
 from advss.plugins.discovery import discover
 from advss.plugins.isolation import Isolation
 for number in range({count} if {imported} else 0):
