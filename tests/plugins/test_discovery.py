@@ -60,7 +60,7 @@ def test_an_unmarked_function_of_a_hooks_name_is_a_hook(install: Install) -> Non
         (offering("Defense"), "must return a list of classes, got type"),
         (offering("[3]"), "3 is not a subclass of Defense"),
         (offering("[PretextTask]"), "is not a subclass of Defense"),
-        (offering("[Defense()]"), "is not a subclass of Defense"),
+        (offering("[Defense()]"), "a hook gives an object of Defense; return the class, not an instance"),
         (offering("[type('D', (Defense,), {})]"), "class D has the name None"),
         (offering("[type('D', (Defense,), {'name': 'my defense'})]"), "class D has the name 'my defense'"),
         (offering("[type('D', (Defense,), {'name': '../x'})]"), "class D has the name '../x'"),

@@ -7,9 +7,20 @@ from typing import Any, Literal
 
 import pytest
 import torch
-from torch import Generator, nn
+from torch import Generator, Tensor, nn
 
-from advss.hookspecs import Batch, Views
+from advss.hookspecs import (
+    Batch,
+    DataSource,
+    Defense,
+    Encoder,
+    FinetuneScheme,
+    Loss,
+    Objective,
+    PretextTask,
+    Split,
+    Views,
+)
 from advss.testing.checks import options
 from advss.testing.stand_ins import Mirror
 from advss.testing.subject import Subject
@@ -24,6 +35,7 @@ FACTS = [
     options.every_default_is_of_its_type,
     options.its_options_pass_through_yaml,
     options.making_it_draws_nothing_and_makes_no_parameters,
+    options.its_methods_have_the_contracts_names,
     options.its_methods_take_what_core_gives,
 ]
 
@@ -89,6 +101,17 @@ class NoYaml(Mirror):
         super().__init__()
 
 
+class TensorOption(Mirror):
+    """One option.
+
+    Args:
+        weights: of the classes.
+    """
+
+    def __init__(self, *, weights: torch.Tensor | None = torch.ones(2)) -> None:  # noqa: B008
+        super().__init__()
+
+
 class EarlyHead(Mirror):
     """Makes its head where no seed is set."""
 
@@ -112,7 +135,70 @@ class OtherParameters(Mirror):
         return super().views(batch, generator)
 
 
+class Misspelt(PretextTask):
+    """Its head is never made."""
+
+    name = "misspelt"
+
+    def biuld(self, encoder: Encoder) -> None:
+        self.head = nn.Linear(encoder.channels, 2)
+
+    def views(self, batch: Batch, generator: Generator) -> Views:
+        return Views((batch.x,))
+
+    def loss(self, encoder: Any, inputs: tuple[Tensor, ...], targets: dict[str, Tensor]) -> Loss:
+        return Loss(self.head(encoder(inputs[0]).mean((2, 3))).square().mean())
+
+
+class NoLoss(PretextTask):
+    """Has views alone, and a method that is nothing's namesake."""
+
+    name = "no-loss"
+
+    def views(self, batch: Batch, generator: Generator) -> Views:
+        return Views((batch.x,))
+
+    def turned(self) -> None:
+        pass
+
+
+class NoPhases(FinetuneScheme):
+    """Trains nothing."""
+
+    name = "no-phases"
+
+
+class NoLabels(DataSource):
+    """Has images alone."""
+
+    name = "no-labels"
+
+    def classes(self) -> tuple[str, ...]:
+        return ("a", "b")
+
+    def images(self, split: Split, places_B: Tensor) -> Tensor:
+        return torch.zeros(len(places_B), 3, 8, 8, dtype=torch.uint8)
+
+
+class MisspeltAttack(Defense):
+    """Attacks nothing."""
+
+    name = "misspelt"
+
+    def atack(self, objective: Objective, generator: Generator) -> tuple[Tensor, ...]:
+        return objective.inputs
+
+
+NAMES = options.its_methods_have_the_contracts_names
 BROKEN = [
+    (Misspelt, NAMES, r"class Misspelt has biuld\(\); did you mean build\(\)\?"),
+    (MisspeltAttack, NAMES, r"class MisspeltAttack has atack\(\); did you mean attack\(\)\?"),
+    (NoLoss, NAMES, r"class NoLoss has no loss\(\), for which there is no default"),
+    (NoPhases, NAMES, r"class NoPhases has no phases\(\)"),
+    (NoLabels, NAMES, r"class NoLabels has no labels\(\)"),
+    (TensorOption, options.every_option_has_a_type, r"'weights' is annotated Tensor \| null, which cannot be typed or"),
+    (TensorOption, options.every_default_is_of_its_type, "'weights' is annotated"),
+    (TensorOption, options.its_options_pass_through_yaml, "'weights' is annotated"),
     (Undocumented, options.its_docstring_says_what_it_is, "class Undocumented has no docstring of its own"),
     (Untyped, options.every_option_has_a_type, "option 'width' is annotated Any; say what it takes"),
     (
@@ -149,7 +235,9 @@ def test_a_sound_plugin_passes(ask: Ask, fact: Callable[[Subject], None]) -> Non
     assert ask(Sound, fact).message == ""
 
 
-@pytest.mark.parametrize(("offered", "fact", "message"), BROKEN, ids=[case[0].__name__ for case in BROKEN])
+@pytest.mark.parametrize(
+    ("offered", "fact", "message"), BROKEN, ids=[f"{case[0].__name__}-{case[1].__name__}" for case in BROKEN]
+)
 def test_it_is_caught(ask: Ask, offered: type, fact: Callable[[Subject], None], message: str) -> None:
     verdict = ask(offered, fact)
     assert verdict.outcome == "failed"

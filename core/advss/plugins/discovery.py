@@ -264,6 +264,8 @@ def _listed(hook: str, returned: object) -> Sequence[object]:
 def _checked(offered: object, kind: Kind) -> tuple[str, type]:
     """Name and class, where the class keeps the contract."""
     base = _base(kind)
+    if isinstance(offered, base):
+        raise _RefusedError(f"a hook gives an object of {type(offered).__name__}; return the class, not an instance")
     if not (inspect.isclass(offered) and issubclass(offered, base)):
         raise _RefusedError(f"{offered!r} is not a subclass of {base.__name__}")
     name = getattr(offered, "name", None)

@@ -29,6 +29,7 @@ EVERY: tuple[Fact, ...] = (
     options.every_option_has_a_type,
     options.every_option_is_documented,
     options.every_default_is_of_its_type,
+    options.its_methods_have_the_contracts_names,
     it_is_made,
     options.its_options_pass_through_yaml,
     options.making_it_draws_nothing_and_makes_no_parameters,

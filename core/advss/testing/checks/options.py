@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, get_args
 
 import torch
 import yaml
 from torch import nn
 
 from advss.errors import UsageError
-from advss.plugins import registry
-from advss.plugins.options import convert, options_of
+from advss.plugins import Kind, registry
+from advss.plugins.options import Option, convert, options_of
 from advss.stages.resolve import plain
 from advss.testing.subject import Subject
 from advss.testing.verdicts import BrokenError, expect
+
+NEEDED: dict[Kind, tuple[str, ...]] = {  # methods without a default
+    "pretext": ("views", "loss"),
+    "defense": (),
+    "finetune": ("phases",),
+    "data": ("classes", "labels", "images"),
+}
+NEAR = 0.75  # likeness of two names: that of "biuld" and "build" is 0.8
+UNWRITTEN = (torch.Tensor, nn.Module, torch.Generator)
 
 
 def its_distribution_is_found_without_fault(subject: Subject) -> None:
@@ -43,6 +54,7 @@ def every_option_has_a_type(subject: Subject) -> None:
             option.annotation is not Any and option.annotation is not object,
             f"option '{option.name}' is annotated {option.type}; say what it takes, such as int or Literal['a', 'b']",
         )
+        _expect_written(option)
 
 
 def every_option_is_documented(subject: Subject) -> None:
@@ -58,6 +70,7 @@ def every_option_is_documented(subject: Subject) -> None:
 def every_default_is_of_its_type(subject: Subject) -> None:
     """What the annotation makes of a default is the default."""
     for option in options_of(subject.plugin.offered):
+        _expect_written(option)
         if option.required:
             continue
         try:
@@ -69,6 +82,8 @@ def every_default_is_of_its_type(subject: Subject) -> None:
 
 def its_options_pass_through_yaml(subject: Subject) -> None:
     """A run's config.yaml holds all options, and gives the same ones again."""
+    for option in options_of(subject.plugin.offered):
+        _expect_written(option)
     options = subject.completed()
     try:
         again = subject.completed(yaml.safe_load(yaml.safe_dump(plain(options))))
@@ -94,9 +109,21 @@ def making_it_draws_nothing_and_makes_no_parameters(subject: Subject) -> None:
         expect(not early, f"__init__ makes the parameter '{_first(early)}'; make it in build(), which is seeded")
 
 
+def its_methods_have_the_contracts_names(subject: Subject) -> None:
+    """No method that the contract needs is missing, and none is there by a name that is nearly the contract's."""
+    offered = subject.plugin.offered
+    base, missing = _base(offered), _not_overridden(offered)
+    own = {name for c in offered.__mro__ if c.__module__ != "advss.hookspecs" for name in _functions(c)}
+    for name in own - set(dir(base)):
+        for meant in difflib.get_close_matches(name, missing, n=1, cutoff=NEAR):
+            raise BrokenError(f"class {offered.__name__} has {name}(); did you mean {meant}()?")
+    needed = sorted(missing & set(NEEDED[subject.kind]))
+    expect(not needed, f"class {offered.__name__} has no {_first(needed)}(), for which there is no default")
+
+
 def its_methods_take_what_core_gives(subject: Subject) -> None:
     """The methods without a default are there, and take what core gives them."""
-    base = next(c for c in subject.plugin.offered.__mro__ if c.__module__ == "advss.hookspecs")
+    base = _base(subject.plugin.offered)
     for name, contract in inspect.getmembers(base, inspect.isfunction):
         own = getattr(subject.plugin.offered, name)
         if name.startswith("_") or contract.__module__ != "advss.hookspecs" or own is contract:
@@ -107,6 +134,37 @@ def its_methods_take_what_core_gives(subject: Subject) -> None:
         except TypeError:
             said = ", ".join(inspect.signature(contract).parameters)
             raise BrokenError(f"{name}{inspect.signature(own)} does not take ({said}) in order") from None
+
+
+def _base(offered: type) -> type:
+    return next(c for c in offered.__mro__ if c.__module__ == "advss.hookspecs")
+
+
+def _functions(owner: type) -> list[str]:
+    return [name for name, value in vars(owner).items() if inspect.isfunction(value) and not name.startswith("_")]
+
+
+def _not_overridden(offered: type) -> set[str]:
+    """The contract's methods that a class leaves as they are."""
+    contract = {name for c in offered.__mro__ if c.__module__ == "advss.hookspecs" for name in _functions(c)}
+    return {name for name in contract if getattr(getattr(offered, name), "__module__", "") == "advss.hookspecs"}
+
+
+def _expect_written(option: Option) -> None:
+    """An option's value comes from text or YAML, which a tensor, a module or a generator does not."""
+    unwritten = [part for part in _parts(option.annotation) if inspect.isclass(part) and issubclass(part, UNWRITTEN)]
+    expect(
+        not unwritten,
+        f"option '{option.name}' is annotated {option.type}, which cannot be typed or stand in YAML; take numbers, "
+        "text or a path, and make it from them in build() or where it is used",
+    )
+
+
+def _parts(annotation: Any) -> Iterator[Any]:
+    """An annotation and what stands within its brackets."""
+    yield annotation
+    for argument in get_args(annotation):
+        yield from _parts(argument)
 
 
 def _first(names: list[str]) -> str:
