@@ -9,6 +9,8 @@ from torch import Tensor
 
 from advss.config import RunConfig
 from advss.errors import UsageError
+from advss.hookspecs import Phase
+from advss.plugins import registry
 from advss.stages import session as session_module
 from advss.stages.run import fit
 from advss.stages.session import choose_device
@@ -84,3 +86,14 @@ def test_options_in_tuples_resume_as_in_lists(settings: Settings, stopper: Stop)
 def test_device_that_is_not_there_is_named(device: str) -> None:
     with pytest.raises(UsageError, match=f"--device: '{device}' cannot be used here"):
         choose_device(device)
+
+
+@pytest.mark.parametrize(("epochs", "said"), [(1, 1), (2, 0)])
+def test_a_phase_without_an_epoch_is_said(
+    epochs: int, said: int, settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    halves = lambda self, classifier: [Phase(0.5, [{"params": list(classifier.parameters())}])] * 2  # noqa: E731
+    monkeypatch.setattr(registry().find("finetune", "full"), "phases", halves)
+    fit(settings("none", "none", stage={"epochs": epochs}), reporter=Silent())
+    line = "advss: warning: phase 1 of 2 of --finetune full does not take place: its share of --finetune-epochs 1"
+    assert capsys.readouterr().err.count(line) == said

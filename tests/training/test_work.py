@@ -25,6 +25,12 @@ def test_shares_of_phases_become_epochs(shares: tuple[float, ...], starts: list[
     assert work.phase_starts() == starts
 
 
+@pytest.mark.parametrize(("epochs", "idle"), [(8, []), (1, [0]), (0, [])])
+def test_a_phase_that_is_rounded_to_no_epoch_is_known(epochs: int, idle: list[int], make_work: MakeWork) -> None:
+    work = make_work(replace(PLAIN, epochs=epochs), phases=lambda modules: [Phase(0.3, []), Phase(0.7, [])])
+    assert work.idle_phases() == idle
+
+
 def test_names_in_a_checkpoint_say_encoder_and_task(make_work: MakeWork) -> None:
     names = make_work(PLAIN).modules.named_state()
     assert {"encoder.0.weight", "encoder.1.running_var", "tasks.brightness.head.bias"} <= set(names)

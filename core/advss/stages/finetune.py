@@ -9,18 +9,22 @@ from typing import Final
 
 from torch import Tensor
 
+from advss.config import RunConfig
 from advss.errors import UsageError
 from advss.hookspecs import FinetuneScheme
 from advss.models.classifier import ImageClassifier
 from advss.models.encoder import keep_branch
 from advss.models.spec import ModelSpec, build_encoder_from
-from advss.plugins.provenance import choices_of, used_by, warn_of_other_versions
+from advss.plugins.provenance import Record, choices_of, used_by, warn_of_other_versions
 from advss.plugins.registry import build
 from advss.randomness import global_stream
+from advss.stages.blame import blaming, fitting
+from advss.stages.first_batch import check_runs
 from advss.stages.pretrain import choose_start
-from advss.stages.session import Session, build_defense, check_runs, described
+from advss.stages.session import Session, build_defense, described
 from advss.stages.validation import classifier_score, classifier_validation
 from advss.training.checkpoints import has_checkpoint, load_checkpoint
+from advss.training.form import check_made, check_phases
 from advss.training.trainer import Progress
 from advss.training.work import Modules, Work
 
@@ -43,7 +47,12 @@ def finetune_stage(session: Session, source: Path | None) -> Progress:
         session: the opened run.
         source: the pretraining checkpoint to start from; None is random initialisation (P1).
     """
-    return session.train(finetune_work(session, source))
+    work = finetune_work(session, source)
+    for phase in work.idle_phases():
+        of = f"phase {phase + 1} of {len(work.phases)} of --finetune {session.config.finetune.name}"
+        say = f"its share of --finetune-epochs {work.settings.epochs} is rounded to none; give more epochs"
+        session.reporter.say(f"advss: warning: {of} does not take place: {say}")
+    return session.train(work)
 
 
 def check_finetuning(session: Session) -> None:
@@ -58,14 +67,21 @@ def check_finetuning(session: Session) -> None:
 
 def finetune_work(session: Session, source: Path | None) -> Work:
     """The fine-tuning stage of a run, built and not yet trained."""
+    plugins = used_by(choices_of(session.config, STAGE))
+    with blaming(STAGE, plugins):
+        return _work(session, source, plugins)
+
+
+def _work(session: Session, source: Path | None, plugins: list[Record]) -> Work:
     config, settings, splits = session.config, session.config.finetuning, session.splits
     classifier, spec = _classifier(session, source)
-    scheme = build("finetune", config.finetune)
-    assert isinstance(scheme, FinetuneScheme)
+    scheme = _scheme(config, plugins)
     with global_stream("cpu", config.seed, "init", "scheme"):
         scheme.build(classifier)
     modules = Modules(classifier, {config.finetune.name: scheme}, STAGE).to(session.device)
     phases = scheme.phases(classifier)
+    with fitting(STAGE, scheme, plugins):
+        check_phases(phases)
     if not any(group["params"] for phase in phases for group in phase.groups):
         raise UsageError(f"--finetune {config.finetune.name}: nothing is left to train; use another scheme")
     defense = build_defense(config.finetune_defense, flag="--finetune-defense.")
@@ -92,8 +108,16 @@ def finetune_work(session: Session, source: Path | None) -> Work:
             "noise": defense.noise,
             "loaded": sorted(classifier.loaded),
         },
-        plugins=used_by(choices_of(config, STAGE)),
+        plugins=plugins,
     )
+
+
+def _scheme(config: RunConfig, plugins: list[Record]) -> FinetuneScheme:
+    scheme = build("finetune", config.finetune)
+    assert isinstance(scheme, FinetuneScheme)
+    with fitting(STAGE, scheme, plugins):
+        check_made(scheme)
+    return scheme
 
 
 def _classifier(session: Session, source: Path | None) -> tuple[ImageClassifier, ModelSpec]:

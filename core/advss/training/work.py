@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -125,6 +126,11 @@ class Work:
         for phase in self.phases:
             shares.append(shares[-1] + phase.share)
         return [round(share / shares[-1] * self.settings.epochs) for share in shares]
+
+    def idle_phases(self) -> list[int]:
+        """The places of phases whose share is rounded to no epoch, where there are epochs."""
+        spans = list(pairwise(self.phase_starts()))
+        return [place for place, (start, end) in enumerate(spans) if start == end and self.settings.epochs]
 
 
 def make_views(
