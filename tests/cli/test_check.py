@@ -178,10 +178,11 @@ def test_a_name_of_several_kinds_is_checked_as_each_or_as_the_one_that_is_said(
         (["rotatoin"], "unknown plugin 'rotatoin'; did you mean 'rotation'?"),
         (["rotation", "--kind", "defence"], "--kind: expected one of pretext, defense, finetune, data, got 'defence'"),
         (["rotation", "--kind", "defense"], "unknown defense 'rotation'"),
-        (["rotation", "--option", "grid=3"], "unknown option --pretext.grid of rotation"),
+        (["rotation", "--option", "grid=3"], "unknown option --option grid of rotation"),
         (["selfie", "--option", "grid"], "--option: expected NAME=VALUE, got 'grid'"),
-        (["selfie", "--option", "grid=x"], "--pretext.grid: expected int, got 'x'"),
-        (["wide"], "--pretext.width is missing: wide has no default for it (int)"),
+        (["selfie", "--option", "grid=x"], "--option grid: expected int, got 'x'"),
+        (["wide"], "--option width=VALUE is missing: wide has no default for it (int)"),
+        (["wide", "--option", "widht=2"], "unknown option --option widht of wide; did you mean 'width'?"),
     ],
 )
 def test_bad_input_is_one_line_and_exits_2(
@@ -198,6 +199,36 @@ def test_options_are_those_of_the_object(install: Install, monkeypatch: pytest.M
     with_object(monkeypatch, seen.append)
     assert main(["plugins", "check", "wide", "--option", "width=7", "--option", "places=1,2"]) == 0
     assert (seen[0].width, seen[0].places) == (7, (1, 2))
+
+
+def test_a_distributions_name_checks_all_it_has_each_with_its_own_options(
+    install: Install, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Any] = []
+    install(Plain, Wide, PlainDefense)
+    with_object(monkeypatch, seen.append)
+    assert main(["plugins", "check", "Elsewhere", "--option", "width=7"]) == 0
+    assert [type(made) for made in seen] == [Plain, Wide, PlainDefense]
+    assert seen[1].width == 7
+    assert capsys.readouterr().out.count(", elsewhere 1.0\n") == 3
+
+
+def test_an_option_that_no_plugin_of_a_distribution_has_is_refused(
+    install: Install, capsys: pytest.CaptureFixture[str]
+) -> None:
+    install(Plain, Wide)
+    assert main(["plugins", "check", "elsewhere", "--option", "width=7", "--option", "depth=7"]) == 2
+    assert "unknown option --option depth of plain" in capsys.readouterr().err
+
+
+def test_of_a_distribution_one_kind_can_be_checked(
+    install: Install, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Any] = []
+    install(Plain, PlainDefense)
+    with_object(monkeypatch, seen.append)
+    assert main(["plugins", "check", "elsewhere", "--kind", "defense"]) == 0
+    assert [type(made) for made in seen] == [PlainDefense]
 
 
 def test_options_of_a_wrapped_defense_are_reached(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -42,8 +42,10 @@ test_quick = conformance("quick")
 def run(pytester: pytest.Pytester) -> Iterator[Run]:
     """An author's package, installed, and its tests run; those under defenses are left out, as they take long."""
 
-    def run_tests(tests: str, *, doc: str = '"""Everything trains."""', phases: str = ALL) -> pytest.RunResult:
-        pytester.makepyfile(quick=PLUGIN.format(doc=doc, phases=phases), test_it=tests)
+    def run_tests(
+        tests: str, *, doc: str = '"""Everything trains."""', phases: str = ALL, plugin: str = PLUGIN
+    ) -> pytest.RunResult:
+        pytester.makepyfile(quick=plugin.format(doc=doc, phases=phases), test_it=tests)
         info = pytester.mkdir("advss_quick-1.0.dist-info")
         (info / "METADATA").write_text("Metadata-Version: 2.1\nName: advss-quick\nVersion: 1.0\n")
         (info / "entry_points.txt").write_text("[advss]\nquick = quick\n")
@@ -79,6 +81,15 @@ def test_what_an_earlier_test_said_is_not_said_again(run: Run) -> None:
     result = run(ONE_LINE, phases='raise RuntimeError("no phases today")')
     assert str(result.stdout).count('raise RuntimeError("no phases today")') == 1
     result.stdout.fnmatch_lines(["as above: 'phases have shares and known parameters'"])
+
+
+def test_a_distributions_name_tests_each_of_its_plugins_and_tells_each_what_fails(run: Run) -> None:
+    two = PLUGIN.replace("return [Quick]", "return [Quick, type('Slow', (Quick,), {{'name': 'slow'}})]")
+    tests = ONE_LINE.replace('"quick"', '"advss-quick"')
+    result = run(tests, plugin=two, phases='raise RuntimeError("no phases today")')
+    for name in ("quick", "slow"):
+        result.stdout.fnmatch_lines([f"test_it.py::test_quick[[]finetune {name}: the head trains] FAILED*"])
+    assert str(result.stdout).count('raise RuntimeError("no phases today")') == 2
 
 
 def test_a_plugin_that_is_not_installed_is_an_error_of_one_line(run: Run) -> None:

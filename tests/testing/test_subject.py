@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import pytest
 
 from advss.errors import UsageError
 from advss.hookspecs import Defense
+from advss.plugins import KINDS
 from advss.testing.stand_ins import Mirror
 from advss.testing.subject import Subject, find
 
@@ -46,6 +48,31 @@ def test_a_name_of_several_kinds_finds_each(offer: Offer) -> None:
     offer(Same)
     assert [subject.kind for subject in find("mirror")] == ["pretext", "defense"]
     assert [subject.kind for subject in find("mirror", kind="defense")] == ["defense"]
+
+
+def test_a_distributions_name_finds_all_it_has_in_any_spelling(offer: Offer) -> None:
+    offer(Mirror)
+    assert [subject.plugin.offered for subject in find("Elsewhere")] == [Mirror]
+    of_advss = find("advss", options={"root": "."})
+    assert [kind for kind, _ in itertools.groupby(subject.kind for subject in of_advss)] == list(KINDS)
+    assert find("advss", kind="pretext") == [subject for subject in of_advss if subject.kind == "pretext"]
+
+
+def test_of_a_distributions_plugins_each_takes_its_own_options(offer: Offer) -> None:
+    offer(Mirror)
+    offer(Wide)
+    assert [subject.options for subject in find("elsewhere", options={"width": 7})] == [{}, {"width": 7}]
+    with pytest.raises(UsageError, match=r"unknown option --pretext\.widht of mirror"):
+        find("elsewhere", options={"width": 7, "widht": 7})
+
+
+def test_a_plugins_name_goes_before_a_distributions(offer: Offer) -> None:
+    class Same(WideDefense):
+        name = "elsewhere"
+
+    offer(Same)
+    offer(Mirror)
+    assert [subject.plugin.offered for subject in find("elsewhere")] == [Same]
 
 
 def test_an_unknown_name_is_told_the_nearest() -> None:

@@ -8,20 +8,22 @@ from typing import TYPE_CHECKING, Any
 from advss.cli.arguments import Arguments, Grammar
 from advss.cli.context import check_plugins
 from advss.errors import UsageError
-from advss.plugins import KINDS, Kind
+from advss.plugins import KINDS, Kind, options_of
 from advss.plugins.discovery import Fault, Plugin
+from advss.plugins.options import typed
 
 if TYPE_CHECKING:
     from advss.testing.subject import Subject
     from advss.testing.verdicts import Verdict
 
+OPTION = "--option "  # before an option's name in what is said of it
 DISCOVERED = "its distribution is found without fault"
 SIGNS = {"passed": "✓", "failed": "✗", "unchecked": "–"}
 
 
 def plugins_check(arguments: Arguments) -> int:
     """``advss plugins check NAME``: 0 where nothing fails, else 1."""
-    from advss.testing.subject import named, with_options
+    from advss.testing.subject import Subject, named
 
     name, said = arguments.positionals[0], arguments.flags.get("option", [])
     kind, installed = _kind(arguments.flag("kind")), check_plugins(arguments)
@@ -32,7 +34,7 @@ def plugins_check(arguments: Arguments) -> int:
         if not faults:
             raise
         return _print_faults(faults, as_json="json" in arguments.switches)
-    subjects = [with_options(plugin, _options(plugin, said), said=name) for plugin in plugins]
+    subjects = [Subject(plugin, _options(plugin, said, plugins)) for plugin in plugins]
     if "json" in arguments.switches:
         return _print_json(subjects)
     return max(_print_checks(subject) for subject in subjects)
@@ -53,17 +55,28 @@ def _may_be(name: str, fault: Fault) -> bool:
     return fault.status == "broken" and (name in fault.distribution or name in (fault.entry_point, full))
 
 
-def _options(plugin: Plugin, said: list[str]) -> dict[str, Any]:
-    """``--option base.trades.beta=3`` as the configuration of a run would have it."""
+def _options(plugin: Plugin, said: list[str], plugins: list[Plugin]) -> dict[str, Any]:
+    """``--option base.trades.beta=3`` as the configuration of a run would have it, judged by type.
+
+    Of several plugins each takes the options that it has, and the first refuses one that nobody has.
+    """
     from advss.stages.assembly import assembled
     from advss.stages.layers import Said
+    from advss.testing.subject import of_others
 
     pairs = [text.partition("=") for text in said]
     for path, equals, _ in pairs:
         if not path or not equals:
             raise UsageError(f"--option: expected NAME=VALUE, got '{path}'")
-    paths = [(tuple(path.replace("-", "_").split(".")), Said(value, f"--option {path}")) for path, _, value in pairs]
-    return assembled(plugin.offered, paths)
+    paths = [(tuple(path.replace("-", "_").split(".")), Said(value, f"{OPTION}{path}")) for path, _, value in pairs]
+    others = of_others(plugin, plugins)
+    options = assembled(plugin.offered, [(path, value) for path, value in paths if path[0] not in others])
+    typed(plugin.offered, options, flag=OPTION, what=plugin.name)
+    for option in options_of(plugin.offered):
+        if option.required and option.name not in options:
+            line = f"{OPTION}{option.name}=VALUE is missing: {plugin.name} has no default for it ({option.type})"
+            raise UsageError(line)
+    return options
 
 
 def _print_checks(subject: Subject) -> int:
@@ -121,7 +134,7 @@ def _undiscovered(fault: Fault) -> dict[str, Any]:
 
 GRAMMAR = Grammar(
     "plugins check",
-    "whether a plugin keeps the contract, one line a check",
+    "whether a plugin, or each of a distribution, keeps the contract",
     ("NAME",),
     {
         "kind": "where several kinds have the name: " + ", ".join(KINDS),

@@ -7,6 +7,7 @@ from typing import Any
 
 from advss.errors import UsageError
 from advss.plugins import Kind
+from advss.plugins.discovery import Plugin
 from advss.testing.subject import Subject, find
 from advss.testing.suite import checks_of
 from advss.testing.verdicts import BrokenError, Check, as_above, judge
@@ -18,9 +19,10 @@ def conformance(
     """A test function that pytest runs once for every check of a plugin.
 
     Args:
-        name: the plugin's, or ``distribution:name``; as a name of several kinds it is checked as each.
+        name: the plugin's, ``distribution:name``, or a distribution's, for all that it has; as a name of several kinds
+            it is checked as each.
         kind: "pretext", "defense", "finetune" or "data", to check it as that alone.
-        options: of the plugin; those without a default are needed.
+        options: of the plugin; those without a default are needed. Of several plugins each takes those that it has.
 
     Raises:
         UsageError: pytest or the plugin is not installed, or its options are refused.
@@ -31,18 +33,21 @@ def conformance(
         raise UsageError("conformance() needs pytest; pip install 'advss[testing]'") from error
     subjects = find(name, kind=kind, options=options)
     asked = [(subject, check) for subject in subjects for check in checks_of(subject.kind)]
-    told: dict[str, Check] = {}  # what failed, and the check that said so first
+    told: dict[tuple[Plugin, str], Check] = {}  # of which plugin what failed, and the check that said so first
     several = len(subjects) > 1
 
     @pytest.mark.parametrize(
-        ("subject", "check"), asked, ids=[f"{s.kind}: {c.name}" if several else c.name for s, c in asked]
+        ("subject", "check"),
+        asked,
+        ids=[f"{s.kind} {s.plugin.name}: {c.name}" if several else c.name for s, c in asked],
     )
     def test(subject: Subject, check: Check) -> None:
         verdict = judge(check, subject)
         if verdict.outcome == "unchecked":
             pytest.skip(verdict.message)
-        if verdict.outcome == "failed" and told.setdefault(verdict.message, check) is not check:
-            pytest.fail(as_above(told[verdict.message].name), pytrace=False)
+        key = (subject.plugin, verdict.message)
+        if verdict.outcome == "failed" and told.setdefault(key, check) is not check:
+            pytest.fail(as_above(told[key].name), pytrace=False)
         if isinstance(verdict.error, BrokenError):
             pytest.fail(verdict.message, pytrace=False)
         if verdict.error is not None:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from advss.config import Choice
-from advss.errors import UsageError, did_you_mean
+from advss.errors import UsageError
 from advss.plugins import KINDS, Kind, Registry, build, complete, registry
 from advss.plugins.discovery import Plugin
-from advss.plugins.options import completed
-from advss.plugins.registry import FLAGS, LABELS
+from advss.plugins.options import completed, options_of
+from advss.plugins.registry import FLAGS
+from advss.switches import normal
+from advss.testing.unknown import unknown
 
 
 @dataclass(frozen=True)
@@ -41,33 +43,42 @@ class Subject:
 
 
 def find(name: str, *, kind: Kind | None = None, options: Mapping[str, Any] | None = None) -> list[Subject]:
-    """The plugins of a name: one, or one of each kind that has the name.
+    """The plugins of a name: one, or one of each kind that has the name, or all of a distribution.
 
     Args:
-        name: a short name, or ``distribution:name``.
+        name: a short name, ``distribution:name``, or a distribution's.
         kind: of this kind alone.
-        options: what is said of the plugin's options; those without a default are needed.
+        options: what is said of the plugin's options; those without a default are needed. Of several plugins each
+            takes those that it has.
 
     Raises:
         UsageError: no such plugin, one that two distributions claim, or options that it does not have or needs.
     """
-    return [with_options(plugin, options or {}, said=name) for plugin in named(name, kind=kind)]
+    plugins, subjects = named(name, kind=kind), []
+    for plugin in plugins:
+        own = {key: value for key, value in (options or {}).items() if key not in of_others(plugin, plugins)}
+        completed(plugin.offered, own, flag=f"{FLAGS[plugin.kind]}.", what=plugin.name)  # by type; __init__ is checked
+        subjects.append(Subject(plugin, own))
+    return subjects
 
 
 def named(name: str, *, kind: Kind | None = None) -> list[Plugin]:
-    """The plugins of a name; see :func:`find`."""
+    """The plugins of a name; see :func:`find`. A plugin's name goes before a distribution's."""
     installed = registry()
     kinds = [k for k in KINDS if kind in (None, k) and name in _names(installed, k)]
-    if not kinds:
-        known = {known for k in KINDS if kind in (None, k) for known in _names(installed, k)}
-        raise UsageError(f"unknown {'plugin' if kind is None else LABELS[kind]} '{name}'{did_you_mean(name, known)}")
-    return [_plugin(installed, k, name) for k in kinds]
+    if kinds:
+        return [_plugin(installed, k, name) for k in kinds]
+    plugins = [p for k in KINDS if kind in (None, k) for p in installed.found.plugins if p.kind == k]
+    whole = [p for p in plugins if normal(p.distribution) == normal(name)]
+    if not whole:
+        raise UsageError(unknown(installed, kind, name))
+    return whole
 
 
-def with_options(plugin: Plugin, options: Mapping[str, Any], *, said: str) -> Subject:
-    """A plugin and its options, judged by type; what ``__init__`` makes of them is for a check to say."""
-    completed(plugin.offered, options, flag=f"{FLAGS[plugin.kind]}.", what=said)
-    return Subject(plugin, dict(options))
+def of_others(plugin: Plugin, plugins: Iterable[Plugin]) -> set[str]:
+    """Names of options that a plugin does not have and another of those that are checked with it has."""
+    own = {option.name for option in options_of(plugin.offered)}
+    return {option.name for other in plugins for option in options_of(other.offered)} - own
 
 
 def _names(installed: Registry, kind: Kind) -> set[str]:
