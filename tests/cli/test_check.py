@@ -2,18 +2,21 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 import time
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from typing import Any
 
 import pytest
+from torch import Generator, Tensor
 
 from advss.cli.main import main
-from advss.hookspecs import Defense
+from advss.hookspecs import Batch, Defense, Loss, Views
 from advss.plugins import forget, registry
 from advss.plugins.discovery import Discovery, Plugin
 from advss.plugins.faults import Fault
+from advss.testing.ready import ready
 from advss.testing.stand_ins import Mirror
 from advss.testing.subject import Subject
 from advss.testing.verdicts import BrokenError, Check, UncheckedError
@@ -94,6 +97,11 @@ def unasked(subject: Subject) -> None:
     raise UncheckedError("nobody asks")
 
 
+def has_a_loss(subject: Subject) -> None:
+    it = ready(subject)
+    it.loss(it.views())
+
+
 @pytest.fixture
 def three(monkeypatch: pytest.MonkeyPatch) -> None:
     """Three checks, one of each outcome."""
@@ -150,6 +158,40 @@ def test_json_has_each_verdict(install: Install, capsys: pytest.CaptureFixture[s
         ("it is asked", "unchecked", "nobody asks"),
     ]
     assert all(c["seconds"] >= 0 for c in told["checks"])
+
+
+class Loud(Mirror):
+    """Prints wherever it can."""
+
+    name = "loud"
+
+    def __init__(self) -> None:
+        super().__init__()
+        print("made")
+
+    def views(self, batch: Batch, generator: Generator) -> Views:
+        print("seen", file=sys.stdout)
+        return super().views(batch, generator)
+
+    def loss(self, encoder: Any, inputs: tuple[Tensor, ...], targets: dict[str, Tensor]) -> Loss:
+        print("lost")
+        return super().loss(encoder, inputs, targets)
+
+
+@pytest.mark.parametrize("switches", [[], ["--json"]])
+def test_what_a_plugin_prints_goes_to_stderr(
+    install: Install, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, switches: list[str]
+) -> None:
+    install(Loud)
+    suite = import_module("advss.testing.suite")
+    monkeypatch.setattr(suite, "checks_of", lambda kind: [Check("it has a loss", has_a_loss)])
+    assert main(["plugins", "check", "loud", *switches]) == 0
+    printed = capsys.readouterr()
+    assert printed.err.split() == ["made", "seen", "lost"]
+    if switches:
+        assert [told["name"] for told in json.loads(printed.out)] == ["loud"]
+    else:
+        assert printed.out.splitlines()[:2] == ["loud (pretext), elsewhere 1.0", "✓ it has a loss"]
 
 
 def test_what_cannot_be_asked_is_no_failure(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:

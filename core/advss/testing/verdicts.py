@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import sys
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, is_dataclass
 from pathlib import Path
 from typing import Literal
@@ -75,13 +76,16 @@ def as_above(first: str) -> str:
 
 
 def judge(check: Check, subject: Subject) -> Verdict:
-    """Ask one check; whatever a plugin raises, KeyboardInterrupt apart, is a failure of that check."""
+    """Ask one check; whatever a plugin raises, KeyboardInterrupt apart, is a failure of that check.
+
+    What it prints goes to stderr: stdout is for the verdicts, as JSON too.
+    """
     began = time.perf_counter()
     failed: BaseException | None = None
     outcome: Outcome = "passed"
     message = ""
     try:
-        with torch.random.fork_rng([]), _one_thread():
+        with torch.random.fork_rng([]), _one_thread(), redirect_stdout(sys.stderr):
             check.ask(subject)
     except KeyboardInterrupt:
         raise
