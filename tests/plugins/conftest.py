@@ -9,10 +9,45 @@ from pathlib import Path
 
 import pytest
 
+from advss.cli.main import main
 from advss.plugins import forget
 from advss.switches import switch_off
 
 Install = Callable[..., str]
+Run = Callable[..., int]
+FLIP = """
+    import torch
+    import torch.nn.functional as F
+    from torch import nn
+
+    from advss.hookspecs import Loss, PretextTask, Views, accuracy, hookimpl
+
+    class Flip(PretextTask):
+        "Was the image mirrored?"
+
+        name = "flip"
+
+        def __init__(self):
+            super().__init__()
+
+        def build(self, encoder):
+            self.tail = encoder.tail()
+            self.head = nn.Linear(encoder.features, 2)
+
+        def views(self, batch, generator):
+            flipped = (batch.x.new_empty(len(batch.x)).uniform_(0, 1, generator=generator) < 0.5).long()
+            x = batch.x.where(flipped[:, None, None, None] == 0, batch.x.flip(3))
+            return Views((x,), {"flipped": flipped})
+
+        def loss(self, encoder, inputs, targets):
+            logits = self.head(self.tail(encoder(inputs[0]))).float()
+            value = F.cross_entropy(logits, targets["flipped"])
+            return Loss(value, (logits,), {"accuracy": accuracy(logits, targets["flipped"])})
+
+    @hookimpl
+    def advss_pretext_tasks():
+        return [Flip]
+"""
 _numbers = itertools.count()
 
 
@@ -44,3 +79,46 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
         return module
 
     return install_one
+
+
+@pytest.fixture
+def flip() -> str:
+    """A module with a pretext task, as a third party writes one."""
+    return FLIP
+
+
+@pytest.fixture
+def run(install: Install, tmp_path: Path) -> Run:
+    """Install a plugin and train with it; returns the exit status."""
+
+    def fit(code: str, *words: str, name: str = "flip") -> int:
+        install("their-plugin", code)
+        tiny = ["--backbone", "resnet18", "--backbone.layers", "[1,1,1,1]", "--backbone.channels", "[8,8,8,8]"]
+        small = [
+            "--tracking",
+            "false",
+            "--data.limit",
+            "60",
+            "--pretrain-epochs",
+            "1",
+            "--pretrain-batch-size",
+            "40",
+            *tiny,
+        ]
+        return main(
+            ["fit", "--pretext", name, "--defense", "none", "--runs-dir", str(tmp_path / "runs"), *small, *words]
+        )
+
+    return fit
+
+
+@pytest.fixture
+def fails(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """As ``run``, of what fails before any training; returns what was said on stderr."""
+
+    def fail(code: str, *words: str, name: str = "flip") -> str:
+        assert run(code, *words, name=name) == 2
+        assert not list((tmp_path / "runs").glob("*"))
+        return capsys.readouterr().err
+
+    return fail

@@ -8,12 +8,14 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from traceback import print_exception
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from advss.cli.arguments import Command
 
 USAGE_ERROR, CTRL_C, BROKEN_PIPE = 2, 130, 141
+DEBUG = "ADVSS_DEBUG"  # set to anything, the traceback of what became one line is printed before it
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -33,6 +35,8 @@ def _surviving(words: list[str]) -> int:
     try:
         return _run(words)
     except UsageError as error:
+        if os.environ.get(DEBUG):
+            print_exception(error)
         print(f"advss: error: {' '.join(str(error).split())}", file=sys.stderr)
         return USAGE_ERROR
     except Interrupted as stop:

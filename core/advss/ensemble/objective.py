@@ -108,6 +108,10 @@ class TaskObjective(Objective):
             self._gram_BMM = gram_BMM.detach()
         return _sum(losses, weight * log_det(gram_BMM))
 
+    def member(self, key: str) -> Loss:
+        """One member's own loss at its unperturbed inputs."""
+        return self._member_loss(key, self._split(self.inputs)[key], twice=False)
+
     def measured(self) -> dict[str, Tensor]:
         """The term g and the gradients' cosines in the training loss; empty where it was evaluated without them."""
         return {} if self._gram_BMM is None else described(list(self.members), self._gram_BMM)

@@ -6,10 +6,11 @@ import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from advss.config import Choice, RunConfig
 from advss.errors import UsageError
+from advss.plugins.blame import Suspect, package_of, suspect
 from advss.plugins.discovery import Kind
 from advss.plugins.options import options_of, read_defense
 from advss.plugins.registry import LABELS, UnknownPluginError, registry
@@ -54,6 +55,25 @@ def _registered(backbone: str) -> list[Record]:
         for d in found.installed
         if d.name in owners
     ]
+
+
+def suspects(records: Iterable[Record]) -> list[Suspect]:
+    """The plugins of a run's records, where their code is known, as what may have raised an exception."""
+    found = [_suspect(record) for record in records]
+    return [suspect for suspect in found if suspect is not None]
+
+
+def _suspect(record: Record) -> Suspect | None:
+    name, distribution = record["name"], record["distribution"]
+    if record["kind"] != "backbone":
+        kind, full = cast("Kind", record["kind"]), f"{distribution}:{name}"
+        short = name in registry().names(kind) and registry().plugin(kind, name).distribution == distribution
+        return suspect(registry().plugin(kind, full), label=LABELS[kind], called=name if short else full)
+    import timm
+
+    file = sys.modules[timm.model_entrypoint(name).__module__].__file__
+    home = package_of(file) if file else None
+    return Suspect(LABELS["backbone"], name, distribution, record["version"], home) if home else None
 
 
 def choices_of(config: RunConfig, *stages: Literal["pretrain", "finetune"]) -> list[Chosen]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from advss.config import Choice
 from advss.errors import UsageError, did_you_mean
+from advss.plugins.blame import culprit, suspect
 from advss.plugins.discovery import KINDS, Disabled, Discovery, Kind, Plugin, discover
 from advss.plugins.installed import GROUP
 from advss.plugins.names import Known, recall
@@ -188,7 +189,16 @@ def complete(kind: Kind, choice: Choice, *, flag: str | None = None) -> dict[str
     options = completed(offered, choice.options, flag=prefix, what=choice.name)
     for name, (inner, inner_flag) in _wrapped(offered, options, prefix).items():
         options[name] = {inner.name: complete("defense", inner, flag=inner_flag)}
-    _instance(offered, options, flag=prefix, what=choice.name)
+    try:
+        _instance(offered, options, flag=prefix, what=choice.name)
+    except (KeyboardInterrupt, UsageError):
+        raise
+    except BaseException as error:  # SystemExit too: no plugin ends the program
+        own = suspect(registry().plugin(kind, choice.name), label=LABELS[kind], called=choice.name)
+        found = culprit(error, [own] if own and not own.ours else [])
+        if found is None:
+            raise
+        raise UsageError(f"{prefix.rstrip('.')} {choice.name}: {found.line(error)}") from error
     return options
 
 

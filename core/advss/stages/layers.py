@@ -19,7 +19,7 @@ from advss.config import Choice
 from advss.errors import UsageError, did_you_mean
 from advss.stages.settings import COMPONENTS, SETTINGS
 
-SPECIAL_VARIABLES = ("ADVSS_DISABLE_PLUGINS", "ADVSS_STRICT_PLUGINS")
+SPECIAL_VARIABLES = ("ADVSS_DEBUG", "ADVSS_DISABLE_PLUGINS", "ADVSS_STRICT_PLUGINS")
 
 
 @dataclass(frozen=True)

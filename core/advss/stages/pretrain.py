@@ -11,12 +11,14 @@ from advss.ensemble.diversity import Diversity
 from advss.errors import UsageError
 from advss.hookspecs import Encoder, Phase, PretextTask, branch
 from advss.models.spec import build_encoder_from
-from advss.plugins.provenance import choices_of, used_by
+from advss.plugins.provenance import Record, choices_of, used_by
 from advss.plugins.registry import build
 from advss.randomness import global_stream
+from advss.stages.blame import blaming, fitting, refused
 from advss.stages.session import Session, build_defense, described
 from advss.stages.validation import pretext_score, pretext_validation
 from advss.training.checkpoints import has_checkpoint
+from advss.training.form import check_made
 from advss.training.trainer import Progress
 from advss.training.work import Modules, Work
 
@@ -30,14 +32,20 @@ def pretrain_stage(session: Session) -> Progress:
 
 def pretrain_work(session: Session) -> Work:
     """The pretraining stage of a run, built and not yet trained."""
+    plugins = used_by(choices_of(session.config, STAGE))
+    with blaming(STAGE, plugins):
+        return _work(session, plugins)
+
+
+def _work(session: Session, plugins: list[Record]) -> Work:
     config, settings = session.config, session.config.pretraining
-    tasks = {choice.key or choice.name: _task(choice) for choice in config.pretext}
+    tasks = {choice.key or choice.name: _task(choice, plugins) for choice in config.pretext}
     members = dict(sorted(tasks.items()))  # so that the order in which they are named changes nothing
     spec = session.spec(tuple(dict.fromkeys(name for task in members.values() for name in task.branches)))
     with global_stream("cpu", config.seed, "init", "encoder"):
         encoder = build_encoder_from(spec)
     for key, task in members.items():
-        _build_heads(key, task, encoder, config.seed)
+        _build_heads(key, task, encoder, config.seed, plugins)
     modules = Modules(encoder.to(session.device), members, STAGE).to(session.device)
     if not has_checkpoint(session.folder.last(STAGE)):
         _prepare(session, members, encoder)
@@ -69,22 +77,24 @@ def pretrain_work(session: Session) -> Work:
             "defense": described(config.defense),
             "starts": _starts(tasks, config.finetune_tail),
         },
-        plugins=used_by(choices_of(config, STAGE)),
+        plugins=plugins,
     )
 
 
-def _task(choice: Choice) -> PretextTask:
+def _task(choice: Choice, plugins: list[Record]) -> PretextTask:
     task = build("pretext", choice)
     assert isinstance(task, PretextTask)
+    with fitting(STAGE, task, plugins):
+        check_made(task)
     return task
 
 
-def _build_heads(key: str, task: PretextTask, encoder: Encoder, seed: int) -> None:
+def _build_heads(key: str, task: PretextTask, encoder: Encoder, seed: int, plugins: list[Record]) -> None:
     with global_stream("cpu", seed, "init", key):
         try:
             task.build(encoder)
         except ValueError as error:
-            raise UsageError(f"--pretext {key}: {str(error).removeprefix(f'{task.name}: ')}") from error
+            raise UsageError(f"--pretext {key}: {refused(error, plugins).removeprefix(f'{task.name}: ')}") from error
 
 
 def _prepare(session: Session, members: dict[str, PretextTask], encoder: Encoder) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from advss.config import EvalSettings, RunConfig
-from advss.data.splits import Splits, open_splits
+from advss.data.splits import Splits
 from advss.errors import UsageError
 from advss.models.families import family_of
 from advss.plugins.provenance import choices_of, saying_what_is_needed, used_by
@@ -24,7 +24,7 @@ from advss.stages.finetune import check_finetuning, finetune_stage
 from advss.stages.pretrain import pretrain_stage
 from advss.stages.resolve import stored_config, to_yaml
 from advss.stages.runs import RunFolder, classifier_of, find_run, make_folder, plan_run
-from advss.stages.session import Session, choose_device, followed, tracked
+from advss.stages.session import Session, choose_device, followed, open_data, tracked
 from advss.tracking.tracker import Tracker
 from advss.training.checkpoints import has_checkpoint, write_text
 from advss.training.members import member_stage
@@ -261,7 +261,7 @@ def _device_name(device: str) -> str:
 
 
 def _data(config: RunConfig) -> Splits:
-    return open_splits(config.data.name, config.data.options, limit=config.limit, seed=config.seed)
+    return open_data(config)
 
 
 def _pretrained(source: Path) -> Path:

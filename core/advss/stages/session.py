@@ -13,11 +13,14 @@ import torch
 from advss.config import Choice, RunConfig, StageSettings
 from advss.data.augmentation import Augment
 from advss.data.loader import Loader
-from advss.data.splits import Part, Splits
+from advss.data.splits import Part, Splits, open_splits
 from advss.errors import UsageError
-from advss.hookspecs import Batch, Defense, Loss
+from advss.hookspecs import Batch, Defense
 from advss.models.spec import ModelSpec
+from advss.plugins.provenance import used
 from advss.plugins.registry import build
+from advss.stages.blame import blaming
+from advss.stages.first_batch import check_runs, trial
 from advss.stages.resolve import plain
 from advss.stages.runs import RunFolder
 from advss.tracking.journal import Status
@@ -80,7 +83,8 @@ class Session:
             Interrupted: a signal came; everything up to that step is saved.
         """
         check_runs(work)
-        self._settle_layout(work)
+        with blaming(work.stage, work.plugins):
+            self._settle_layout(work)
         if not self.named:  # not before: a run that cannot begin leaves no folder to name
             self.reporter.say(f"run {self.folder.path}")
             self.named = True
@@ -104,7 +108,7 @@ class Session:
             chosen = load_checkpoint(last, warn=False).manifest["memory_format"]
         else:
             set_trainable(work.modules, work.phases[0])
-            chosen = choose_format(self.config.memory_format, lambda f: _trial(work, f), self.device)
+            chosen = choose_format(self.config.memory_format, lambda f: trial(work, f), self.device)
         work.memory_format = FORMATS[chosen]
         work.manifest["memory_format"] = chosen
         work.modules.to(memory_format=work.memory_format)
@@ -116,42 +120,10 @@ class Session:
         return result
 
 
-def _trial(work: Work, memory_format: torch.memory_format) -> None:
-    """One training step's passes in a layout; parameters, statistics and gradients are left as found."""
-    work.modules.to(memory_format=memory_format)
-    before, work.memory_format = work.memory_format, memory_format
-    loss = _passes(work)
-    work.memory_format = before
-    loss.total.backward()  # type: ignore[no-untyped-call]
-    work.modules.zero_grad(set_to_none=True)
-
-
-def _passes(work: Work) -> Loss:
-    """The defense's loss on the stage's first batch, after its attack; running statistics do not move."""
-    objective = work.objective(work.loader.batch(0, 0, progress=0.0), step=0)
-    generator = torch.Generator(work.device).manual_seed(0)
-    with objective.holding_statistics():
-        return work.defense.loss(objective, work.defense.attack(objective, generator), generator)
-
-
-def check_runs(work: Work) -> None:
-    """Try the stage's defense on its first batch, so that what cannot work fails before any training.
-
-    Raises:
-        UsageError: naming the tasks and what went wrong.
-    """
-    names = ", ".join(work.modules.tasks())
-    before = [b.clone() for b in work.modules.buffers()]
-    try:
-        value = _passes(work).total
-    except (RuntimeError, ValueError, IndexError, KeyError, AssertionError) as error:
-        reason = " ".join(str(error).split())
-        raise UsageError(f"{work.stage}: {names} cannot run on this backbone and data: {reason}") from error
-    finally:
-        for buffer, was in zip(work.modules.buffers(), before, strict=True):
-            buffer.copy_(was)
-    if value.ndim:
-        raise UsageError(f"{work.stage}: the loss of {names} must be a scalar, not of shape {tuple(value.shape)}")
+def open_data(config: RunConfig) -> Splits:
+    """The images that a run is of, by its seed."""
+    with blaming(f"--data {config.data.name}", used("data", config.data)):
+        return open_splits(config.data.name, config.data.options, limit=config.limit, seed=config.seed)
 
 
 def build_defense(choice: Choice, *, flag: str = "--defense.") -> Defense:
