@@ -205,6 +205,10 @@ def test_a_signal_is_an_exit_code(
         ("plugins lst", "; got 'lst'"),
         ("fit --sead 3", "unknown flag --sead of `advss fit`; did you mean '--seed'?"),
         ("fit --zzzzzz 3", "unknown flag --zzzzzz of `advss fit`; see --help"),
+        (
+            "fit --epochs 3",
+            "unknown flag --epochs of `advss fit`; did you mean '--pretrain-epochs' or '--finetune-epochs'?",
+        ),
         ("fit --seed", "--seed needs a value"),
         ("fit --seed --quiet", "--seed needs a value"),
         ("fit --quiet=3", "--quiet takes no value, got '3'"),

@@ -115,6 +115,9 @@ def _is_switch(flag: str) -> bool:
 
 
 def _nearest(flag: str, known: list[str]) -> str:
+    of_stages = [f"'--{name}'" for name in known if name in (f"pretrain-{flag}", f"finetune-{flag}")]
+    if of_stages:
+        return f"; did you mean {' or '.join(of_stages)}?"
     hint = did_you_mean(flag, known)
     if hint.startswith("; did"):
         return hint.replace("'", "'--", 1)
