@@ -71,7 +71,7 @@ class Loss:
     """What an objective says of its inputs."""
 
     value: Tensor  # scalar, float32
-    logits: tuple[Tensor, ...] = ()  # each (B, ..., K) float32, for divergences; empty where a task has none
+    logits: tuple[Tensor, ...] = ()  # each (B, ..., K) float32, for divergences; empty where any task has none
     metrics: dict[str, Tensor] = field(default_factory=dict)  # scalars without gradient; "accuracy" selects epochs
     penalty: Tensor | float = 0.0  # the weighted diversity term, kept apart
 
@@ -183,7 +183,7 @@ class PretextTask(Task):
 
 
 class Objective(ABC):
-    """All that a defense sees: one loss over a tuple of inputs. Core makes it; nobody subclasses it."""
+    """All that a defense sees: one loss over a tuple of inputs, without labels or losses by image. Core makes it."""
 
     inputs: tuple[Tensor, ...]  # the unperturbed inputs of all members in order
     stage: Literal["pretrain", "finetune"]  # for options whose default differs by stage
@@ -225,7 +225,7 @@ class Defense:
         return objective.inputs
 
     def loss(self, objective: Objective, inputs: tuple[Tensor, ...], generator: Generator) -> Loss:
-        """The loss to minimise over parameters, at what :meth:`attack` returned."""
+        """What is minimised, at what attack() returned; advss.errors.UsageError where logits that it needs are missing."""
         return objective(inputs)
 
 
