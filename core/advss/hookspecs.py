@@ -225,7 +225,7 @@ class Defense:
         return objective.inputs
 
     def loss(self, objective: Objective, inputs: tuple[Tensor, ...], generator: Generator) -> Loss:
-        """What is minimised, at what attack() returned; advss.errors.UsageError where logits that it needs are missing."""
+        """What is minimised, at what attack() returned; advss.errors.UsageError where needed logits are missing."""
         return objective(inputs)
 
 
