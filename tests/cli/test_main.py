@@ -202,7 +202,8 @@ def test_a_signal_is_an_exit_code(
     [
         ("fti", "unknown command 'fti'; did you mean 'fit'?"),
         ("plugins", "`advss plugins` needs one of: list, show"),
-        ("plugins lst", "; got 'lst'"),
+        ("plugins chekc", "unknown command 'plugins chekc'; did you mean 'check'?"),
+        ("plugins zzz", "unknown command 'plugins zzz'; known: check, list, new, show"),
         ("fit --sead 3", "unknown flag --sead of `advss fit`; did you mean '--seed'?"),
         ("fit --zzzzzz 3", "unknown flag --zzzzzz of `advss fit`; see --help"),
         (

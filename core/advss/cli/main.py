@@ -104,9 +104,10 @@ def _command(words: list[str]) -> tuple[Command, list[str]]:
             return COMMANDS[name], words[length:]
     group = [name for name in COMMANDS if name.startswith(f"{words[0]} ")]
     if group:
-        said = words[1] if len(words) > 1 else ""
         known = [name.split()[1] for name in group]
-        raise UsageError(f"`advss {words[0]}` needs one of: {', '.join(known)}; got '{said}'")
+        if len(words) == 1:
+            raise UsageError(f"`advss {words[0]}` needs one of: {', '.join(known)}")
+        raise UsageError(f"unknown command '{words[0]} {words[1]}'{did_you_mean(words[1], known)}")
     firsts = {name.split()[0] for name in COMMANDS}
     raise UsageError(f"unknown command '{words[0]}'{did_you_mean(words[0], firsts)}")
 
