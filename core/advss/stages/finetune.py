@@ -25,7 +25,7 @@ from advss.stages.session import Session, build_defense, described
 from advss.stages.validation import classifier_score, classifier_validation
 from advss.training.checkpoints import has_checkpoint, load_checkpoint
 from advss.training.form import check_made, check_phases
-from advss.training.trainer import Progress
+from advss.training.progress import Progress
 from advss.training.work import Modules, Work
 
 STAGE: Final = "finetune"

@@ -19,7 +19,7 @@ from advss.stages.session import Session, build_defense, described
 from advss.stages.validation import pretext_score, pretext_validation
 from advss.training.checkpoints import has_checkpoint
 from advss.training.form import check_made
-from advss.training.trainer import Progress
+from advss.training.progress import Progress
 from advss.training.work import Modules, Work
 
 STAGE: Final = "pretrain"

@@ -29,8 +29,8 @@ from advss.tracking.tracker import Tracker
 from advss.training.checkpoints import has_checkpoint, write_text
 from advss.training.members import member_stage
 from advss.training.memory import keep_freed_memory
+from advss.training.progress import Progress
 from advss.training.reporting import Reporter
-from advss.training.trainer import Progress
 
 Result = dict[str, Any]
 

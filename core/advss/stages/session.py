@@ -27,9 +27,10 @@ from advss.tracking.journal import Status
 from advss.tracking.tracker import Tracker
 from advss.training.checkpoints import has_checkpoint, load_checkpoint, write_json
 from advss.training.layout import FORMATS, choose_format
+from advss.training.progress import Progress
 from advss.training.reporting import Reporter
 from advss.training.signals import Interrupted, StopRequest
-from advss.training.trainer import Progress, Trainer
+from advss.training.trainer import Trainer
 from advss.training.work import Work, set_trainable
 
 

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import asdict, dataclass, field
+from contextlib import suppress
+from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from advss.errors import UsageError
 from advss.hookspecs import Loss, PretextTask
@@ -24,27 +25,20 @@ from advss.randomness import stream
 from advss.tracking.tracker import Tracker
 from advss.training.checkpoints import has_checkpoint, load_checkpoint, save_checkpoint
 from advss.training.members import by_member, member_stage
-from advss.training.optimisation import Schedule, make_optimizer, make_schedule, pack_optimizer, unpack_optimizer
+from advss.training.optimisation import (
+    Schedule,
+    make_optimizer,
+    make_schedule,
+    moving_average,
+    pack_optimizer,
+    unpack_optimizer,
+)
+from advss.training.progress import Progress
 from advss.training.reporting import Reporter
 from advss.training.signals import Interrupted, StopRequest
 from advss.training.work import Metrics, Modules, Work, set_trainable
 
 MOST_BAD_STEPS = 3  # non-finite losses in a row after which training stops
-
-
-@dataclass
-class Progress:
-    """Where training stands; kept in every checkpoint."""
-
-    epoch: int = 0
-    batch: int = 0  # steps done of the epoch
-    sums: Metrics = field(default_factory=dict)  # of the training metrics over the epoch's counted steps
-    counted: int = 0  # steps of the epoch whose loss was finite
-    best_epoch: int = 0  # counted from 1; 0 before the first validation
-    best_score: list[float] = field(default_factory=list)
-    best_metrics: Metrics = field(default_factory=dict)
-    skipped: int = 0  # steps left out for a non-finite loss
-    seconds: float = 0.0
 
 
 class Trainer:
@@ -65,12 +59,14 @@ class Trainer:
         self.checkpoint_s, self.log_every = 60 * checkpoint_minutes, log_every
         self.steps_per_epoch = work.loader.steps_per_epoch
         self.progress = Progress()
-        self.average = _moving_average(work.modules, work.settings.ema)
+        self.average = moving_average(work.modules, work.settings.ema)
         self.phase = -1
         self.optimizer: Optimizer
         self.schedule: Schedule
         self.bad_in_a_row = 0
-        self._kept_buffers = [b.clone() for b in work.modules.buffers()]
+        self._kept_buffers = [b.clone() for b in work.modules.buffers()]  # as the last whole step left them
+        self._trying = False  # a step's forward passes may have moved buffers
+        self._torn = False  # an update or the end of an epoch is half done
         self._saved_at = self._resumed_at = time.monotonic()
 
     # ---- the run
@@ -80,6 +76,7 @@ class Trainer:
         Raises:
             Interrupted: a signal came; the last checkpoint holds everything up to this step.
             UsageError: three non-finite losses in a row; the last checkpoint holds the state before them.
+            Exception: of a plugin, of memory; the last checkpoint holds the state before the step that raised it.
         """
         self._restore()
         epochs, work = self.work.settings.epochs, self.work
@@ -90,6 +87,9 @@ class Trainer:
                 self._epoch(stop)
         except Interrupted:
             self._save_last()
+            raise
+        except Exception:
+            self._rescue()
             raise
         finally:
             self.reporter.finish()
@@ -109,6 +109,7 @@ class Trainer:
         progress = self.progress
         trained = {f"train/{name}": total / max(progress.counted, 1) for name, total in progress.sums.items()}
         validated = {f"valid/{name}": value for name, value in self.work.validate(self._kept_modules()).items()}
+        self._torn = True
         metrics, epoch = trained | validated, progress.epoch + 1
         score = [
             -math.inf if math.isnan(part) else part
@@ -123,6 +124,7 @@ class Trainer:
                 self.best, self._kept_modules().named_state(), {"epoch": epoch, "metrics": metrics, "score": score}
             )
         self._save_last()
+        self._torn = False
         self._track(self._step_number(), metrics, epoch=epoch)
         self.reporter.epoch(epoch=epoch, epochs=self.work.settings.epochs, metrics=metrics)
 
@@ -149,6 +151,7 @@ class Trainer:
         self.schedule(step - self._phase_start)
         if self._kept_buffers:
             torch._foreach_copy_(self._kept_buffers, list(work.modules.buffers()))
+        self._trying = True
         objective = work.objective(batch, step=step)
         generator = stream(work.device, work.seed, work.stage, step, "defense")
         inputs = work.defense.attack(objective, generator)
@@ -157,6 +160,7 @@ class Trainer:
         measured = (objective.measured() or objective.measure(inputs)) if logged else {}  # before the weights move
         metrics = self._update(loss)
         progress.batch += 1
+        self._trying = self._torn = False
         if metrics:
             progress.counted += 1
             for name, value in metrics.items():
@@ -177,7 +181,7 @@ class Trainer:
         if not (math.isfinite(values[0]) and math.isfinite(values[-1])):
             self._skip()
             return {}
-        self.bad_in_a_row = 0
+        self.bad_in_a_row, self._torn = 0, True
         self.optimizer.step()
         with torch.no_grad():
             for task in self.work.modules.tasks().values():
@@ -188,20 +192,35 @@ class Trainer:
         return dict(zip(names, values, strict=True))
 
     def _skip(self) -> None:
-        """Forget a step with a non-finite loss, what its forward passes left in buffers too."""
-        self.optimizer.zero_grad(set_to_none=True)
-        if self._kept_buffers:
-            torch._foreach_copy_(list(self.work.modules.buffers()), self._kept_buffers)
+        """Forget a step with a non-finite loss."""
+        self._forget_step()
         self.progress.skipped += 1
         self.bad_in_a_row += 1
         step = self._step_number()
         self.reporter.say(f"advss: warning: loss is not finite at {self.work.stage} step {step}; step skipped")
         if self.bad_in_a_row >= MOST_BAD_STEPS:
-            self._save_last()
             raise UsageError(
                 f"{MOST_BAD_STEPS} non-finite losses in a row at {self.work.stage} step {step}; the last good weights "
                 f"are in {self.last}; lower --{self.work.stage}-lr, or set --{self.work.stage}-clip 5"
             )
+
+    def _forget_step(self) -> None:
+        """Drop its gradients, and what its forward passes left in buffers."""
+        self.optimizer.zero_grad(set_to_none=True)
+        if self._kept_buffers:
+            torch._foreach_copy_(list(self.work.modules.buffers()), self._kept_buffers)
+
+    def _rescue(self) -> None:
+        """Save what stood before the step that raised an exception, where that can still be had."""
+        step, run = self._step_number(), self.last.parent.parent
+        if self._torn or not step:
+            return
+        with suppress(Exception):  # what stopped the training is worth more than what stops this
+            if self._trying:
+                self._forget_step()
+            self._save_last()
+            say = f"all that was learned is saved, and --resume {run} goes on from there"
+            self.reporter.say(f"advss: {self.work.stage} stopped after step {step}; {say}")
 
     def _log(self, step: int, metrics: Metrics) -> None:
         rate = self.optimizer.param_groups[0]["lr"]
@@ -227,7 +246,7 @@ class Trainer:
         return averaged
 
     def _save(self, path: Path, tensors: dict[str, Tensor], more: dict[str, Any]) -> None:
-        versions = {"advss": _advss_version(), "torch": torch.__version__, "plugins": self.work.plugins}
+        versions = {"advss": version("advss"), "torch": torch.__version__, "plugins": self.work.plugins}
         save_checkpoint(path, tensors, {"step": self._step_number(), **versions, **self.work.manifest, **more})
 
     def _save_last(self) -> None:
@@ -274,17 +293,3 @@ class Trainer:
             if best["epoch"] > self.progress.epoch and best["score"] > self.progress.best_score:
                 self.progress.best_epoch, self.progress.best_score = best["epoch"], best["score"]
                 self.progress.best_metrics = best["metrics"]
-
-
-def _moving_average(modules: Modules, decay: float) -> AveragedModel | None:
-    if decay == 0:
-        return None
-    # buffers are copied, not averaged: an average of integers, a permutation say, would be rounded
-    mean = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
-    return AveragedModel(modules, multi_avg_fn=mean, use_buffers=False)
-
-
-def _advss_version() -> str:
-    from importlib.metadata import version
-
-    return version("advss")
