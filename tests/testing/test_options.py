@@ -35,7 +35,7 @@ FACTS = [
     options.every_default_is_of_its_type,
     options.its_options_pass_through_yaml,
     options.making_it_draws_nothing_and_makes_no_parameters,
-    options.its_methods_have_the_contracts_names,
+    options.its_methods_are_named_as_in_the_contract,
     options.its_methods_take_what_core_gives,
 ]
 
@@ -189,7 +189,7 @@ class MisspeltAttack(Defense):
         return objective.inputs
 
 
-NAMES = options.its_methods_have_the_contracts_names
+NAMES = options.its_methods_are_named_as_in_the_contract
 BROKEN = [
     (Misspelt, NAMES, r"class Misspelt has biuld\(\); did you mean build\(\)\?"),
     (MisspeltAttack, NAMES, r"class MisspeltAttack has atack\(\); did you mean attack\(\)\?"),

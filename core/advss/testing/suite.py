@@ -29,7 +29,7 @@ EVERY: tuple[Fact, ...] = (
     options.every_option_has_a_type,
     options.every_option_is_documented,
     options.every_default_is_of_its_type,
-    options.its_methods_have_the_contracts_names,
+    options.its_methods_are_named_as_in_the_contract,
     it_is_made,
     options.its_options_pass_through_yaml,
     options.making_it_draws_nothing_and_makes_no_parameters,
@@ -38,12 +38,12 @@ EVERY: tuple[Fact, ...] = (
 TASK: tuple[Fact, ...] = (
     views.inputs_are_images_in_0_to_1,
     views.every_input_and_target_has_one_entry_an_image,
+    losses.the_loss_is_a_finite_float32_scalar,
+    losses.logits_and_metrics_are_of_their_form,
     views.views_follow_from_the_generator_alone,
     views.views_leave_batch_and_global_generator_alone,
     views.images_and_targets_belong_together,
     views.a_smaller_batch_works,
-    losses.the_loss_is_a_finite_float32_scalar,
-    losses.logits_and_metrics_are_of_their_form,
     losses.the_loss_repeats_at_a_seed,
     losses.an_attack_moves_no_state,
     losses.gradient_reaches_every_input,
@@ -70,12 +70,12 @@ FINETUNE: tuple[Fact, ...] = (
 )
 DEFENSE: tuple[Fact, ...] = (
     defenses.an_attack_gives_as_many_inputs_of_the_same_form,
+    defenses.its_loss_is_finite_and_reaches_every_parameter,
     defenses.attacked_inputs_are_in_0_to_1,
     defenses.an_attack_leaves_the_network_as_found,
     defenses.the_clean_inputs_are_left_alone,
     defenses.attack_and_loss_follow_from_the_generator,
     defenses.it_keeps_nothing_from_step_to_step,
-    defenses.its_loss_is_finite_and_reaches_every_parameter,
     defenses.the_diversity_term_counts_once,
     defenses.a_task_without_logits_is_trained_or_refused,
     defenses.it_trains_in_bfloat16_and_channels_last,
@@ -83,8 +83,8 @@ DEFENSE: tuple[Fact, ...] = (
 )
 DATA: tuple[Fact, ...] = (
     sources.making_it_reads_nothing,
-    sources.missing_data_are_a_usage_error,
     sources.both_splits_are_there,
+    sources.missing_data_are_a_usage_error,
     sources.labels_count_from_0_as_int64,
     sources.classes_are_distinct_names_as_many_as_labels,
     sources.images_are_squares_of_one_side_as_uint8,

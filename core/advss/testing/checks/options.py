@@ -109,7 +109,7 @@ def making_it_draws_nothing_and_makes_no_parameters(subject: Subject) -> None:
         expect(not early, f"__init__ makes the parameter '{_first(early)}'; make it in build(), which is seeded")
 
 
-def its_methods_have_the_contracts_names(subject: Subject) -> None:
+def its_methods_are_named_as_in_the_contract(subject: Subject) -> None:
     """No method that the contract needs is missing, and none is there by a name that is nearly the contract's."""
     offered = subject.plugin.offered
     base, missing = _base(offered), _not_overridden(offered)
