@@ -164,9 +164,12 @@ def test_augmentation_leaves_the_stored_images_as_they_are(part: Part) -> None:
     assert torch.equal(part.images.pixels, before)
 
 
-def test_a_part_smaller_than_a_batch(part: Part) -> None:
-    with pytest.raises(UsageError, match=r"40 images are fewer than a batch of 64: lower `--pretrain-batch-size`"):
-        _ = _loader(part, batch_size=64).steps_per_epoch
+@pytest.mark.parametrize("stage", ["pretrain", "finetune"])
+def test_a_part_smaller_than_a_batch(part: Part, stage: str) -> None:
+    loader = Loader(part, batch_size=64, device=CPU, augment=Augment(crop=0, flip=False), key=(0, stage))
+    message = f"40 images are fewer than a batch of 64: lower `--{stage}-batch-size`, or keep more images"
+    with pytest.raises(UsageError, match=f"^{message}$"):
+        _ = loader.steps_per_epoch
 
 
 def test_batch_size_0(part: Part) -> None:

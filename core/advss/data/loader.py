@@ -31,7 +31,7 @@ class Loader:
         batch_size: B; the last, partial batch of an epoch is dropped.
         device: where batches are made.
         augment: what is drawn anew for each image.
-        key: of the random streams, such as (seed, stage).
+        key: of the random streams; its last part is the stage, which errors name: (seed, stage).
 
     Raises:
         UsageError: ``batch_size`` is not positive.
@@ -65,8 +65,8 @@ class Loader:
         """
         if len(self) < self.batch_size:
             raise UsageError(
-                f"{len(self)} images are fewer than a batch of {self.batch_size}: lower `--pretrain-batch-size` or "
-                "`--finetune-batch-size`, or keep more images"
+                f"{len(self)} images are fewer than a batch of {self.batch_size}: lower "
+                f"`--{self._key[-1]}-batch-size`, or keep more images"
             )
         return len(self) // self.batch_size
 
