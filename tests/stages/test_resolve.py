@@ -238,6 +238,27 @@ def test_bad_settings_are_one_line(said: dict[str, str], error: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("keyword", "hint"),
+    [
+        ("data_limit", 'options stand below a name: data={"NAME": {"limit": ...}}'),
+        ("pretext_crop_size", 'options stand below a name: pretext={"NAME": {"crop_size": ...}}'),
+        ("finetune_defense_eps", 'options stand below a name: finetune_defense={"NAME": {"eps": ...}}'),
+        ("finetune_epoch", "did you mean 'finetune-epochs'?"),
+    ],
+)
+def test_an_unknown_keyword_is_told_how_python_writes_it(keyword: str, hint: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        from_mapping({keyword: 200}, environ={})
+    assert str(caught.value) == f"unknown setting --{keyword.replace('_', '-')}; {hint}"
+
+
+def test_a_keyword_is_no_hint_to_a_file_or_a_line(write: Any) -> None:
+    for said, configs in (({"data-limit": "200"}, []), ({}, [write("data-limit: 200")])):
+        with pytest.raises(UsageError, match=r"data-limit; did you mean 'data\.limit'\?$"):
+            resolve(said, configs=configs, environ={}, text=True)
+
+
+@pytest.mark.parametrize(
     ("variable", "error"),
     [
         ("ADVSS_SEDE", "ADVSS_SEDE would be ignored; did you mean 'ADVSS_SEED'"),

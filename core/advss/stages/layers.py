@@ -87,7 +87,8 @@ def read_layer(content: Mapping[str, Any], *, where: str = "", text: bool = Fals
         elif flag == "description" and where:
             layer.description = str(value)
         else:
-            raise UsageError(f"unknown setting {origin}{did_you_mean(flag, [*SETTINGS, *COMPONENTS])}")
+            hint = "" if where or text else _keyword_hint(flag)
+            raise UsageError(f"unknown setting {origin}{hint or did_you_mean(flag, [*SETTINGS, *COMPONENTS])}")
     return layer
 
 
@@ -113,12 +114,25 @@ def read_environment(environ: Mapping[str, str]) -> Layer:
 
 
 def _variable_hint(variable: str, known: Mapping[str, str]) -> str:
-    words = variable.removeprefix("ADVSS_").lower()
-    for component in ("finetune-defense", "pretext", "defense", "data", "backbone"):
-        option = words.removeprefix(component.replace("-", "_") + "_").lstrip("_")
-        if option != words:
-            return f": options of components have no variable; use --{component}.{option}"
+    component, option = _option_of(variable.removeprefix("ADVSS_").lower().replace("_", "-"))
+    if option:
+        return f": options of components have no variable; use --{component}.{option}"
     return did_you_mean(variable, [*known, *SPECIAL_VARIABLES])
+
+
+def _keyword_hint(flag: str) -> str:
+    """How Python writes a component's option, for there is no dot in a keyword."""
+    component, option = _option_of(flag)
+    keyword = component.replace("-", "_")
+    return f'; options stand below a name: {keyword}={{"NAME": {{"{option}": ...}}}}' if option else ""
+
+
+def _option_of(flag: str) -> tuple[str, str]:
+    """The component and the option that a flag with a hyphen for its dot means; empty where it means none."""
+    for component in ("finetune-defense", "pretext", "defense", "data", "backbone"):
+        if flag.startswith(component + "-"):
+            return component, flag.removeprefix(component).strip("-").replace("-", "_")
+    return "", ""
 
 
 def _read_component(layer: Layer, flag: str, said: Said, *, chooses: bool) -> None:
