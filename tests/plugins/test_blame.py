@@ -100,6 +100,53 @@ PAIRS = {  # what is in the text -> what is there instead, and what is said of w
         "return tuple(x[1:] for x in objective.inputs)",
         "attack() returns tensors of shapes [(31, 3, 32, 32)] for objective.inputs of shapes [(32, 3, 32, 32)]",
     ),
+    "attack gives a graph": (
+        "return objective.inputs",
+        "return tuple(x.clone().requires_grad_() for x in objective.inputs)",
+        "attack() returns an input with a graph; return x.detach()",
+    ),
+    "attack leaves [0, 1]": (
+        "return objective.inputs",
+        "return tuple(x + 1 for x in objective.inputs)",
+        "attack() returns values from 1 to 2; clamp to [0, 1]",
+    ),
+    "attack in place": (
+        "return objective.inputs",
+        "return tuple(x.clamp_(0, 1) for x in objective.inputs)",
+        "attack() changes objective.inputs in place; work on x.clone()",
+    ),
+    "one input for two": (
+        "return objective(inputs)",
+        "return objective(inputs + inputs)",
+        "raised ValueError: the objective takes a tuple like objective.inputs, of shapes [(32, 3, 32, 32)]; it was "
+        "given [(32, 3, 32, 32), (32, 3, 32, 32)] (",
+    ),
+    "an input alone": ("return objective(inputs)", "return objective(inputs[0])", "; it was given Tensor ("),
+    "a share of text": (
+        "Phase(1.0",
+        "Phase('0.5'",
+        "phases() gives a phase the str '0.5' as its share; give a ",
+    ),
+    "a share below 0": (
+        "Phase(1.0",
+        "Phase(-1",
+        "phases() gives a phase the int -1 as its share; ",
+    ),
+    "an unknown key": (
+        '"params": list(classifier.fresh())',
+        '"params": list(classifier.fresh()), "lr_scal": 2',
+        "phases() gives a group the unknown key 'lr_scal'; did you mean 'lr_scale'?",
+    ),
+    "a parameter twice": (
+        '"params": list(classifier.fresh())',
+        '"params": list(classifier.fresh()) * 2',
+        "phases() gives a phase that names a parameter twice; name each once",
+    ),
+    "names for parameters": (
+        "list(classifier.fresh())",
+        "['head']",
+        "gives the str 'head' among the parameters of ",
+    ),
     "loss is a tensor": (
         "return objective(inputs)",
         "return objective(inputs).value",
@@ -131,6 +178,12 @@ def test_a_defense_and_a_scheme_are_told_apart(fails: Fails, mistake: str) -> No
     line = fails(PAIR.replace(before, after, 1), *words, name="none")
     assert said in line
     assert line.count("\n") == 1
+
+
+def test_what_a_defense_asks_of_an_ensemble_wrongly_is_its_fault(fails: Fails) -> None:
+    code = PAIR.replace("return objective(inputs)", "return objective(inputs[:1])")
+    line = fails(code, "--defense", "shield", name="jigsaw,rotation")
+    assert "the defense shield (their-plugin 2.5) raised ValueError: the objective takes a tuple" in line
 
 
 def test_the_task_without_logits_is_named_beside_the_defense_that_needs_them(fails: Fails, flip: str) -> None:

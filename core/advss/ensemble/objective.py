@@ -89,6 +89,7 @@ class TaskObjective(Objective):
 
     def __call__(self, inputs: tuple[Tensor, ...], *, penalty: bool = True) -> Loss:
         """Sum of the members' losses at ``inputs``, plus α·g unless ``penalty`` is false or α is 0."""
+        self._check(inputs)
         weight = self.attack_weight if self._attacked else self.loss_weight
         arguments = (self, inputs, weight if penalty else 0.0)
         if self._overrides is None:
@@ -96,6 +97,16 @@ class TaskObjective(Objective):
         else:
             out = functional_call(self.root, self._overrides, arguments)
         return out
+
+    def _check(self, inputs: tuple[Tensor, ...]) -> None:
+        """The inputs of every member, for a member could not say whose fault others are."""
+        many = isinstance(inputs, tuple | list)
+        given = [getattr(x, "shape", None) for x in inputs] if many else type(inputs).__name__
+        wanted = [x.shape for x in self.inputs]
+        if given != wanted:
+            shapes = [shape and tuple(shape) for shape in given] if many else given
+            like = f"a tuple like objective.inputs, of shapes {[tuple(shape) for shape in wanted]}"
+            raise ValueError(f"the objective takes {like}; it was given {shapes}")
 
     def evaluate(self, inputs: tuple[Tensor, ...], weight: float) -> Loss:
         """The losses themselves; called through the root module so that :meth:`at` reaches every parameter."""

@@ -12,7 +12,7 @@ from advss.plugins.faults import one_line, said_by
 from advss.plugins.provenance import suspects
 from advss.randomness import stream
 from advss.stages.blame import blaming, fitting
-from advss.training.form import check_attack, check_loss, check_parameters, check_views
+from advss.training.form import check_attack, check_loss, check_parameters, check_views, require
 from advss.training.work import Work
 
 
@@ -55,9 +55,12 @@ def passes(work: Work) -> Loss:
     objective = _objective(work)
     generator = torch.Generator(work.device).manual_seed(0)
     with objective.holding_statistics():
+        before = [x._version for x in objective.inputs]
         inputs = work.defense.attack(objective, generator)
         with fitting(work.stage, work.defense, work.plugins):
-            check_attack(inputs, objective.inputs)
+            check_attack(inputs, objective.inputs, noise=work.defense.noise)
+            unchanged = before == [x._version for x in objective.inputs]
+            require(unchanged, "attack() changes objective.inputs in place; work on x.clone()")
         loss = work.defense.loss(objective, inputs, generator)
         with fitting(work.stage, work.defense, work.plugins):
             check_loss(loss)

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import inspect
+import math
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim import SGD, AdamW
 
+from advss.errors import did_you_mean
 from advss.hookspecs import Loss, Phase, PretextTask, Task, Views
 from advss.models.held import held
+
+GROUP_KEYS = {
+    "lr_scale",
+    *inspect.signature(SGD).parameters,
+    *inspect.signature(AdamW).parameters,
+}  # of a phase's groups
 
 
 class MisfitError(Exception):
@@ -44,9 +54,26 @@ def check_phases(phases: Any) -> None:
     require(isinstance(phases, list | tuple) and phases, f"phases() returns {_shown(phases)}; {wanted}")
     for phase in phases:
         require(isinstance(phase, Phase), f"phases() returns {_shown(phase)} among its phases; {wanted}")
+        number = isinstance(phase.share, int | float) and 0 < phase.share < math.inf
+        require(number, f"phases() gives a phase {_shown(phase.share)} as its share; give a number above 0")
+        require(isinstance(phase.groups, list | tuple), f"Phase.groups is {_shown(phase.groups)}; {wanted}")
         for group in phase.groups:
-            named = isinstance(group, dict) and isinstance(group.get("params"), list | tuple)
-            require(named, f"phases() gives a group that is {_shown(group)} without a list 'params'; {wanted}")
+            _check_group(group, wanted)
+        _check_once(phase)
+
+
+def _check_group(group: Any, wanted: str) -> None:
+    named = isinstance(group, dict) and isinstance(group.get("params"), list | tuple)
+    require(named, f"phases() gives a group that is {_shown(group)} and has no list 'params'; {wanted}")
+    for p in group["params"]:
+        require(isinstance(p, Tensor), f"phases() gives {_shown(p)} among the parameters of a group; {wanted}")
+    for key in group:
+        require(key in GROUP_KEYS, f"phases() gives a group the unknown key '{key}'{did_you_mean(key, GROUP_KEYS)}")
+
+
+def _check_once(phase: Phase) -> None:
+    params = [id(p) for group in phase.groups for p in group["params"]]
+    require(len(set(params)) == len(params), "phases() gives a phase that names a parameter twice; name each once")
 
 
 def check_views(views: Any, *, by: str = "views()") -> None:
@@ -96,13 +123,21 @@ def _check_metric(name: str, metric: Any) -> None:
     require(metric.isfinite(), f"metric '{name}' is {float(metric)} on the first batch; give a finite number")
 
 
-def check_attack(inputs: Any, clean: tuple[Tensor, ...]) -> None:
-    """What a defense's attack() gives in place of the inputs ``clean``: as many tensors, of the same shapes."""
+def check_attack(inputs: Any, clean: tuple[Tensor, ...], *, noise: float) -> None:
+    """What a defense's attack() gives in place of the inputs ``clean``: as many, of the same shapes, in [0, 1].
+
+    ``noise`` above 0 is of a defense that adds noise, which certificates take as unclamped.
+    """
     wanted = [tuple(x.shape) for x in clean]
     tensors = isinstance(inputs, tuple) and all(isinstance(x, Tensor) for x in inputs)
     require(tensors, f"attack() returns {_shown(inputs)}; return a tuple of tensors of shapes {wanted}")
     found = [tuple(x.shape) for x in inputs]
     require(found == wanted, f"attack() returns tensors of shapes {found} for objective.inputs of shapes {wanted}")
+    for x in inputs:
+        require(not x.requires_grad, "attack() returns an input with a graph; return x.detach()")
+        low, high = (float(bound) for bound in x.aminmax())
+        within = noise > 0 or 0 <= low <= high <= 1
+        require(within, f"attack() returns values from {low:.4g} to {high:.4g}; clamp to [0, 1]")
 
 
 def _shown(thing: Any) -> str:
