@@ -46,6 +46,13 @@ def test_an_unknown_name_gets_the_nearest() -> None:
         registry().find("pretext", "selfi")
 
 
+@pytest.mark.parametrize("name", ["shaped", "advss-shaped", "advss-shaped:any"])
+def test_a_name_that_a_broken_distribution_may_have_is_not_only_unknown(install: Install, name: str) -> None:
+    install("advss-shaped", "import nothing_of_this_name")
+    with pytest.raises(UsageError, match="it may be of advss-shaped, which is broken: ModuleNotFoundError: No module"):
+        registry().find("defense", name)
+
+
 def test_a_kind_has_its_own_names() -> None:
     with pytest.raises(UsageError, match="unknown defense 'selfie'"):
         registry().find("defense", "selfie")
@@ -54,7 +61,9 @@ def test_a_kind_has_its_own_names() -> None:
 def test_a_name_claimed_twice_is_an_error_when_used(install: Install) -> None:
     install("acme", DEFENSE.format(name="shaped"))
     install("other", DEFENSE.format(name="shaped"))
-    with pytest.raises(UsageError, match="defense 'shaped' is claimed by acme:shaped and other:shaped"):
+    with pytest.raises(
+        UsageError, match=r"defense 'shaped' is claimed by acme:shaped and other:shaped; say .*--defense acme:shaped"
+    ):
         registry().find("defense", "shaped")
 
 

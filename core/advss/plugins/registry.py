@@ -17,7 +17,7 @@ from advss.plugins.discovery import KINDS, Disabled, Discovery, Kind, Plugin, di
 from advss.plugins.installed import GROUP
 from advss.plugins.names import Known, recall
 from advss.plugins.options import REQUIRED, completed, options_of, read_defense
-from advss.switches import VARIABLE, switched_off
+from advss.switches import VARIABLE, normal, switched_off
 
 FLAGS: dict[Kind, str] = {kind: f"--{kind}" for kind in KINDS}
 MOST_WRAPPED = 8  # defenses around a defense
@@ -84,11 +84,17 @@ class Registry:
         if not claims:
             off = self._off(kind, name)
             known = [p.name for p in plugins] + ([_full(p) for p in plugins] if ":" in name else [])
-            hint = f"; {off.switch} switches off '{off}'" if off else did_you_mean(name, known) + self._unseen()
+            hint = (
+                f"; {off.switch} switches off '{off}'"
+                if off
+                else self._broken(name) or did_you_mean(name, known) + self._unseen()
+            )
             line = f"unknown {LABELS[kind]} '{name}'{hint}"
             raise UnknownPluginError(line, kind=kind, name=name, switched_off=off is not None)
         if len(claims) > 1:
-            raise UsageError(f"{LABELS[kind]} '{name}' is claimed by {' and '.join(map(_full, claims))}; say which")
+            full = [_full(plugin) for plugin in claims]
+            say = f"say which, such as {FLAGS[kind]} {full[0]}"
+            raise UsageError(f"{LABELS[kind]} '{name}' is claimed by {' and '.join(full)}; {say}")
         return claims[0]
 
     def names(self, kind: Kind) -> list[str]:
@@ -127,6 +133,13 @@ class Registry:
             if not disabled.name and name.partition(":")[0] == disabled.distribution:
                 return disabled
         return None
+
+    def _broken(self, name: str) -> str:
+        """The end of an error message: an entry point or distribution of this name that is broken; else empty."""
+        meant = {normal(name), normal(f"{GROUP}-{name}"), normal(name.partition(":")[0])}
+        faults = [f for f in self.found.faults if f.status == "broken"]
+        own = [f for f in faults if meant & {normal(f.entry_point), normal(f.distribution)}]
+        return f"; it may be of {own[0].distribution}, which is broken: {own[0].error}" if own else ""
 
     def _unseen(self) -> str:
         """The end of an error message: distributions that are switched off, and nobody knows what they have."""
