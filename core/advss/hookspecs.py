@@ -221,7 +221,7 @@ class Defense:
     noise: float = 0.0  # standard deviation of the Gaussian noise it trains on, pixels in [0, 1]: certificates need it
 
     def attack(self, objective: Objective, generator: Generator) -> tuple[Tensor, ...]:
-        """Detached inputs to train on, as many as ``objective.inputs``."""
+        """Detached inputs to train on, as many as ``objective.inputs``; keep nothing on self from step to step."""
         return objective.inputs
 
     def loss(self, objective: Objective, inputs: tuple[Tensor, ...], generator: Generator) -> Loss:
