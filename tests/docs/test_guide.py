@@ -157,7 +157,7 @@ def test_its_python_can_be_compiled(followed: str) -> None:
 
 @on("defenses.md", "finetune.md")
 def test_its_class_keeps_the_contract_that_discovery_asks(followed: str) -> None:
-    (code,) = [block.text for block in blocks(followed) if block.language == "python"]
+    code = next(block.text for block in blocks(followed) if block.language == "python")
     namespace: dict[str, Any] = {}
     exec(code, namespace)
     (offered,) = [thing for thing in namespace.values() if isinstance(thing, type) and "name" in thing.__dict__]
@@ -189,6 +189,18 @@ def test_the_data_source_keeps_the_contract(followed: str, flowers: Path) -> Non
     (subject,) = find("npz", kind="data", options={"root": str(flowers)})
     verdicts = [judge(check, subject) for check in checks_of("data")]
     assert [(verdict.check, verdict.message) for verdict in verdicts if verdict.outcome != "passed"] == []
+
+
+@on("data.md")
+def test_the_data_sources_own_test_passes(followed: str, flowers: Path, tmp_path: Path) -> None:
+    (path,) = [tmp_path / block.file for block in blocks(followed) if "tests/" in block.file]
+    shutil.move(flowers, path.parent / "flowers")
+    namespace: dict[str, Any] = {"__file__": str(path)}
+    exec(compile(path.read_text(), str(path), "exec"), namespace)
+    (cases,) = namespace["test_contract"].pytestmark
+    assert len(cases.args[1]) == len(checks_of("data"))
+    for case in cases.args[1]:
+        namespace["test_contract"](*case)
 
 
 @on("data.md")
