@@ -1,0 +1,123 @@
+"""What Python code of docs/ does when it runs: the defense with a second pass, a run's keywords, CIFAR-10-C."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import re
+import shlex
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from advss.cli.main import main
+from advss.data.sources import cifar10c
+from advss.ensemble.objective import TaskObjective
+from advss.hookspecs import Defense, Loss, Task, Views
+from advss.plugins import registry
+from advss.plugins.discovery import Discovery, Plugin
+from advss.stages.resolve import from_mapping
+from advss.testing.subject import Subject
+from advss.testing.suite import checks_of
+from advss.testing.verdicts import judge
+
+DOCS = Path(__file__).parents[2] / "docs"
+RUN = (
+    "fit --data digits --data.limit 40 --pretext none --finetune-epochs 1 --finetune-batch-size 18 --eval-steps 1 "
+    "--eval-valid-steps 1 --backbone resnet18 --backbone.layers [1,1,1,1] --backbone.channels [8,8,8,8] --device cpu "
+    "--memory-format contiguous --tracking false --quiet --name it"
+)
+
+
+def python_of(page: str) -> list[str]:
+    """The blocks of Python of a page, in order."""
+    return re.findall(r"^```python[^\n]*\n(.*?)^```$", (DOCS / page).read_text(), re.M | re.S)
+
+
+# ---------------------------------------------------------------- a defense with a second pass
+@pytest.fixture
+def flat() -> type[Defense]:
+    """The defense that penalises gradients, as its page writes it below another."""
+    namespace: dict[str, Any] = {}
+    for code in python_of("defenses.md"):
+        exec(code, namespace)
+    offered: type[Defense] = namespace["Flat"]
+    return offered
+
+
+def test_the_defense_with_a_second_pass_keeps_the_contract(
+    flat: type[Defense], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plugin = Plugin("defense", "flat", flat, "elsewhere", "1.0")
+    found = Discovery([*registry().found.plugins, plugin])
+    monkeypatch.setattr(importlib.import_module("advss.plugins.registry"), "_discovered", lambda: found)
+    verdicts = [judge(check, Subject(plugin, {})) for check in checks_of("defense") if "found" not in check.name]
+    assert [(verdict.check, verdict.message) for verdict in verdicts if verdict.outcome != "passed"] == []
+    assert len(verdicts) > 15
+
+
+class Linear(Task):
+    """The mean over the images of w·x: the gradient of an image's own loss is w."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w = nn.Parameter(torch.tensor([3.0, 4.0]))
+
+    def loss(self, encoder: Any, inputs: tuple[Tensor, ...], targets: dict[str, Tensor]) -> Loss:
+        return Loss((inputs[0] @ self.w).mean())
+
+
+def test_it_penalises_the_gradient_of_an_image_and_its_penalty_trains(flat: Any) -> None:
+    x = torch.rand(6, 2, generator=torch.Generator().manual_seed(0))
+    task = Linear()
+    objective = TaskObjective(nn.Identity(), {"linear": task}, (Views((x,)),), stage="pretrain", key=(0,))
+    loss = flat(weight=0.5).loss(objective, (x,), torch.Generator())
+    assert float(loss.metrics["gradient"]) == pytest.approx(25)
+    (gradient,) = torch.autograd.grad(loss.total, [task.w])
+    torch.testing.assert_close(gradient, x.mean(0) + 0.5 * 2 * task.w.detach())
+
+
+def test_its_second_pass_moves_no_statistics_and_counts_no_diversity(flat: Any) -> None:
+    norm = nn.BatchNorm1d(2)
+    x = torch.rand(6, 2, generator=torch.Generator().manual_seed(0))
+    asked: list[bool] = []
+
+    class Watched(TaskObjective):
+        def __call__(self, inputs: tuple[Tensor, ...], *, penalty: bool = True) -> Loss:
+            asked.append(penalty)
+            return replace(super().__call__(inputs, penalty=penalty), penalty=torch.tensor(7.0 if penalty else 0.0))
+
+    class Normed(Linear):
+        def loss(self, encoder: Any, inputs: tuple[Tensor, ...], targets: dict[str, Tensor]) -> Loss:
+            return Loss((encoder(inputs[0]).square() @ self.w).mean())
+
+    objective = Watched(norm, {"normed": Normed()}, (Views((x,)),), stage="pretrain", key=(0,))
+    loss = flat().loss(objective, (x,), torch.Generator())
+    assert (asked, float(loss.penalty)) == ([True, False], 7.0)
+    assert int(norm.state_dict()["num_batches_tracked"]) == 1
+
+
+# ---------------------------------------------------------------- configuration from Python
+def test_the_keywords_of_the_page_are_settings() -> None:
+    (code,) = [code for code in python_of("configuration.md") if "advss.fit(" in code]
+    (call,) = [node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Call)]
+    config = from_mapping({word.arg or "": ast.literal_eval(word.value) for word in call.keywords}, environ={})
+    assert (config.limit, config.data.name, config.defense.options["steps"]) == (200, "digits", 5)
+
+
+def test_a_trained_model_is_measured_on_corrupted_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cifar10c, "IMAGES", 10)
+    (tmp_path / "CIFAR-10-C").mkdir()
+    np.save("CIFAR-10-C/fog.npy", np.zeros((50, 32, 32, 3), dtype=np.uint8))
+    np.save("CIFAR-10-C/labels.npy", np.arange(50) % 10)
+    assert main(shlex.split(RUN)) == 0
+    namespace: dict[str, Any] = {}
+    (code,) = [code for code in python_of("configuration.md") if "cifar10c" in code]
+    exec(code.replace("NAME", "it"), namespace)
+    assert float(namespace["accuracy"]) == pytest.approx(0.1)  # the same answer to ten images of ten classes
