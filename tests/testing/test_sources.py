@@ -348,8 +348,23 @@ def test_data_that_come_with_the_source_are_not_missing(ask: Ask, fact: Callable
 
 
 def test_where_no_data_are_what_is_missing_is_said(ask: Ask, tmp_path: Path) -> None:
-    verdict = ask(Sound, LABELS, root=str(tmp_path / "nothing"))
-    assert (verdict.outcome, "--data.root says where the images are" in verdict.message) == ("failed", True)
+    verdict = ask(Sound, BOTH, root=str(tmp_path / "nothing"))
+    assert verdict.outcome == "failed"
+    assert re.match("no labels can be read: no folder '.*nothing'; --data.root says where the", verdict.message)
+
+
+class ReadsClasses(Sound):
+    """Its classes are in its folder, too."""
+
+    def classes(self) -> tuple[str, ...]:
+        self.labels("train")
+        return super().classes()
+
+
+@pytest.mark.parametrize("fact", [fact for fact in DATA if fact not in (MADE, BOTH)])
+def test_where_no_data_are_no_more_is_asked_of_them(ask: Ask, tmp_path: Path, fact: Callable[[Subject], None]) -> None:
+    verdict = ask(ReadsClasses, fact, root=str(tmp_path / "nothing"))
+    assert (verdict.outcome, verdict.message) == ("unchecked", "no labels can be read")
 
 
 class EarlyDraw(Sound):

@@ -52,7 +52,9 @@ def missing_data_are_a_usage_error(subject: Subject) -> None:
 def both_splits_are_there(subject: Subject) -> None:
     """A run trains on one and is measured on the other."""
     source = subject.new()
-    there = dict(_labelled(source))
+    there, refused = _read(source)
+    if not there:
+        raise BrokenError(f"no labels can be read: {refused[0]}")
     if "test" not in there:
         raise BrokenError(
             f"it has no test images ({_said_of_missing(source, 'test')}), and every run is measured on some; give the "
@@ -67,8 +69,9 @@ def both_splits_are_there(subject: Subject) -> None:
 def labels_count_from_0_as_int64(subject: Subject) -> None:
     """(N,), the same at two calls."""
     source = subject.new()
+    splits = list(_labelled(source))
     count = len(source.classes())
-    for split, labels in _labelled(source):
+    for split, labels in splits:
         what = f"labels('{split}')"
         expect(isinstance(labels, Tensor), f"{what} is {type(labels).__name__}; return a torch tensor")
         form = f"{labels.dtype} of shape {tuple(labels.shape)}"
@@ -82,6 +85,7 @@ def labels_count_from_0_as_int64(subject: Subject) -> None:
 def classes_are_distinct_names_as_many_as_labels(subject: Subject) -> None:
     """The classifier has an output for each."""
     source = subject.new()
+    splits = list(_labelled(source))
     names = source.classes()
     expect(
         isinstance(names, tuple) and all(isinstance(name, str) and name for name in names),
@@ -89,7 +93,7 @@ def classes_are_distinct_names_as_many_as_labels(subject: Subject) -> None:
     )
     twice = [name for name in names if names.count(name) > 1]
     expect(not twice, f"classes() has the name {str(*twice[:1])!r} twice; give each class its own")
-    reached = max(int(labels.max()) for _, labels in _labelled(source)) + 1
+    reached = max(int(labels.max()) for _, labels in splits) + 1
     expect(
         len(names) == reached,
         f"classes() has {len(names)} names, and labels reach {reached - 1}; name the {reached} that have images",
@@ -182,16 +186,27 @@ def reading_leaves_the_global_generator_and_the_places_alone(subject: Subject) -
 
 
 def _labelled(source: DataSource) -> Iterator[tuple[Split, Tensor]]:
-    """The splits that there are, with their labels; where there is none, the error that says why."""
-    found, errors = [], []
+    """The splits that there are, with their labels.
+
+    Raises:
+        UncheckedError: there is none, which a check of its own says.
+    """
+    there, _ = _read(source)
+    if not there:
+        raise UncheckedError("no labels can be read")
+    yield from there.items()
+
+
+def _read(source: DataSource) -> tuple[dict[Split, Tensor], list[UsageError]]:
+    """The labels of each split that there is, and what is said of those that there are not."""
+    there: dict[Split, Tensor] = {}
+    refused = []
     for split in SPLITS:
         try:
-            found.append((split, source.labels(split)))
+            there[split] = source.labels(split)
         except UsageError as error:
-            errors.append(error)
-    if not found:
-        raise errors[0]
-    yield from found
+            refused.append(error)
+    return there, refused
 
 
 def _few(labels: Tensor) -> Tensor:
