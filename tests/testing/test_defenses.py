@@ -242,10 +242,24 @@ class CpuNoise(Told):
         return tuple(x * torch.full(x.shape, 0.5) for x in inputs)
 
 
+class DoubleInputs(Told):
+    def changed(self, inputs: Inputs) -> Inputs:
+        return tuple(x.double() for x in inputs)
+
+
 BROKEN = [
-    (FirstOnly, form, r"attack\(\) returns 1 inputs with two tasks and the diversity term; objective.inputs are 2"),
-    (AsList, form, r"attack\(\) returns list with one task; return a tuple"),
-    (Copies, form, r"attack\(\) returns \(12, 3, 32, 32\) torch.float32 for \(6, 3, 32, 32\)"),
+    (DoubleInputs, form, r"attack\(\) returns torch.float64 for torch.float32 with one task"),
+    (
+        FirstOnly,
+        form,
+        r"attack\(\) returns tensors of shapes \[(\(6, 3, 32, 32\))\] for objective.inputs of shapes \[\1, \1\]",
+    ),
+    (AsList, form, r"attack\(\) returns list \(Tensor of shape .*\); return a tuple of tensors"),
+    (
+        Copies,
+        form,
+        r"attack\(\) returns tensors of shapes \[\(12, 3, 32, 32\)\] for objective.inputs of shapes \[\(6, ",
+    ),
     (WithGraph, form, r"attack\(\) returns an input with a graph with one task; return x.detach\(\)"),
     (NotFinite, form, r"attack\(\) returns an input that is not finite"),
     (Unclamped, bounded, r"attacked inputs have values from 0.\d+ to 1.\d+ with one task; clamp to \[0, 1\]"),
@@ -261,10 +275,10 @@ BROKEN = [
     (Momentum, stateless, "a defense that was used before attacks otherwise than a new one; keep nothing on self"),
     (DetachedLoss, loss_reached, "the loss has no gradient with one task; was it detached"),
     (InfiniteLoss, loss_reached, "the loss is inf with one task"),
-    (BareLoss, loss_reached, r"loss\(\) returns Tensor with one task; return a Loss"),
-    (DoubleLoss, loss_reached, "the loss is torch.float64 with one task"),
+    (BareLoss, loss_reached, r"loss\(\) returns Tensor of shape \(\); return Loss\(value, logits, metrics\)"),
+    (DoubleLoss, loss_reached, "Loss.value is torch.float64; give float32"),
     (HeadsOnly, loss_reached, "'trunk.stages.0.weight' gets no finite gradient with one task"),
-    (GraphMetric, loss_reached, "metric 'more' is no scalar without gradient"),
+    (GraphMetric, loss_reached, "metric 'more' has a gradient; give a scalar tensor without gradient"),
     (
         TermTwice,
         once,
@@ -303,3 +317,8 @@ def test_it_is_caught(ask: Ask, offered: type, fact: Callable[[Subject], None], 
     verdict = ask(offered, fact)
     assert verdict.outcome == "failed"
     assert re.search(message, verdict.message), verdict.message
+
+
+@pytest.mark.filterwarnings("error::UserWarning")
+def test_inputs_with_a_graph_are_measured_without_a_warning(ask: Ask) -> None:
+    assert ask(WithGraph, bounded).message == ""

@@ -10,10 +10,12 @@ from torch import Tensor, nn
 
 from advss.hookspecs import Classifier, FinetuneScheme, Loss, Phase
 from advss.testing.checks import schemes
+from advss.testing.checks.options import its_methods_are_named_as_in_the_contract
 from advss.testing.subject import Subject
-from advss.testing.verdicts import Verdict
+from advss.testing.verdicts import Check, Verdict, judge
 
 Ask = Callable[..., Verdict]
+Offer = Callable[..., Subject]
 FACTS = [
     schemes.phases_have_shares_and_known_parameters,
     schemes.the_head_trains,
@@ -118,9 +120,32 @@ class Zero(Plain):
         return Loss(loss.value * 0, loss.logits)
 
 
+class NothingReturned(Plain):
+    name = "nothing-returned"
+
+    def phases(self, classifier: Classifier) -> list[Phase]:  # type: ignore[return]
+        super().phases(classifier)
+
+
+class Exhausted(Plain):
+    """Names its parameters by a generator, which the first that looks at it empties."""
+
+    name = "exhausted"
+
+    def phases(self, classifier: Classifier) -> list[Phase]:
+        return [Phase(1.0, [{"params": classifier.parameters()}])]
+
+
+class WithoutPhases(FinetuneScheme):
+    name = "without-phases"
+
+
 BROKEN = [
-    (NoPhases, known, r"phases\(\) is empty without pretraining"),
-    (NoShare, known, "phase 0 without pretraining has the share 0.0; give a number above 0"),
+    (NothingReturned, known, r"phases\(\) returns NoneType; return \[Phase\("),
+    (Exhausted, known, r"phases\(\) gives a group that is dict .* list 'params'; return \[Phase\("),
+    (WithoutPhases, known, r"class WithoutPhases has no phases\(\), for which there is no default"),
+    (NoPhases, known, r"phases\(\) returns list of length 0; return \[Phase\("),
+    (NoShare, known, "the float 0.0 as its share; give a number above 0"),
     (Nothing, known, "phase 0 without pretraining has no parameters to train"),
     (FreshEncoder, known, "phase 0 with a pretrained encoder has no parameters"),
     (Stranger, known, "holds a parameter that is neither the classifier's nor the scheme's"),
@@ -144,3 +169,15 @@ def test_it_is_caught(ask: Ask, offered: type, fact: Callable[[Subject], None], 
     verdict = ask(offered, fact)
     assert verdict.outcome == "failed"
     assert re.search(message, verdict.message), verdict.message
+
+
+@pytest.mark.parametrize("offered", [NothingReturned, Exhausted, WithoutPhases])
+def test_what_is_wrong_with_phases_is_told_in_the_same_words_by_all(offer: Offer, offered: type) -> None:
+    subject = offer(offered)
+    assert len({judge(Check("asked", fact), subject).message for fact in FACTS}) == 1
+
+
+def test_that_phases_is_missing_is_told_as_of_every_method(offer: Offer) -> None:
+    subject = offer(WithoutPhases)
+    one, other = (judge(Check("asked", fact), subject) for fact in (known, its_methods_are_named_as_in_the_contract))
+    assert (one.outcome, one.message) == ("failed", other.message)

@@ -150,7 +150,7 @@ def test_one_cause_is_told_once(offer: Offer, offered: type, told: str) -> None:
 
 def test_a_message_of_before_names_the_check_that_said_it(offer: Offer) -> None:
     verdicts = {verdict.check: verdict.message for verdict in check(offer(BareValue))}
-    assert verdicts["it can be copied"] == "as above: 'images and targets belong together'"
+    assert verdicts["it can be copied"] == "as above: 'the loss is a finite float32 scalar'"
 
 
 def test_of_a_loss_that_is_not_finite_nothing_else_is_said(offer: Offer) -> None:

@@ -15,7 +15,8 @@ from advss.models.classifier import ImageClassifier
 from advss.randomness import global_stream, stream
 from advss.testing.stand_ins import FACTS, SmallEncoder, every_batch, one_batch
 from advss.testing.subject import Subject
-from advss.testing.verdicts import UncheckedError, expect, in_words
+from advss.testing.verdicts import UncheckedError, as_in_training, expect, in_words
+from advss.training.form import check_phases
 from advss.training.work import Modules
 
 
@@ -110,7 +111,7 @@ class Ready:
     def phases(self) -> list[Phase]:
         """Which parameters train when: in pretraining all, always."""
         if isinstance(self.task, FinetuneScheme):
-            return self.task.phases(self.network)
+            return phases_of(self.task, self.network)
         return [Phase(1.0, [{"params": list(self.modules.parameters())}])]
 
 
@@ -129,6 +130,15 @@ def classifier(*, loaded: str = "encoder") -> ImageClassifier:
     return made
 
 
+def phases_of(scheme: FinetuneScheme, network: ImageClassifier) -> list[Phase]:
+    """What the scheme's phases() gives, phases with a share and groups of parameters."""
+    missing = type(scheme).phases is FinetuneScheme.phases
+    expect(not missing, f"class {type(scheme).__name__} has no phases(), for which there is no default")
+    phases = scheme.phases(network)
+    as_in_training(check_phases, phases)
+    return phases
+
+
 def expect_form_of_views(views: object) -> None:
     """A ``Views`` with tensors in a tuple and a dict; what is in them is for each check to say."""
     expect(
@@ -144,8 +154,17 @@ def expect_form_of_views(views: object) -> None:
         )
 
 
+def expect_form_of_attack(found: object, clean: tuple[Tensor, ...]) -> None:
+    """A tuple of as many tensors as there are inputs ``clean``, of their shapes."""
+    formed = isinstance(found, tuple) and all(isinstance(x, Tensor) for x in found)
+    expect(formed, f"attack() returns {in_words(found)}; return a tuple of tensors, one for each of objective.inputs")
+    assert isinstance(found, tuple)
+    shapes, wanted = ([tuple(x.shape) for x in some] for some in (found, clean))
+    expect(shapes == wanted, f"attack() returns tensors of shapes {shapes} for objective.inputs of shapes {wanted}")
+
+
 def expect_form_of_loss(loss: object) -> None:
-    """A ``Loss`` whose value is a scalar tensor."""
+    """A ``Loss`` whose value is a scalar tensor, and whose penalty adds to it."""
     expect(isinstance(loss, Loss), f"loss() returns {in_words(loss)}; return Loss(value, logits, metrics)")
     assert isinstance(loss, Loss)
     value: object = loss.value
@@ -153,6 +172,11 @@ def expect_form_of_loss(loss: object) -> None:
     assert isinstance(value, Tensor)
     expect(
         value.ndim == 0, f"Loss.value has shape {tuple(value.shape)}; give a scalar, the mean over the batch: .mean()"
+    )
+    term: object = loss.penalty
+    expect(
+        isinstance(term, float | int) or (isinstance(term, Tensor) and term.ndim == 0),
+        f"Loss.penalty is {in_words(term)}; give a scalar, the penalty of a pass or 0.0",
     )
 
 

@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, is_dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
 from advss.testing.subject import Subject
+from advss.training.form import MisfitError
 
 LONGEST = 4  # parts of a value that a message describes
 Outcome = Literal["passed", "failed", "unchecked"]
@@ -51,6 +52,14 @@ def expect(holds: object, message: str) -> None:
     """Raise :class:`BrokenError` unless ``holds``."""
     if not holds:
         raise BrokenError(message)
+
+
+def as_in_training(check: Callable[[Any], None], given: object) -> None:
+    """Ask a check of what ``fit`` is given, of :mod:`advss.training.form`; it fails in the same words here."""
+    try:
+        check(given)
+    except MisfitError as error:
+        raise BrokenError(str(error)) from error
 
 
 def in_words(value: object) -> str:

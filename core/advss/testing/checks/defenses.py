@@ -14,10 +14,11 @@ from advss.errors import UsageError
 from advss.hookspecs import Defense, Loss, PretextTask
 from advss.randomness import stream
 from advss.testing.checks.device import Place, everywhere
-from advss.testing.ready import Ready
+from advss.testing.ready import Ready, expect_form_of_attack, expect_form_of_loss
 from advss.testing.stand_ins import Mirror, TwoSizes
 from advss.testing.subject import Subject
-from advss.testing.verdicts import expect
+from advss.testing.verdicts import UncheckedError, as_in_training, expect
+from advss.training.form import check_loss
 
 PENALTY = 0.7  # of an objective whose diversity term is a constant
 
@@ -25,17 +26,8 @@ PENALTY = 0.7  # of an objective whose diversity term is a constant
 def an_attack_gives_as_many_inputs_of_the_same_form(subject: Subject) -> None:
     """Shapes, number and type of ``objective.inputs``; detached and finite."""
     for objective, where in _objectives():
-        found = _defense(subject).attack(objective, _draws())
-        expect(isinstance(found, tuple), f"attack() returns {type(found).__name__} {where}; return a tuple of tensors")
-        expect(
-            len(found) == len(objective.inputs),
-            f"attack() returns {len(found)} inputs {where}; objective.inputs are {len(objective.inputs)}",
-        )
-        for x, clean in zip(found, objective.inputs, strict=True):
-            expect(
-                (x.shape, x.dtype) == (clean.shape, clean.dtype),
-                f"attack() returns {tuple(x.shape)} {x.dtype} for {tuple(clean.shape)} {clean.dtype} {where}",
-            )
+        for x, clean in zip(_attacked(_defense(subject), objective), objective.inputs, strict=True):
+            expect(x.dtype == clean.dtype, f"attack() returns {x.dtype} for {clean.dtype} {where}")
             expect(not x.requires_grad, f"attack() returns an input with a graph {where}; return x.detach()")
             expect(x.isfinite().all(), f"attack() returns an input that is not finite {where}")
 
@@ -45,8 +37,8 @@ def attacked_inputs_are_in_0_to_1(subject: Subject) -> None:
     for objective, where in _objectives():
         defense = _defense(subject)
         expect(0 <= defense.noise < float("inf"), f"noise is {defense.noise}; give a standard deviation, 0 for none")
-        for x in defense.attack(objective, _draws()):
-            low, high = float(x.min()), float(x.max())
+        for x in _attacked(defense, objective):
+            low, high = (float(bound) for bound in x.detach().aminmax())
             expect(
                 defense.noise > 0 or (low >= 0 and high <= 1),
                 f"attacked inputs have values from {low:.4g} to {high:.4g} {where}; clamp to [0, 1], or set "
@@ -60,7 +52,7 @@ def an_attack_leaves_the_network_as_found(subject: Subject) -> None:
         for p in objective.root.parameters():
             p.grad = torch.ones_like(p)  # so that a gradient that is added, or set to None, shows
         before = _snapshot(objective.root)
-        _defense(subject).attack(objective, _draws())
+        _attacked(_defense(subject), objective)
         after = _snapshot(objective.root)
         for what, value in before.items():
             expect(
@@ -74,8 +66,7 @@ def the_clean_inputs_are_left_alone(subject: Subject) -> None:
     """They are trained on too, and measured."""
     for objective, where in _objectives():
         kept = [x.clone() for x in objective.inputs]
-        defense = _defense(subject)
-        defense.loss(objective, defense.attack(objective, _draws()), _draws())
+        _trained(_defense(subject), objective)
         for x, before in zip(objective.inputs, kept, strict=True):
             expect(
                 torch.equal(x, before) and not x.requires_grad,
@@ -95,6 +86,7 @@ def attack_and_loss_follow_from_the_generator(subject: Subject) -> None:
                 torch.equal(torch.get_rng_state(), state),
                 f"it draws from torch's global generator {where}; draw from the generator that is given",
             )
+        _expect_finite(results[0])
         expect(
             all(map(torch.equal, *results)),
             f"attack or loss differ between two calls with the same generator {where}; draw from it alone: "
@@ -104,6 +96,7 @@ def attack_and_loss_follow_from_the_generator(subject: Subject) -> None:
 
 def it_keeps_nothing_from_step_to_step(subject: Subject) -> None:
     """A defense has no state that a checkpoint carries, so that a run would not resume as it was."""
+    _expect_sure(subject)
     used = _defense(subject)
     _step(used, _objective(Mirror()))
     again, anew = (_step(defense, _objective(Mirror())) for defense in (used, _defense(subject)))
@@ -117,12 +110,9 @@ def it_keeps_nothing_from_step_to_step(subject: Subject) -> None:
 def its_loss_is_finite_and_reaches_every_parameter(subject: Subject) -> None:
     """Float32, a scalar, with a gradient for all that trains."""
     for objective, where in _objectives():
-        defense = _defense(subject)
-        loss = defense.loss(objective, defense.attack(objective, _draws()), _draws())
-        expect(isinstance(loss, Loss), f"loss() returns {type(loss).__name__} {where}; return a Loss")
-        expect(loss.value.dtype == torch.float32, f"the loss is {loss.value.dtype} {where}; give float32")
-        expect(loss.total.shape == (), f"the loss has shape {tuple(loss.total.shape)} {where}; give a scalar")
+        loss = _trained(_defense(subject), objective)
         expect(loss.total.isfinite(), f"the loss is {float(loss.total.detach())} {where}")
+        as_in_training(check_loss, loss)
         expect(loss.total.requires_grad, f"the loss has no gradient {where}; was it detached?")
         loss.total.backward()  # type: ignore[no-untyped-call]
         for name, p in objective.root.named_parameters():
@@ -130,21 +120,17 @@ def its_loss_is_finite_and_reaches_every_parameter(subject: Subject) -> None:
                 not p.requires_grad or (p.grad is not None and p.grad.isfinite().all()),
                 f"'{name}' gets no finite gradient {where}",
             )
-        for name, metric in loss.metrics.items():
-            expect(
-                isinstance(metric, Tensor) and metric.ndim == 0 and not metric.requires_grad,
-                f"metric '{name}' is no scalar without gradient {where}; say .detach().mean()",
-            )
 
 
 def the_diversity_term_counts_once(subject: Subject) -> None:
     """It belongs to the attacked inputs; a clean pass is asked for with ``penalty=False``."""
+    _expect_sure(subject)
     losses = []
     for constant in (0.0, PENALTY):
         objective, defense = _objective(Mirror(), made=_ConstantTerm), _defense(subject)
         assert isinstance(objective, _ConstantTerm)
         objective.constant = constant
-        losses.append(defense.loss(objective, defense.attack(objective, _draws()), _draws()))
+        losses.append(_trained(defense, objective))
     term = float(torch.as_tensor(losses[1].penalty).detach())
     advice = "return Loss(value, logits, metrics, loss.penalty) of the pass at the attacked inputs"
     expect(
@@ -160,9 +146,9 @@ def the_diversity_term_counts_once(subject: Subject) -> None:
 
 def a_task_without_logits_is_trained_or_refused(subject: Subject) -> None:
     """``Loss.logits`` is empty where a task has none; a UsageError in one line says so."""
-    objective, defense = _objective(Mirror(logits=False)), _defense(subject)
+    _expect_finite(_step(_defense(subject), _objective(Mirror())))
     try:
-        total = defense.loss(objective, defense.attack(objective, _draws()), _draws()).total
+        total = _trained(_defense(subject), _objective(Mirror(logits=False))).total
     except UsageError as error:
         expect("\n" not in str(error), "it refuses a task without logits in several lines; say it in one")
         return
@@ -171,6 +157,7 @@ def a_task_without_logits_is_trained_or_refused(subject: Subject) -> None:
 
 def it_trains_in_bfloat16_and_channels_last(subject: Subject) -> None:
     """Forward passes under autocast, inputs in the other memory layout."""
+    _expect_finite(_step(_defense(subject), _objective(Mirror())))
     hows: list[dict[str, Any]] = [{"bf16": True}, {"memory_format": torch.channels_last}]
     for how in hows:
         found = _step(_defense(subject), _objective(Mirror(), **how))
@@ -187,7 +174,7 @@ def defense_works(subject: Subject, place: Place) -> None:
     objective = _objective(Mirror(), TwoSizes(), place=place)
     with place.within():
         draws, defense = place.generator(), _defense(subject)
-        loss = defense.loss(objective, defense.attack(objective, draws), draws)
+        loss = _loss(defense, objective, _attacked(defense, objective, draws), draws)
         loss.total.backward()  # type: ignore[no-untyped-call]
 
 
@@ -256,11 +243,44 @@ def _draws() -> torch.Generator:
     return stream("cpu", "defense")
 
 
+def _attacked(defense: Defense, objective: TaskObjective, draws: torch.Generator | None = None) -> tuple[Tensor, ...]:
+    """What attack() gives, where it is of its form."""
+    found = defense.attack(objective, draws or _draws())
+    expect_form_of_attack(found, objective.inputs)
+    return found
+
+
+def _trained(defense: Defense, objective: TaskObjective) -> Loss:
+    """What loss() gives at the attacked inputs."""
+    return _loss(defense, objective, _attacked(defense, objective), _draws())
+
+
+def _loss(defense: Defense, objective: TaskObjective, inputs: tuple[Tensor, ...], draws: torch.Generator) -> Loss:
+    """What loss() gives, where it is of its form."""
+    loss = defense.loss(objective, inputs, draws)
+    expect_form_of_loss(loss)
+    return loss
+
+
 def _step(defense: Defense, objective: TaskObjective) -> list[Tensor]:
-    """Attacked inputs and training loss."""
+    """Attacked inputs and training loss, of one stream of draws."""
     draws = _draws()
-    inputs = defense.attack(objective, draws)
-    return [*inputs, defense.loss(objective, inputs, draws).total.detach()]
+    inputs = _attacked(defense, objective, draws)
+    return [*inputs, _loss(defense, objective, inputs, draws).total.detach()]
+
+
+def _expect_finite(step: list[Tensor]) -> None:
+    """Only what is finite compares; that it is not, a check of its own says."""
+    if not all(t.isfinite().all() for t in step):
+        raise UncheckedError("attack or loss are not finite")
+
+
+def _expect_sure(subject: Subject) -> None:
+    """Two new defenses do the same, so that two steps compare; that they do not, a check of its own says."""
+    one, other = (_step(_defense(subject), _objective(Mirror())) for _ in range(2))
+    _expect_finite(one)
+    if not all(map(torch.equal, one, other)):
+        raise UncheckedError("attack or loss do not repeat")
 
 
 def _snapshot(root: nn.Module) -> dict[str, Any]:
