@@ -80,6 +80,11 @@ class OneLogits(Told):
         return Loss(loss.value, loss.logits[0])  # type: ignore[arg-type]
 
 
+class NoMetrics(Told):
+    def changed(self, loss: Loss) -> Loss:
+        return Loss(loss.value, loss.logits, None)  # type: ignore[arg-type]
+
+
 class NumberMetric(Told):
     def changed(self, loss: Loss) -> Loss:
         return Loss(loss.value, metrics={"norm": 0.5})  # type: ignore[dict-item]
@@ -230,7 +235,8 @@ BROKEN = [
     (Bare, scalar, r"loss\(\) returns Tensor of shape \(\); return Loss\("),
     (FlatLogits, form, r"Loss.logits has shape \(12,\); the first dimension is B = 6"),
     (HalfLogits, form, "Loss.logits is torch.bfloat16; give finite float32"),
-    (OneLogits, form, "Loss.logits is Tensor; give a tuple"),
+    (OneLogits, form, r"Loss.logits is Tensor of shape \(6, 2\); give a tuple"),
+    (NoMetrics, form, r"Loss.metrics is NoneType; give \{name: scalar tensor\}"),
     (NumberMetric, form, "metric 'norm' is float; give a scalar tensor"),
     (GraphMetric, form, r"metric 'norm' is a tensor of shape \(\) with gradient; give"),
     (OwnPenalty, form, r"loss\(\) sets Loss.penalty"),

@@ -58,6 +58,16 @@ class BareValue(Mirror):
         return super().loss(encoder, inputs, targets).value  # type: ignore[return-value]
 
 
+class OneLogits(Mirror):
+    """Returns a tensor in place of a tuple of them."""
+
+    name = "one-logits"
+
+    def loss(self, encoder: Any, inputs: tuple[Tensor, ...], targets: dict[str, Tensor]) -> Loss:
+        loss = super().loss(encoder, inputs, targets)
+        return Loss(loss.value, loss.logits[0])  # type: ignore[arg-type]
+
+
 class NoNumber(Mirror):
     """A loss that is nan."""
 
@@ -139,6 +149,7 @@ def _failures(subject: Subject) -> dict[str, str]:
             r"views\(\) returns tuple \(tuple \(Tensor of shape \(., 3, 32, 32\)\), dict of 'label'\); return ",
         ),
         (BareValue, r"loss\(\) returns Tensor of shape \(\); return Loss\("),
+        (OneLogits, r"Loss.logits is Tensor of shape \(6, 2\); give a tuple"),
         (InPlace, r"views\(\) changes batch.x in place; clone it first"),
     ],
 )

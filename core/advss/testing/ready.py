@@ -164,7 +164,7 @@ def expect_form_of_attack(found: object, clean: tuple[Tensor, ...]) -> None:
 
 
 def expect_form_of_loss(loss: object) -> None:
-    """A ``Loss`` whose value is a scalar tensor, and whose penalty adds to it."""
+    """A ``Loss`` whose value is a scalar tensor, to which its penalty adds, with logits and metrics."""
     expect(isinstance(loss, Loss), f"loss() returns {in_words(loss)}; return Loss(value, logits, metrics)")
     assert isinstance(loss, Loss)
     value: object = loss.value
@@ -173,7 +173,10 @@ def expect_form_of_loss(loss: object) -> None:
     expect(
         value.ndim == 0, f"Loss.value has shape {tuple(value.shape)}; give a scalar, the mean over the batch: .mean()"
     )
-    term: object = loss.penalty
+    logits, metrics, term = (getattr(loss, field) for field in ("logits", "metrics", "penalty"))
+    tensors = isinstance(logits, tuple) and all(isinstance(z, Tensor) for z in logits)
+    expect(tensors, f"Loss.logits is {in_words(logits)}; give a tuple of tensors")
+    expect(isinstance(metrics, dict), f"Loss.metrics is {in_words(metrics)}; give {{name: scalar tensor}}")
     expect(
         isinstance(term, float | int) or (isinstance(term, Tensor) and term.ndim == 0),
         f"Loss.penalty is {in_words(term)}; give a scalar, the penalty of a pass or 0.0",
