@@ -173,6 +173,28 @@ def test_a_missing_plugin_is_what_to_install(run: Path, capsys: Capture, line: s
     assert only_line(capsys) == f"advss: error: run {run} {said}"
 
 
+def test_the_others_that_are_missing_are_named_too(run: Path, capsys: Capture) -> None:
+    """Not one error after the other on a new machine."""
+    content = json.loads((run / "result.json").read_text())
+    more = [record("finetune", "everything", "other-lab", "0.3"), record("defense", "calm", "third", "1+x y")]
+    (run / "result.json").write_text(json.dumps(content | {"plugins": [*content["plugins"], *more, *more]}))
+    assert main(["fit", "--resume", str(run)]) == 2
+    others = "not installed either, of those that it used: other-lab==0.3 'third==1+x y'"
+    assert only_line(capsys).endswith(f"which is not installed; pip install acme-lab==2.5; {others}")
+
+
+def test_an_option_that_another_version_no_longer_has(run: Path, install: Install, capsys: Capture) -> None:
+    """The error is of the option; the warning before it says where it may have gone."""
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    (run / "config.yaml").write_text(yaml.safe_dump(config | {"defense": {"calm": {"strength": 3}}}))
+    install("acme-lab", CODE, version="3.0")
+    assert main(["fit", "--resume", str(run)]) == 2
+    warning, error = capsys.readouterr().err.splitlines()
+    assert warning == f"advss: warning: run {run} was made with acme-lab 2.5; acme-lab 3.0 is installed"
+    assert error.startswith("advss: error: ")
+    assert "strength" in error
+
+
 def test_evaluation_needs_none_of_them(run: Path, capsys: Capture) -> None:
     assert main(["evaluate", str(run), "--quiet"]) == 0
     assert capsys.readouterr().err == ""

@@ -91,12 +91,16 @@ def choices_of(config: RunConfig, *stages: Literal["pretrain", "finetune"]) -> l
 
 @contextmanager
 def saying_what_is_needed(records: Callable[[], Any], *, run: str) -> Iterator[None]:
-    """Within, an error for the lack of a plugin that a run recorded becomes the line that says what to install."""
+    """Within, an error for the lack of a plugin that a run recorded becomes the line that says what to install.
+
+    Before another error a warning names the plugins that have another version here: an option of theirs may be gone.
+    """
     try:
         yield
     except UsageError as error:
         line = needed(error, records(), run=run)
         if line is None:
+            warn_of_other_versions(records(), what=f"run {run}")
             raise
         raise UsageError(line) from error
 
@@ -115,7 +119,8 @@ def needed(error: Exception, records: Any, *, run: str) -> str | None:
     for record in _well_formed(records):
         names = (record["name"], f"{record['distribution']}:{record['name']}")
         if record["kind"] == unknown.kind and unknown.name in names:
-            return f"run {run} needs the {LABELS[unknown.kind]} '{record['name']}' of {_lacking(record)}"
+            needs = f"run {run} needs the {LABELS[unknown.kind]} '{record['name']}' of {_lacking(record)}"
+            return needs + _others_lacking(records, record)
     return None
 
 
@@ -165,6 +170,16 @@ def _lacking(record: Record) -> str:
     if here:
         return f"{name} {version}; {here[0]} is here and does not have it; {install}"
     return f"{name} {version}, which is not installed; {install}"
+
+
+def _others_lacking(records: Any, said: Record) -> str:
+    """What is to be added on the other distributions of a run that are not installed."""
+    here = {distribution.name for distribution in registry().found.installed} | {said["distribution"]}
+    lacking = {r["distribution"]: r["version"] for r in _well_formed(records) if r["distribution"] not in here}
+    if not lacking:
+        return ""
+    wanted = " ".join(shlex.quote(f"{name}=={version}") for name, version in lacking.items())
+    return f"; not installed either, of those that it used: {wanted}"
 
 
 def _well_formed(records: Any) -> list[Record]:
