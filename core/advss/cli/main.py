@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from traceback import print_exception
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -36,7 +35,7 @@ def _surviving(words: list[str]) -> int:
         return _run(words)
     except UsageError as error:
         if os.environ.get(DEBUG):
-            print_exception(error)
+            sys.excepthook(type(error), error, error.__traceback__)
         print(f"advss: error: {' '.join(str(error).split())}", file=sys.stderr)
         return USAGE_ERROR
     except Interrupted as stop:
