@@ -17,6 +17,7 @@ from advss.stages.evaluate import load_classifier
 from advss.stages.run import evaluate, fit
 from advss.stages.run import finetune as finetune_run
 from advss.stages.run import pretrain as pretrain_run
+from advss.stages.session import open_data
 from advss.training.checkpoints import load_checkpoint, save_checkpoint
 from advss.training.reporting import Silent
 
@@ -202,15 +203,13 @@ def test_no_stage_that_trains_reads_the_test_images(settings: Settings, monkeypa
         def select(self, places_B: Tensor) -> InMemory:
             raise AssertionError("the test images were read")
 
-    opened = run_module._data
-
     def sealed(config: RunConfig) -> Splits:
-        splits = opened(config)
+        splits = open_data(config)
         images = splits.test.images
         assert isinstance(images, InMemory)
         return replace(splits, test=replace(splits.test, images=Sealed(images.pixels, images.rows)))
 
-    monkeypatch.setattr(run_module, "_data", sealed)
+    monkeypatch.setattr(run_module, "open_data", sealed)
     config = settings("rotation", "pgd", stage=QUICK)
     result = pretrain_run(config, reporter=Silent())
     assert (result["ta"], result["ra"], result["status"]) == (None, None, "finished")

@@ -119,7 +119,7 @@ def reopened(
         evaluation=evaluation or stored.evaluation,
         device=device,
     )
-    with open_session(config, folder, _data(config), reporter) as session:
+    with open_session(config, folder, open_data(config), reporter) as session:
         yield session
 
 
@@ -132,7 +132,7 @@ def _opened(config: RunConfig, *, resume: bool, reporter: Reporter) -> Iterator[
         return
     with saying_what_is_needed(lambda: folder.read_result().get("plugins"), run=folder.name):
         family_of(config.backbone.name)
-    splits, device = _data(config), choose_device(config.device)
+    splits, device = open_data(config), choose_device(config.device)
     new = not (resume and folder.path.exists())
     folder = make_folder(folder, resume=resume, named=config.name is not None)
     with _no_folder_left(folder, new=new):
@@ -258,10 +258,6 @@ def blank_result(config: RunConfig, folder: RunFolder) -> Result:
 
 def _device_name(device: str) -> str:
     return torch.cuda.get_device_name(device) if device.startswith("cuda") else device
-
-
-def _data(config: RunConfig) -> Splits:
-    return open_data(config)
 
 
 def _pretrained(source: Path) -> Path:
