@@ -125,12 +125,12 @@ PAIRS = {  # what is in the text -> what is there instead, and what is said of w
     "a share of text": (
         "Phase(1.0",
         "Phase('0.5'",
-        "phases() gives a phase the str '0.5' as its share; give a ",
+        "phases() gives a phase the share '0.5'; give a number above 0",
     ),
     "a share below 0": (
         "Phase(1.0",
         "Phase(-1",
-        "phases() gives a phase the int -1 as its share; ",
+        "phases() gives a phase the share -1; give a number above 0",
     ),
     "an unknown key": (
         '"params": list(classifier.fresh())',
@@ -145,7 +145,7 @@ PAIRS = {  # what is in the text -> what is there instead, and what is said of w
     "names for parameters": (
         "list(classifier.fresh())",
         "['head']",
-        "gives the str 'head' among the parameters of ",
+        "gives 'head' among the parameters of ",
     ),
     "loss is a tensor": (
         "return objective(inputs)",
@@ -162,7 +162,7 @@ PAIRS = {  # what is in the text -> what is there instead, and what is said of w
         "1 / 0; return [Phase",
         "fine-tuning scheme head (their-plugin 2.5) raised ZeroDivis",
     ),
-    "phases is empty": ("return [Phase", "return [] and [Phase", "phases() returns list of length 0; return [Phase("),
+    "phases is empty": ("return [Phase", "return [] and [Phase", "phases() returns empty list; return [Phase("),
     "parameters alone": (
         '[{"params": list(classifier.fresh())}]',
         "classifier.fresh()",

@@ -10,7 +10,8 @@ import torch
 from advss.hookspecs import Views
 from advss.testing.stand_ins import Mirror
 from advss.testing.subject import Subject
-from advss.testing.verdicts import BrokenError, Check, UncheckedError, Verdict, expect, in_words, judge
+from advss.testing.verdicts import BrokenError, Check, UncheckedError, Verdict, expect, judge
+from advss.training.form import in_words
 
 Ask = Callable[..., Verdict]
 Offer = Callable[..., Subject]
@@ -87,6 +88,7 @@ def test_a_check_runs_on_one_thread_and_gives_the_others_back(ask: Ask, monkeypa
         ((torch.zeros(2), {"label": 1, "b": 2}), "tuple (Tensor of shape (2,), dict of 'label', 'b')"),
         ([0] * 6, "list (int, int, int, int, ...)"),
         ({}, "empty dict"),
+        ([], "empty list"),
         (Views(torch.zeros(2)), "Views (inputs = Tensor of shape (2,), targets = empty dict)"),  # type: ignore[arg-type]
     ],
 )

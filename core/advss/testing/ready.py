@@ -15,8 +15,8 @@ from advss.models.classifier import ImageClassifier
 from advss.randomness import global_stream, stream
 from advss.testing.stand_ins import FACTS, SmallEncoder, every_batch, one_batch
 from advss.testing.subject import Subject
-from advss.testing.verdicts import UncheckedError, as_in_training, expect, in_words
-from advss.training.form import check_phases
+from advss.testing.verdicts import UncheckedError, as_in_training, expect
+from advss.training.form import check_form_of_loss, check_form_of_views, check_phases, tensors
 from advss.training.work import Modules
 
 
@@ -68,14 +68,14 @@ class Ready:
         """What the task sees of a batch, by default of a fresh copy of the same one."""
         with torch.no_grad():
             views = self.task.views(batch or one_batch(), generator or stream("cpu", "views"))
-        expect_form_of_views(views)
+        as_in_training(check_form_of_views, views)
         return views
 
     def loss(self, views: Views, *, seed: int = 0) -> Loss:
         """The task's own loss at the inputs of ``views``, under a seed of the global generator."""
         with global_stream("cpu", seed, "loss"), self.own_branch():
             loss = self.task.loss(self.network, views.inputs, views.targets)
-        expect_form_of_loss(loss)
+        as_in_training(check_form_of_loss, loss)
         return loss
 
     def sure_loss(self, views: Views) -> Tensor:
@@ -139,50 +139,6 @@ def phases_of(scheme: FinetuneScheme, network: ImageClassifier) -> list[Phase]:
     return phases
 
 
-def expect_form_of_views(views: object) -> None:
-    """A ``Views`` with tensors in a tuple and a dict; what is in them is for each check to say."""
-    expect(
-        isinstance(views, Views) and isinstance(views.inputs, tuple) and isinstance(views.targets, dict),
-        f"views() returns {in_words(views)}; return Views((tensor, ...), {{name: tensor}})",
-    )
-    assert isinstance(views, Views)
-    for what, t in tensors(views).items():
-        expect(
-            isinstance(t, Tensor),
-            f"{what} of views() is {in_words(t)}; give a tensor with one entry an image, or for a target that is one "
-            "number for all torch.tensor(number, device=batch.x.device)",
-        )
-
-
-def expect_form_of_attack(found: object, clean: tuple[Tensor, ...]) -> None:
-    """A tuple of as many tensors as there are inputs ``clean``, of their shapes."""
-    formed = isinstance(found, tuple) and all(isinstance(x, Tensor) for x in found)
-    expect(formed, f"attack() returns {in_words(found)}; return a tuple of tensors, one for each of objective.inputs")
-    assert isinstance(found, tuple)
-    shapes, wanted = ([tuple(x.shape) for x in some] for some in (found, clean))
-    expect(shapes == wanted, f"attack() returns tensors of shapes {shapes} for objective.inputs of shapes {wanted}")
-
-
-def expect_form_of_loss(loss: object) -> None:
-    """A ``Loss`` whose value is a scalar tensor, to which its penalty adds, with logits and metrics."""
-    expect(isinstance(loss, Loss), f"loss() returns {in_words(loss)}; return Loss(value, logits, metrics)")
-    assert isinstance(loss, Loss)
-    value: object = loss.value
-    expect(isinstance(value, Tensor), f"Loss.value is {in_words(value)}; give a tensor")
-    assert isinstance(value, Tensor)
-    expect(
-        value.ndim == 0, f"Loss.value has shape {tuple(value.shape)}; give a scalar, the mean over the batch: .mean()"
-    )
-    logits, metrics, term = (getattr(loss, field) for field in ("logits", "metrics", "penalty"))
-    tensors = isinstance(logits, tuple) and all(isinstance(z, Tensor) for z in logits)
-    expect(tensors, f"Loss.logits is {in_words(logits)}; give a tuple of tensors")
-    expect(isinstance(metrics, dict), f"Loss.metrics is {in_words(metrics)}; give {{name: scalar tensor}}")
-    expect(
-        isinstance(term, float | int) or (isinstance(term, Tensor) and term.ndim == 0),
-        f"Loss.penalty is {in_words(term)}; give a scalar, the penalty of a pass or 0.0",
-    )
-
-
 def expect_finite(*values: Tensor) -> None:
     """Losses of which more can be asked.
 
@@ -200,12 +156,6 @@ def same_tensors(some: dict[str, Tensor], others: dict[str, Tensor]) -> bool:
     return list(some) == list(others) and all(
         one.dtype == other.dtype and torch.equal(one, other) for one, other in pairs
     )
-
-
-def tensors(views: Views) -> dict[str, Tensor]:
-    """Inputs and targets by what messages call them."""
-    inputs = {f"input {place}": x for place, x in enumerate(views.inputs)}
-    return inputs | {f"target '{name}'": t for name, t in views.targets.items()}
 
 
 def own_parameters(ready: Ready) -> dict[str, nn.Parameter]:

@@ -6,18 +6,17 @@ import inspect
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 
 from advss.testing.subject import Subject
 from advss.training.form import MisfitError
 
-LONGEST = 4  # parts of a value that a message describes
 Outcome = Literal["passed", "failed", "unchecked"]
 
 
@@ -54,29 +53,12 @@ def expect(holds: object, message: str) -> None:
         raise BrokenError(message)
 
 
-def as_in_training(check: Callable[[Any], None], given: object) -> None:
+def as_in_training(check: Callable[..., None], *given: object) -> None:
     """Ask a check of what ``fit`` is given, of :mod:`advss.training.form`; it fails in the same words here."""
     try:
-        check(given)
+        check(*given)
     except MisfitError as error:
         raise BrokenError(str(error)) from error
-
-
-def in_words(value: object) -> str:
-    """What a value is, by types and shapes: ``tuple (Tensor of shape (6, 3, 32, 32), int)``; never its content."""
-    name = type(value).__name__
-    if isinstance(value, torch.Tensor):
-        return f"{name} of shape {tuple(value.shape)}"
-    if isinstance(value, tuple | list):
-        return f"{name} ({_listed(map(in_words, value[:LONGEST]), len(value))})"
-    if isinstance(value, dict):
-        return f"{name} of {_listed(map(repr, list(value)[:LONGEST]), len(value))}" if value else f"empty {name}"
-    fields = [f"{field} = {in_words(part)}" for field, part in vars(value).items()] if is_dataclass(value) else []
-    return f"{name} ({', '.join(fields)})" if fields else name
-
-
-def _listed(parts: Iterable[str], number: int) -> str:
-    return ", ".join(parts) + ", ..." * (number > LONGEST)
 
 
 def as_above(first: str) -> str:

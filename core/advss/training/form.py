@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import math
+from collections.abc import Iterable
+from dataclasses import is_dataclass
 from typing import Any
 
 import torch
@@ -19,6 +21,8 @@ GROUP_KEYS = {
     *inspect.signature(SGD).parameters,
     *inspect.signature(AdamW).parameters,
 }  # of a phase's groups
+
+LONGEST = 4  # parts of a value that a message describes
 
 
 class MisfitError(Exception):
@@ -51,12 +55,12 @@ def check_parameters(task: Task, known: nn.Module) -> None:
 def check_phases(phases: Any) -> None:
     """What a scheme's phases() gives: several phases, whose groups name their parameters."""
     wanted = "return [Phase(1.0, [{'params': [parameter, ...]}])]"
-    require(isinstance(phases, list | tuple) and phases, f"phases() returns {_shown(phases)}; {wanted}")
+    require(isinstance(phases, list | tuple) and phases, f"phases() returns {in_words(phases)}; {wanted}")
     for phase in phases:
-        require(isinstance(phase, Phase), f"phases() returns {_shown(phase)} among its phases; {wanted}")
+        require(isinstance(phase, Phase), f"phases() returns {in_words(phase)} among its phases; {wanted}")
         number = isinstance(phase.share, int | float) and 0 < phase.share < math.inf
-        require(number, f"phases() gives a phase {_shown(phase.share)} as its share; give a number above 0")
-        require(isinstance(phase.groups, list | tuple), f"Phase.groups is {_shown(phase.groups)}; {wanted}")
+        require(number, f"phases() gives a phase the share {phase.share!r:.40}; give a number above 0")
+        require(isinstance(phase.groups, list | tuple), f"Phase.groups is {in_words(phase.groups)}; {wanted}")
         for group in phase.groups:
             _check_group(group, wanted)
         _check_once(phase)
@@ -64,9 +68,9 @@ def check_phases(phases: Any) -> None:
 
 def _check_group(group: Any, wanted: str) -> None:
     named = isinstance(group, dict) and isinstance(group.get("params"), list | tuple)
-    require(named, f"phases() gives a group that is {_shown(group)} and has no list 'params'; {wanted}")
+    require(named, f"phases() gives a group that is {in_words(group)} and has no list 'params'; {wanted}")
     for p in group["params"]:
-        require(isinstance(p, Tensor), f"phases() gives {_shown(p)} among the parameters of a group; {wanted}")
+        require(isinstance(p, Tensor), f"phases() gives {p!r:.40} among the parameters of a group; {wanted}")
     for key in group:
         require(key in GROUP_KEYS, f"phases() gives a group the unknown key '{key}'{did_you_mean(key, GROUP_KEYS)}")
 
@@ -77,18 +81,32 @@ def _check_once(phase: Phase) -> None:
 
 
 def check_views(views: Any, *, by: str = "views()") -> None:
-    """What views() or freeze() gives: float32 inputs in [0, 1], and tensors as targets."""
-    formed = isinstance(views, Views) and isinstance(views.inputs, tuple) and isinstance(views.targets, dict)
-    require(formed, f"{by} returns {_shown(views)}; return Views((tensor, ...), {{name: tensor}})")
+    """What views() or freeze() gives: of its form, with float32 inputs in [0, 1]."""
+    check_form_of_views(views, by=by)
     require(views.inputs, f"{by} gives no inputs; there is nothing to train on")
     for place, x in enumerate(views.inputs):
         _check_input(f"input {place} of {by}", x)
-    for name, target in views.targets.items():
-        require(isinstance(target, Tensor), f"target '{name}' of {by} is {_shown(target)}; give a tensor")
 
 
-def _check_input(what: str, x: Any) -> None:
-    require(isinstance(x, Tensor), f"{what} is {_shown(x)}; give a tensor")
+def check_form_of_views(views: Any, *, by: str = "views()") -> None:
+    """A ``Views`` with tensors in a tuple and a dict, whatever is in them."""
+    formed = isinstance(views, Views) and isinstance(views.inputs, tuple) and isinstance(views.targets, dict)
+    require(formed, f"{by} returns {in_words(views)}; return Views((tensor, ...), {{name: tensor}})")
+    for what, t in tensors(views).items():
+        require(
+            isinstance(t, Tensor),
+            f"{what} of {by} is {in_words(t)}; give a tensor with one entry an image, or for a target that is one "
+            "number for all torch.tensor(number, device=batch.x.device)",
+        )
+
+
+def tensors(views: Views) -> dict[str, Tensor]:
+    """Inputs and targets by what messages call them."""
+    inputs = {f"input {place}": x for place, x in enumerate(views.inputs)}
+    return inputs | {f"target '{name}'": t for name, t in views.targets.items()}
+
+
+def _check_input(what: str, x: Tensor) -> None:
     require(x.dtype == torch.float32, f"{what} is {x.dtype}; give float32")
     require(x.numel(), f"{what} has shape {tuple(x.shape)}; give an entry an image")
     low, high = (float(bound) for bound in x.detach().aminmax())
@@ -100,39 +118,47 @@ def _check_input(what: str, x: Any) -> None:
 
 
 def check_loss(loss: Any) -> None:
-    """What loss() gives: a float32 scalar, logits and metrics; the trainer skips a value that is not finite."""
-    require(isinstance(loss, Loss), f"loss() returns {_shown(loss)}; return Loss(value, logits, metrics)")
-    value, logits = loss.value, loss.logits
-    require(isinstance(value, Tensor), f"Loss.value is {_shown(value)}; give a tensor")
+    """What loss() gives: of its form, a float32 scalar and scalar metrics; that it is finite, the trainer sees to."""
+    check_form_of_loss(loss)
+    check_precision(loss.value)
+    check_metrics(loss.metrics)
+
+
+def check_form_of_loss(loss: Any) -> None:
+    """A ``Loss`` whose value is a scalar tensor, to which its penalty adds, with logits and metrics."""
+    require(isinstance(loss, Loss), f"loss() returns {in_words(loss)}; return Loss(value, logits, metrics)")
+    value, logits, metrics, term = (getattr(loss, field) for field in ("value", "logits", "metrics", "penalty"))
+    require(isinstance(value, Tensor), f"Loss.value is {in_words(value)}; give a tensor")
     require(
         value.ndim == 0, f"Loss.value has shape {tuple(value.shape)}; give a scalar, the mean over the batch: .mean()"
     )
+    require(_are_tensors(logits), f"Loss.logits is {in_words(logits)}; give a tuple of tensors")
+    require(isinstance(metrics, dict), f"Loss.metrics is {in_words(metrics)}; give {{name: scalar tensor}}")
+    adds = isinstance(term, float | int) or (isinstance(term, Tensor) and term.ndim == 0)
+    require(adds, f"Loss.penalty is {in_words(term)}; give a scalar, the penalty of a pass or 0.0")
+
+
+def check_precision(value: Tensor) -> None:
+    """A loss is float32, under autocast too."""
     require(value.dtype == torch.float32, f"Loss.value is {value.dtype}; give float32: .float() before the last steps")
-    tensors = isinstance(logits, tuple) and all(isinstance(z, Tensor) for z in logits)
-    require(tensors, f"Loss.logits is {_shown(logits)}; give a tuple of tensors")
-    require(isinstance(loss.metrics, dict), f"Loss.metrics is {_shown(loss.metrics)}; give {{name: scalar tensor}}")
-    for name, metric in loss.metrics.items():
-        _check_metric(name, metric)
 
 
-def _check_metric(name: str, metric: Any) -> None:
+def check_metrics(metrics: dict[str, Any]) -> None:
+    """Metrics are finite scalars without gradient."""
     wanted = "give a scalar tensor without gradient: .detach().mean()"
-    require(isinstance(metric, Tensor), f"metric '{name}' is {_shown(metric)}; {wanted}")
-    require(metric.ndim == 0, f"metric '{name}' has shape {tuple(metric.shape)}; {wanted}")
-    require(not metric.requires_grad, f"metric '{name}' has a gradient; {wanted}")
-    require(metric.isfinite(), f"metric '{name}' is {float(metric)} on the first batch; give a finite number")
+    for name, metric in metrics.items():
+        require(isinstance(metric, Tensor), f"metric '{name}' is {in_words(metric)}; {wanted}")
+        require(metric.ndim == 0, f"metric '{name}' has shape {tuple(metric.shape)}; {wanted}")
+        require(not metric.requires_grad, f"metric '{name}' has a gradient; {wanted}")
+        require(metric.isfinite(), f"metric '{name}' is {float(metric)} on the first batch; give a finite number")
 
 
 def check_attack(inputs: Any, clean: tuple[Tensor, ...], *, noise: float) -> None:
-    """What a defense's attack() gives in place of the inputs ``clean``: as many, of the same shapes, in [0, 1].
+    """What a defense's attack() gives in place of the inputs ``clean``: of their form, detached, in [0, 1].
 
     ``noise`` above 0 is of a defense that adds noise, which certificates take as unclamped.
     """
-    wanted = [tuple(x.shape) for x in clean]
-    tensors = isinstance(inputs, tuple) and all(isinstance(x, Tensor) for x in inputs)
-    require(tensors, f"attack() returns {_shown(inputs)}; return a tuple of tensors of shapes {wanted}")
-    found = [tuple(x.shape) for x in inputs]
-    require(found == wanted, f"attack() returns tensors of shapes {found} for objective.inputs of shapes {wanted}")
+    check_form_of_attack(inputs, clean)
     for x in inputs:
         require(not x.requires_grad, "attack() returns an input with a graph; return x.detach()")
         low, high = (float(bound) for bound in x.aminmax())
@@ -140,9 +166,30 @@ def check_attack(inputs: Any, clean: tuple[Tensor, ...], *, noise: float) -> Non
         require(within, f"attack() returns values from {low:.4g} to {high:.4g}; clamp to [0, 1]")
 
 
-def _shown(thing: Any) -> str:
-    """What something is: its type, and a number or text itself."""
-    if isinstance(thing, int | float | str):
-        return f"the {type(thing).__name__} {thing!r:.40}"
-    size = f" of length {len(thing)}" if isinstance(thing, list | tuple | dict) else ""
-    return f"{type(thing).__name__}{size}"
+def check_form_of_attack(inputs: Any, clean: tuple[Tensor, ...]) -> None:
+    """A tuple of as many tensors as there are inputs ``clean``, of their shapes."""
+    wanted = "return a tuple of tensors, one for each of objective.inputs"
+    require(_are_tensors(inputs), f"attack() returns {in_words(inputs)}; {wanted}")
+    shapes, like = ([tuple(x.shape) for x in some] for some in (inputs, clean))
+    require(shapes == like, f"attack() returns tensors of shapes {shapes} for objective.inputs of shapes {like}")
+
+
+def _are_tensors(given: Any) -> bool:
+    return isinstance(given, tuple) and all(isinstance(x, Tensor) for x in given)
+
+
+def in_words(value: object) -> str:
+    """What a value is, by types and shapes: ``tuple (Tensor of shape (6, 3, 32, 32), int)``; never its content."""
+    name = type(value).__name__
+    if isinstance(value, Tensor):
+        return f"{name} of shape {tuple(value.shape)}"
+    if isinstance(value, tuple | list):
+        return f"{name} ({_listed(map(in_words, value[:LONGEST]), len(value))})" if value else f"empty {name}"
+    if isinstance(value, dict):
+        return f"{name} of {_listed(map(repr, list(value)[:LONGEST]), len(value))}" if value else f"empty {name}"
+    fields = [f"{field} = {in_words(part)}" for field, part in vars(value).items()] if is_dataclass(value) else []
+    return f"{name} ({', '.join(fields)})" if fields else name
+
+
+def _listed(parts: Iterable[str], number: int) -> str:
+    return ", ".join(parts) + ", ..." * (number > LONGEST)

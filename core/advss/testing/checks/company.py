@@ -20,7 +20,8 @@ from advss.plugins.discovery import GROUP, Plugin
 from advss.randomness import stream
 from advss.testing.ready import Ready, ready
 from advss.testing.subject import Subject
-from advss.testing.verdicts import Check, UncheckedError, expect, in_words
+from advss.testing.verdicts import Check, UncheckedError, expect
+from advss.training.form import in_words
 
 ALPHA = 0.1  # weight of the diversity term
 STEPS = 3  # of defenses that have an option of that name

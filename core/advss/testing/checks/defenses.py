@@ -14,11 +14,11 @@ from advss.errors import UsageError
 from advss.hookspecs import Defense, Loss, PretextTask
 from advss.randomness import stream
 from advss.testing.checks.device import Place, everywhere
-from advss.testing.ready import Ready, expect_form_of_attack, expect_form_of_loss
+from advss.testing.ready import Ready
 from advss.testing.stand_ins import Mirror, TwoSizes
 from advss.testing.subject import Subject
 from advss.testing.verdicts import UncheckedError, as_in_training, expect
-from advss.training.form import check_loss
+from advss.training.form import check_form_of_attack, check_form_of_loss, check_loss
 
 PENALTY = 0.7  # of an objective whose diversity term is a constant
 
@@ -246,7 +246,7 @@ def _draws() -> torch.Generator:
 def _attacked(defense: Defense, objective: TaskObjective, draws: torch.Generator | None = None) -> tuple[Tensor, ...]:
     """What attack() gives, where it is of its form."""
     found = defense.attack(objective, draws or _draws())
-    expect_form_of_attack(found, objective.inputs)
+    as_in_training(check_form_of_attack, found, objective.inputs)
     return found
 
 
@@ -258,7 +258,7 @@ def _trained(defense: Defense, objective: TaskObjective) -> Loss:
 def _loss(defense: Defense, objective: TaskObjective, inputs: tuple[Tensor, ...], draws: torch.Generator) -> Loss:
     """What loss() gives, where it is of its form."""
     loss = defense.loss(objective, inputs, draws)
-    expect_form_of_loss(loss)
+    as_in_training(check_form_of_loss, loss)
     return loss
 
 

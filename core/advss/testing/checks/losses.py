@@ -8,14 +8,15 @@ from torch import Tensor
 from advss.hookspecs import Loss, Views
 from advss.testing.ready import Ready, expect_finite, own_parameters, ready
 from advss.testing.subject import Subject
-from advss.testing.verdicts import expect
+from advss.testing.verdicts import as_in_training, expect
+from advss.training.form import check_metrics, check_precision
 
 
 def the_loss_is_a_finite_float32_scalar(subject: Subject) -> None:
     """The trainer adds it up and differentiates it."""
     it = ready(subject)
     value = it.loss(it.views()).value
-    expect(value.dtype == torch.float32, f"Loss.value is {value.dtype}; give float32: .float() before the last steps")
+    as_in_training(check_precision, value)
     expect(value.isfinite(), f"Loss.value is {float(value.detach())} at random images and fresh heads")
 
 
@@ -28,11 +29,7 @@ def logits_and_metrics_are_of_their_form(subject: Subject) -> None:
         shape = tuple(z.shape)
         expect(len(shape) > 1 and shape[0] == size, f"Loss.logits has shape {shape}; the first dimension is B = {size}")
         expect(z.dtype == torch.float32 and z.isfinite().all(), f"Loss.logits is {z.dtype}; give finite float32")
-    for name, metric in loss.metrics.items():
-        expect(
-            isinstance(metric, Tensor) and metric.ndim == 0 and not metric.requires_grad,
-            f"metric '{name}' is {_described(metric)}; give a scalar tensor without gradient: .detach().mean()",
-        )
+    as_in_training(check_metrics, loss.metrics)
     expect(
         not isinstance(loss.penalty, Tensor) and loss.penalty == 0,
         "loss() sets Loss.penalty, which is core's diversity term; add it to value",
@@ -149,9 +146,3 @@ def _backward(it: Ready) -> None:
     value = it.loss(it.views()).value
     expect_finite(value)
     value.backward()  # type: ignore[no-untyped-call]
-
-
-def _described(metric: object) -> str:
-    if not isinstance(metric, Tensor):
-        return type(metric).__name__
-    return f"a tensor of shape {tuple(metric.shape)}{' with gradient' if metric.requires_grad else ''}"

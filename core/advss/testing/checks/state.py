@@ -12,9 +12,10 @@ from torch.nn.parameter import UninitializedParameter
 from advss.errors import UsageError
 from advss.hookspecs import PretextTask
 from advss.models.held import held
-from advss.testing.ready import Ready, expect_finite, ready, same_tensors, tensors
+from advss.testing.ready import Ready, expect_finite, ready, same_tensors
 from advss.testing.subject import Subject
 from advss.testing.verdicts import BrokenError, UncheckedError, expect
+from advss.training.form import tensors
 
 
 def parameters_are_registered(subject: Subject) -> None:

@@ -9,27 +9,17 @@ from torch import Tensor
 
 from advss.hookspecs import Views
 from advss.randomness import stream
-from advss.testing.ready import expect_finite, ready, tensors
+from advss.testing.ready import expect_finite, ready
 from advss.testing.subject import Subject
-from advss.testing.verdicts import expect
+from advss.testing.verdicts import as_in_training, expect
+from advss.training.form import check_views, tensors
 
 ORDERS = 3  # in which a batch is tried: one may leave labels as they are
 
 
 def inputs_are_images_in_0_to_1(subject: Subject) -> None:
     """Attacks move inputs in balls cut by [0, 1]; normalisation is the encoder's."""
-    it = ready(subject)
-    inputs = it.views().inputs
-    expect(inputs, "views() gives no inputs; there is nothing to train on")
-    for place, x in enumerate(inputs):
-        what = f"input {place} of views()"
-        expect(x.dtype == torch.float32, f"{what} is {x.dtype}; give float32")
-        low, high = float(x.min()), float(x.max())
-        expect(
-            0 <= low <= high <= 1,
-            f"{what} has values from {low:.4g} to {high:.4g}; stay in [0, 1]: clamp, and leave normalising to the "
-            "encoder; what cannot be in [0, 1] belongs into targets",
-        )
+    as_in_training(check_views, ready(subject).views())
 
 
 def every_input_and_target_has_one_entry_an_image(subject: Subject) -> None:
