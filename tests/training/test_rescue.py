@@ -37,7 +37,7 @@ class BoomError(Exception):
     """What a plugin raises."""
 
 
-def break_(thing: Any, name: str, call: int, error: Exception | None = None) -> None:
+def break_(thing: Any, name: str, call: int, error: BaseException | None = None) -> None:
     """Let a method raise, its work done, when it is called for the ``call``-th time, counted from 1."""
     method, calls = getattr(thing, name), 0
 
@@ -90,6 +90,15 @@ def test_resumed_after_an_exception_is_uninterrupted(
     assert same(resumed.modules.named_state(), whole.modules.named_state())
     assert same(trainer._kept_modules().named_state(), unbroken._kept_modules().named_state())
     assert trainer.progress.best_metrics == unbroken.progress.best_metrics
+
+
+def test_a_plugin_that_exits_costs_nothing_either(make_work: MakeWork, make_trainer: MakeTrainer) -> None:
+    work = make_work(PLAIN)
+    break_(task_of(work), "loss", 6, SystemExit(3))
+    trainer = make_trainer(work)
+    with pytest.raises(SystemExit):
+        trainer.run(StopRequest())
+    assert load_checkpoint(trainer.last).manifest["step"] == 5
 
 
 def same(one: State, other: State) -> bool:

@@ -88,7 +88,7 @@ class Trainer:
         except Interrupted:
             self._save_last()
             raise
-        except Exception:
+        except (Exception, SystemExit):  # the latter is a plugin's: no signal comes so
             self._rescue()
             raise
         finally:
