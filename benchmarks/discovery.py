@@ -23,6 +23,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from advss.plugins.installed import GROUP, installed
+
 PLUGIN = '''"""A defense."""
 
 from advss.hookspecs import Defense
@@ -132,6 +134,9 @@ def main() -> None:
     parser.add_argument("--plugins", type=int, nargs="+", default=[0, 10, 100])
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/discovery.json"))
     arguments = parser.parse_args()
+    others = [distribution.name for distribution in installed() if distribution.name != GROUP]
+    if others:
+        parser.error(f"it counts plugins, and others are here: pip uninstall {' '.join(others)}")
     with tempfile.TemporaryDirectory() as folder:
         took = measured(Path(folder), arguments.plugins, arguments.rounds)
     rows = {
