@@ -27,8 +27,8 @@ def run(task: str, arguments: argparse.Namespace) -> dict[str, Any]:
     """Pretrain one task."""
     import torch
 
-    from advss.stages.resolve import from_mapping
-    from advss.stages.run import pretrain
+    from advss.configuration.resolve import from_mapping
+    from advss.stages.fit import pretrain
     from advss.training.reporting import Silent
 
     torch.set_num_threads(arguments.threads)
@@ -71,8 +71,8 @@ def on_test_images(folder: Path) -> dict[str, float]:
     from advss.data.splits import open_splits
     from advss.models.spec import ModelSpec, build_encoder_from
     from advss.plugins.registry import build
-    from advss.stages.resolve import stored_config
-    from advss.stages.session import build_defense
+    from advss.runs.session import build_defense
+    from advss.runs.stored import stored_config
     from advss.stages.validation import pretext_validation
     from advss.training.checkpoints import load_checkpoint
     from advss.training.signals import StopRequest

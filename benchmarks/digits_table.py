@@ -27,8 +27,8 @@ def run(cell: Cell, seed: int, runs_dir: Path) -> dict[str, Any]:
     """One run by the default recipe: fine-tuning is always F4."""
     import torch
 
-    from advss.stages.resolve import from_mapping
-    from advss.stages.run import fit
+    from advss.configuration.resolve import from_mapping
+    from advss.stages.fit import fit
     from advss.training.reporting import Silent
 
     torch.set_num_threads(1)

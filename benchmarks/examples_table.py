@@ -34,8 +34,8 @@ def run(cell: str, seed: int, arguments: argparse.Namespace) -> dict[str, Any]:
     """One run."""
     import torch
 
-    from advss.stages.resolve import from_mapping
-    from advss.stages.run import fit
+    from advss.configuration.resolve import from_mapping
+    from advss.stages.fit import fit
     from advss.training.reporting import Silent
 
     torch.set_num_threads(1)

@@ -30,13 +30,13 @@ import torch
 
 from advss.attacks import maximise
 from advss.config import Choice
+from advss.configuration.resolve import from_mapping
 from advss.ensemble.objective import TaskObjective
 from advss.hookspecs import Batch, DataFacts, Defense, PretextTask, Views
 from advss.models.encoder import build_encoder
 from advss.plugins.registry import build, registry
 from advss.randomness import stream
-from advss.stages.resolve import from_mapping
-from advss.stages.run import fit
+from advss.stages.fit import fit
 from advss.testing.checks.defenses import defense_works
 from advss.testing.checks.device import Place, task_works
 from advss.testing.subject import Subject

@@ -26,7 +26,7 @@ import torch
 
 from advss.config import Choice, EvalSettings, RunConfig, StageSettings
 from advss.errors import UsageError
-from advss.stages.run import fit
+from advss.stages.fit import fit
 from advss.training.checkpoints import has_checkpoint, load_checkpoint
 from advss.training.reporting import Silent
 

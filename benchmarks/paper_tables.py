@@ -52,22 +52,23 @@ def fitted(model: str, seed: int, arguments: argparse.Namespace) -> Result:
     """One model: pretrained, fine-tuned in full and adversarially, evaluated; F2 too where Table 8 has it."""
     import torch
 
-    from advss.stages import run
-    from advss.stages.resolve import from_mapping
+    from advss.configuration.resolve import from_mapping
+    from advss.evaluations.evaluate import evaluate
+    from advss.stages.fit import finetune, fit
     from advss.training.reporting import Silent
 
     torch.set_num_threads(arguments.threads)
     name = f"{model}-{seed}"
     settings = common(arguments, seed, name) | MODELS[model] | {"finetune_defense": "pgd"}
     resume = (arguments.runs_dir / name).exists()
-    result = {"model": model, "seed": seed, **run.fit(from_mapping(settings), resume=resume, reporter=Silent())}
+    result = {"model": model, "seed": seed, **fit(from_mapping(settings), resume=resume, reporter=Silent())}
     if not model.startswith("smoothing"):
         return result
     other = from_mapping(settings | {"name": f"{name}-F2", "finetune": "partial"})
     folder = arguments.runs_dir / f"{name}-F2"
-    tuned = run.finetune(other, source=arguments.runs_dir / name, resume=folder.exists(), reporter=Silent())
+    tuned = finetune(other, source=arguments.runs_dir / name, resume=folder.exists(), reporter=Silent())
     if tuned.get("ra") is None:
-        tuned = run.evaluate(folder, other.evaluation, device=arguments.device, reporter=Silent())
+        tuned = evaluate(folder, other.evaluation, device=arguments.device, reporter=Silent())
     return result | {"F2": {"ta": tuned["ta"], "ra": tuned["ra"]}}
 
 
@@ -76,9 +77,9 @@ def compared(seed: int, arguments: argparse.Namespace) -> Result:
     import torch
 
     from advss.config import EvalSettings
-    from advss.stages.ensemble import ensemble
-    from advss.stages.finished import Asked
-    from advss.stages.transfer import transfer
+    from advss.evaluations.ensemble import ensemble
+    from advss.evaluations.transfer import transfer
+    from advss.runs.finished import Asked
     from advss.training.reporting import Silent
 
     torch.set_num_threads(arguments.threads)

@@ -1,12 +1,24 @@
-"""What tests of several rooms share: a tiny encoder and a batch of random images."""
+"""What tests of several rooms share: a tiny encoder, a batch of random images, tiny runs and signals."""
 
 from __future__ import annotations
+
+import os
+import shutil
+import signal
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+import advss
+from advss.config import Choice, EvalSettings, RunConfig, StageSettings
 from advss.hookspecs import Batch, DataFacts
 from advss.models.encoder import TimmEncoder, build_encoder
+from advss.training.checkpoints import load_checkpoint
+from advss.training.reporting import Silent
 
 FACTS = DataFacts(images=40, side=32, channels=3, classes=4)
 TINY = {"layers": [1, 1, 1, 1], "channels": [8, 8, 16, 16]}
@@ -28,3 +40,124 @@ def batch() -> Batch:
     generator = torch.Generator().manual_seed(1)
     x = torch.rand(4, 3, 32, 32, generator=generator)
     return Batch(x, x.clone(), torch.arange(4) * 5, torch.arange(4))
+
+
+Settings = Callable[..., RunConfig]
+
+BACKBONE = Choice("resnet18", {"layers": [1, 1, 1, 1], "channels": [8, 8, 8, 8]})
+TASKS: dict[str, dict[str, Any]] = {"selfie": {"layers": 1, "heads": 2}, "rotation": {}, "jigsaw": {"permutations": 5}}
+STAGE = StageSettings(epochs=1, batch_size=32, lr=0.05, clip=5.0, weight_decay=5e-4)
+EVALUATION = EvalSettings(steps=2, valid_steps=1, limit=20)
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    """Makes the configuration of a tiny run on 80 digits: 2 steps an epoch."""
+
+    def make(
+        pretext: str = "rotation",
+        defense: str = "pgd",
+        finetune: str = "full",
+        finetune_defense: str = "",
+        *,
+        stage: dict[str, Any] | None = None,
+        **more: Any,
+    ) -> RunConfig:
+        tasks = pretext.split(",") if pretext != "none" else []
+        attack: dict[str, dict[str, Any]] = {"pgd": {"steps": 1}}
+        both = replace(STAGE, **(stage or {}))
+        final = finetune_defense or defense
+        config = RunConfig(
+            pretext=tuple(Choice(name, TASKS[name], name) for name in tasks),
+            defense=Choice(defense, attack.get(defense, {})),
+            finetune=Choice(finetune),
+            finetune_defense=Choice(final, attack.get(final, {})),
+            data=Choice("digits"),
+            backbone=BACKBONE,
+            pretraining=both,
+            finetuning=both,
+            evaluation=EVALUATION,
+            limit=80,
+            name="run",
+            device="cpu",
+            memory_format="contiguous",
+            runs_dir=tmp_path / "runs",
+            tracking=False,
+        )
+        return replace(config, **more)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def three_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of runs a, b (of another width) and c (of another seed): classifiers of 100 digits, briefly trained."""
+    folder = tmp_path_factory.mktemp("three") / "runs"
+    for name, seed, width in (("a", 0, 8), ("b", 0, 12), ("c", 1, 8)):
+        advss.fit(
+            pretext="none",
+            defense="none",
+            backbone={"resnet18": {"layers": [1, 1, 1, 1], "channels": [width] * 4}},
+            finetune_epochs=6,
+            finetune_batch_size=15,
+            finetune_lr=0.02,
+            finetune_schedule="constant",
+            eval_valid_steps=1,
+            eval_eps=2 / 255,
+            eval_step_size=1 / 255,
+            eval_steps=2,
+            eval_restarts=2,
+            eval_batch_size=40,
+            name=name,
+            seed=seed,
+            runs_dir=str(folder),
+            device="cpu",
+            memory_format="contiguous",
+            tracking=False,
+            **{"data.limit": 100},
+        )
+    return folder
+
+
+@pytest.fixture
+def runs(three_runs: Path, tmp_path: Path) -> Path:
+    """A copy of the three runs for one test."""
+    return Path(shutil.copytree(three_runs, tmp_path / "runs"))
+
+
+class Stopper(Silent):
+    """A reporter that sends this process SIGTERM at one moment of a run: ("pretrain", "step", 3)."""
+
+    def __init__(self, stage: str, event: str, number: int) -> None:
+        self.at = (stage, event, number)
+        self.stage = ""
+
+    def start(self, stage: str, *, steps: int, done: int, epochs: int) -> None:
+        self.stage = stage
+        self._maybe("start", done)
+
+    def step(self, *, step: int, images: int, metrics: Mapping[str, float]) -> None:
+        self._maybe("step", step)
+
+    def epoch(self, *, epoch: int, epochs: int, metrics: Mapping[str, float]) -> None:
+        self._maybe("epoch", epoch)
+
+    def _maybe(self, event: str, number: int) -> None:
+        if (self.stage, event, number) == self.at:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.fixture
+def stopper() -> type[Stopper]:
+    return Stopper
+
+
+@pytest.fixture
+def tensors() -> Callable[[RunConfig, str, str], dict[str, torch.Tensor]]:
+    """The tensors of a run's checkpoint, by stage and "best" or "last"."""
+
+    def load(config: RunConfig, stage: str, which: str) -> dict[str, torch.Tensor]:
+        assert config.name is not None
+        return load_checkpoint(config.runs_dir / config.name / stage / f"{which}.safetensors").tensors
+
+    return load

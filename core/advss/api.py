@@ -7,12 +7,13 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
+from advss.configuration.resolve import from_mapping
 from advss.data.splits import open_splits, part_tensors
 from advss.errors import UsageError
-from advss.stages.evaluate import load_classifier
-from advss.stages.resolve import from_mapping, stored_config
-from advss.stages.run import fit as fit_run
-from advss.stages.runs import classifier_of, find_run
+from advss.runs.classifier import load_classifier
+from advss.runs.folder import classifier_of, find_run
+from advss.runs.stored import stored_config
+from advss.stages.fit import fit as fit_run
 from advss.training.reporting import Silent
 
 

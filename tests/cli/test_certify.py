@@ -14,9 +14,9 @@ from rich.console import Console
 from advss.cli.certify import print_certified
 from advss.cli.main import main
 from advss.config import CertifySettings
+from advss.configuration.resolve import resolve, to_yaml
+from advss.evaluations import certify as stage
 from advss.plugins import forget
-from advss.stages import certify as stage
-from advss.stages.resolve import resolve, to_yaml
 from advss.training.signals import Interrupted
 
 Capture = pytest.CaptureFixture[str]

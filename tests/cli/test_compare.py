@@ -12,11 +12,11 @@ from rich.console import Console
 
 from advss.cli.compare import print_ensemble, print_transfer
 from advss.cli.main import main
+from advss.configuration.resolve import resolve, to_yaml
+from advss.evaluations import ensemble as ensemble_stage
+from advss.evaluations import transfer as transfer_stage
 from advss.plugins import forget
-from advss.stages import ensemble as ensemble_stage
-from advss.stages import transfer as transfer_stage
-from advss.stages.finished import Asked
-from advss.stages.resolve import resolve, to_yaml
+from advss.runs.finished import Asked
 from advss.tracking.tracker import Tracker
 from advss.training.signals import Interrupted
 

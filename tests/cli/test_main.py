@@ -14,9 +14,8 @@ import yaml
 
 from advss.cli.main import main
 from advss.config import EvalSettings, RunConfig
+from advss.configuration.resolve import resolve, to_yaml
 from advss.plugins import forget
-from advss.stages import run
-from advss.stages.resolve import resolve, to_yaml
 from advss.training.reporting import Reporter
 from advss.training.signals import Interrupted
 
@@ -75,8 +74,9 @@ RESULT: dict[str, Any] = {
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
     noted = Calls()
-    for stage in ("fit", "pretrain", "finetune", "evaluate"):
-        monkeypatch.setattr(run, stage, getattr(noted, stage))
+    for stage in ("fit", "pretrain", "finetune"):
+        monkeypatch.setattr(f"advss.stages.fit.{stage}", getattr(noted, stage))
+    monkeypatch.setattr("advss.evaluations.evaluate.evaluate", noted.evaluate)
     return noted
 
 
@@ -193,7 +193,7 @@ def test_a_signal_is_an_exit_code(
     def stopped(config: RunConfig, *, resume: bool, reporter: Reporter) -> dict[str, Any]:
         raise stop
 
-    monkeypatch.setattr(run, "fit", stopped)
+    monkeypatch.setattr("advss.stages.fit.fit", stopped)
     assert main(["fit"]) == code
 
 

@@ -16,12 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from advss.cli.main import main
+from advss.configuration.resolve import from_mapping
 from advss.data.sources import cifar10c
 from advss.ensemble.objective import TaskObjective
 from advss.hookspecs import Defense, Loss, Task, Views
 from advss.plugins import registry
 from advss.plugins.discovery import Discovery, Plugin
-from advss.stages.resolve import from_mapping
 from advss.testing.subject import Subject
 from advss.testing.suite import checks_of
 from advss.testing.verdicts import judge

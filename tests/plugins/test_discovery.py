@@ -287,5 +287,7 @@ def test_strict_by_environment(install: Install, monkeypatch: pytest.MonkeyPatch
 def test_plugins_is_imported_without_torch() -> None:
     import subprocess
 
-    code = "import sys, advss.plugins, advss.cli.commands, advss.stages.resolve; sys.exit('torch' in sys.modules)"
+    code = (
+        "import sys, advss.plugins, advss.cli.commands, advss.configuration.resolve; sys.exit('torch' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

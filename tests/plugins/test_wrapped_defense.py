@@ -11,10 +11,11 @@ import yaml
 
 from advss.cli.main import main
 from advss.config import Choice, RunConfig
+from advss.configuration.resolve import resolve, to_yaml
 from advss.errors import UsageError
 from advss.hookspecs import Defense
 from advss.plugins import build, complete
-from advss.stages.resolve import resolve, resume_config, to_yaml
+from advss.runs.stored import resume_config
 from advss_defenses.trades import Trades
 
 CODE = '''

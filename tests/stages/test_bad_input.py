@@ -12,12 +12,13 @@ from advss.config import Choice, EvalSettings, RunConfig
 from advss.data.images import InMemory
 from advss.data.splits import Splits
 from advss.errors import UsageError
-from advss.stages import run as run_module
-from advss.stages.evaluate import load_classifier
-from advss.stages.run import evaluate, fit
-from advss.stages.run import finetune as finetune_run
-from advss.stages.run import pretrain as pretrain_run
-from advss.stages.session import open_data
+from advss.evaluations.evaluate import evaluate
+from advss.runs import opened as run_module
+from advss.runs.classifier import load_classifier
+from advss.runs.session import open_data
+from advss.stages.fit import finetune as finetune_run
+from advss.stages.fit import fit
+from advss.stages.fit import pretrain as pretrain_run
 from advss.training.checkpoints import load_checkpoint, save_checkpoint
 from advss.training.reporting import Silent
 
@@ -105,7 +106,7 @@ def test_run_without_a_classifier_cannot_be_evaluated(settings: Settings) -> Non
 # ---------------------------------------------------------------- names and folders
 @pytest.mark.parametrize("name", ["..", "../up", "a/b", "/abs", "a..b", ".hidden", "", " x", "-x", "a\\b", "a\n"])
 def test_name_that_could_leave_the_folder_is_refused(name: str, settings: Settings) -> None:
-    from advss.stages.runs import check_name
+    from advss.naming import check_name
 
     with pytest.raises(UsageError, match="is no run name"):
         check_name(name)

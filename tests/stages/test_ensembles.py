@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 
 from advss.config import Choice, RunConfig
+from advss.configuration.resolve import resolve
 from advss.data.splits import open_splits
 from advss.errors import UsageError
+from advss.runs.folder import RunFolder
+from advss.runs.session import Session
 from advss.stages.finetune import read_start
+from advss.stages.fit import finetune, pretrain
 from advss.stages.pretrain import pretrain_work
-from advss.stages.resolve import resolve
-from advss.stages.run import finetune, pretrain
-from advss.stages.runs import RunFolder
-from advss.stages.session import Session
 from advss.tracking.journal import read_metrics
 from advss.tracking.tracker import Tracker
 from advss.training.reporting import Silent

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from advss.config import RunConfig
-from advss.stages.run import fit
+from advss.stages.fit import fit
 from advss.training.reporting import Reporter, Silent
 from advss.training.signals import Interrupted
 

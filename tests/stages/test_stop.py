@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from advss.config import RunConfig
-from advss.stages.run import fit
+from advss.stages.fit import fit
 from advss.training.checkpoints import load_checkpoint
 from advss.training.reporting import Silent
 

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from advss.config import RunConfig
-from advss.stages.finetune import new_classifier, read_start
-from advss.stages.run import finetune as finetune_run
-from advss.stages.run import fit
-from advss.stages.run import pretrain as pretrain_run
+from advss.runs.classifier import new_classifier
+from advss.stages.finetune import read_start
+from advss.stages.fit import finetune as finetune_run
+from advss.stages.fit import fit
+from advss.stages.fit import pretrain as pretrain_run
 from advss.training.checkpoints import load_checkpoint
 from advss.training.reporting import Silent
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from advss.configuration.settings import COMPONENTS, SETTINGS
 from advss.errors import UsageError, did_you_mean
-from advss.stages.settings import COMPONENTS, SETTINGS
 from advss.switches import is_switch, take_switch
 
 EVERYWHERE = ("help", "strict-plugins")

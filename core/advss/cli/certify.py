@@ -25,14 +25,14 @@ SWITCH = "other-sigma"
 
 def certify(arguments: Arguments) -> int:
     """``advss certify RUN``."""
-    from advss.stages.resolve import stored_config
+    from advss.runs.stored import stored_config
 
     folder = find(arguments.positionals[0], arguments)
     check_plugins(arguments)
     settings = _settings(arguments)
     said = {flag: value for flag, value in arguments.settings.items() if flag == "device"}
     config = stored_config(folder, said, environ=os.environ, text=True)
-    from advss.stages import certify as stage
+    from advss.evaluations import certify as stage
 
     try:
         content = stage.certify(folder, settings, device=config.device, reporter=reporter_of(arguments))
@@ -45,7 +45,7 @@ def certify(arguments: Arguments) -> int:
 
 def print_certified(folder: Path, content: Mapping[str, Any], console: Console | None = None) -> None:
     """Print the content of certify.json on stdout."""
-    from advss.reports.certified import shown
+    from advss.evaluations.certified import shown
 
     console = console or Console()
     sample = f"{content['images']} images, n {content['n']:,}, α {content['alpha']:g}"

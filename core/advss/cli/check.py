@@ -60,8 +60,8 @@ def _options(plugin: Plugin, said: list[str], plugins: list[Plugin]) -> dict[str
 
     Of several plugins each takes the options that it has, and the first refuses one that nobody has.
     """
-    from advss.stages.assembly import assembled
-    from advss.stages.layers import Said
+    from advss.configuration.assembly import assembled
+    from advss.configuration.layers import Said
     from advss.testing.subject import of_others
 
     pairs = [text.partition("=") for text in said]

@@ -11,8 +11,8 @@ from advss.cli import certify, check, compare, new, plugins
 from advss.cli.arguments import Arguments, Command, Grammar
 from advss.cli.context import check_plugins, find, find_tracked, reporter_of, runs_dir_of
 from advss.config import RunConfig
+from advss.configuration.settings import COMPONENTS, SETTINGS
 from advss.errors import UsageError
-from advss.stages.settings import COMPONENTS, SETTINGS
 
 PRETRAINING = ("pretext", "defense", "diversity", "backbone")  # what `advss finetune --from RUN` takes from RUN
 
@@ -22,9 +22,9 @@ def fit(arguments: Arguments) -> int:
     config = configured(arguments)
     if "print-config" in arguments.switches:
         return _print_config(config)
-    from advss.stages import run
+    from advss.stages import fit as stages
 
-    return _print_result(run.fit(config, resume="resume" in arguments.flags, reporter=reporter_of(arguments)))
+    return _print_result(stages.fit(config, resume="resume" in arguments.flags, reporter=reporter_of(arguments)))
 
 
 def pretrain(arguments: Arguments) -> int:
@@ -32,9 +32,9 @@ def pretrain(arguments: Arguments) -> int:
     config = configured(arguments)
     if "print-config" in arguments.switches:
         return _print_config(config)
-    from advss.stages import run
+    from advss.stages import fit as stages
 
-    return _print_result(run.pretrain(config, resume="resume" in arguments.flags, reporter=reporter_of(arguments)))
+    return _print_result(stages.pretrain(config, resume="resume" in arguments.flags, reporter=reporter_of(arguments)))
 
 
 def finetune(arguments: Arguments) -> int:
@@ -47,24 +47,26 @@ def finetune(arguments: Arguments) -> int:
     config = configured(arguments)
     if "print-config" in arguments.switches:
         return _print_config(config)
-    from advss.stages import run
+
+    from advss.stages import fit as stages
 
     start = None if source is None else _start(source, arguments)
-    return _print_result(run.finetune(config, source=start, resume=resume, reporter=reporter_of(arguments)))
+    return _print_result(stages.finetune(config, source=start, resume=resume, reporter=reporter_of(arguments)))
 
 
 def evaluate(arguments: Arguments) -> int:
     """``advss evaluate RUN``."""
-    from advss.stages.resolve import stored_config
+    from advss.runs.stored import stored_config
 
     folder = find(arguments.positionals[0], arguments)
     check_plugins(arguments)
     settings = {flag: value for flag, value in arguments.settings.items() if flag != "runs-dir"}
     config = stored_config(folder, settings, environ=os.environ, text=True)
-    from advss.stages import run
+
+    from advss.evaluations.evaluate import evaluate as measure
 
     reporter = reporter_of(arguments)
-    return _print_result(run.evaluate(folder, config.evaluation, device=config.device, reporter=reporter))
+    return _print_result(measure(folder, config.evaluation, device=config.device, reporter=reporter))
 
 
 def sync(arguments: Arguments) -> int:
@@ -88,7 +90,8 @@ def ui(arguments: Arguments) -> int:
 
 def configured(arguments: Arguments) -> RunConfig:
     """The configuration that a command line asks for: of a run to resume, of one to go on from, or a new one."""
-    from advss.stages.resolve import resolve, resume_config
+    from advss.configuration.resolve import resolve
+    from advss.runs.stored import resume_config
 
     check_plugins(arguments)
     configs, source, run = arguments.flags.get("config", []), arguments.flag("from"), arguments.flag("resume")
@@ -103,7 +106,7 @@ def configured(arguments: Arguments) -> RunConfig:
 
 def _finetune_config(start: Path, arguments: Arguments) -> RunConfig:
     """The configuration of the run that pretrained, with what is said of fine-tuning, under a name of its own."""
-    from advss.stages.resolve import resolve
+    from advss.runs.stored import resolve_run
 
     for flag in arguments.settings:
         head = flag.partition(".")[0]
@@ -114,7 +117,7 @@ def _finetune_config(start: Path, arguments: Arguments) -> RunConfig:
     if not (run / "config.yaml").is_file():
         raise UsageError(f"--from: no config.yaml in {run}; expected a run, or a checkpoint in a run's folder")
     settings: dict[str, Any] = {"name": None, **arguments.settings}
-    return resolve(settings, configs=arguments.flags.get("config", []), run=run, text=True)
+    return resolve_run(run, settings, configs=arguments.flags.get("config", []), text=True)
 
 
 def _start(source: str, arguments: Arguments) -> Path:
@@ -123,7 +126,7 @@ def _start(source: str, arguments: Arguments) -> Path:
 
 
 def _print_config(config: RunConfig) -> int:
-    from advss.stages.resolve import to_yaml
+    from advss.configuration.resolve import to_yaml
 
     print(to_yaml(config), end="")
     return 0

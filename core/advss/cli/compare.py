@@ -15,13 +15,13 @@ from rich.table import Table
 from advss.cli.arguments import Arguments, Grammar
 from advss.cli.context import check_plugins, find, reporter_of, runs_dir_of
 from advss.cli.table import percent, print_result
-from advss.stages.settings import SETTINGS
+from advss.configuration.settings import SETTINGS
 from advss.training.signals import Interrupted
 
 
 def ensemble(arguments: Arguments) -> int:
     """``advss ensemble RUN RUN...``."""
-    from advss.stages.ensemble import ensemble as average
+    from advss.evaluations.ensemble import ensemble as average
 
     runs, asked = _runs(arguments), _asked(arguments)
     subsets, reporter = "subsets" in arguments.switches, reporter_of(arguments)
@@ -31,7 +31,7 @@ def ensemble(arguments: Arguments) -> int:
 
 def transfer(arguments: Arguments) -> int:
     """``advss transfer RUN RUN...``."""
-    from advss.stages.transfer import transfer as attack
+    from advss.evaluations.transfer import transfer as attack
 
     runs, asked, reporter = _runs(arguments), _asked(arguments), reporter_of(arguments)
     hint = "examples of the models that were done are kept: the same command goes on from them"
@@ -95,8 +95,8 @@ def _runs(arguments: Arguments) -> list[Path]:
 
 def _asked(arguments: Arguments) -> Any:
     """How the first run was evaluated, with what the line and the environment say; the outcome lies beside it."""
-    from advss.stages.finished import Asked
-    from advss.stages.resolve import stored_config
+    from advss.runs.finished import Asked
+    from advss.runs.stored import stored_config
 
     first = find(arguments.positionals[0], arguments)
     config = stored_config(first, {"name": None, **arguments.settings}, environ=os.environ, text=True)

@@ -6,10 +6,10 @@ import os
 from pathlib import Path
 
 from advss.cli.arguments import Arguments
+from advss.configuration.layers import read_environment
 from advss.plugins import Registry, registry
 from advss.plugins.names import remember
-from advss.stages.layers import read_environment
-from advss.stages.runs import find_run
+from advss.runs.folder import find_run
 from advss.training.reporting import Reporter
 
 

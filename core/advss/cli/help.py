@@ -64,7 +64,7 @@ def print_help(grammar: Grammar, arguments: Arguments) -> None:
     if "pretext" in grammar.settings:
         _print_settings(console, arguments)
     elif grammar.settings:
-        from advss.stages.settings import SETTINGS
+        from advss.configuration.settings import SETTINGS
 
         print_rows(console, "Settings", [(f"--{flag}", documented(SETTINGS[flag].option)) for flag in grammar.settings])
     print_rows(console, "Flags", [*own, ("-p no:NAME", LEAVE_OUT)])
@@ -129,7 +129,7 @@ def _chosen(installed: Registry, kind: Kind, choice: Choice, prefix: str) -> Ite
 
 
 def _print_run(console: Console, config: RunConfig) -> None:
-    from advss.stages.settings import SETTINGS
+    from advss.configuration.settings import SETTINGS
 
     settings = [s for s in SETTINGS.values() if s.section == "run"]
     print_options(console, "Run", [(f"--{s.flag}", s.option, getattr(config, s.option.name)) for s in settings])
@@ -145,7 +145,7 @@ def _print_stages(console: Console, config: RunConfig) -> None:
 
 
 def _print_recipes(console: Console) -> None:
-    from advss.stages.recipes import read_config, recipes
+    from advss.configuration.recipes import read_config, recipes
 
     print_rows(console, "Recipes, --config NAME", [(f"  {name}", read_config(name).description) for name in recipes()])
 

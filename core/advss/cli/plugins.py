@@ -65,7 +65,7 @@ def _described(installed: Registry, row: PluginRow) -> dict[str, Any]:
 
 
 def _option(option: Option) -> dict[str, Any]:
-    from advss.stages.resolve import plain
+    from advss.configuration.resolve import plain
 
     default = REQUIRED if option.required else plain(option.default)
     return {"name": option.name, "type": option.type, "default": default, "doc": option.doc}

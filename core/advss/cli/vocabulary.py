@@ -65,9 +65,9 @@ def vocabulary() -> Vocabulary:
 def make_vocabulary() -> Vocabulary:
     """Make the vocabulary, and keep it."""
     from advss.cli.commands import COMMANDS
+    from advss.configuration.recipes import read_config, recipes
     from advss.plugins.installed import installed
     from advss.plugins.names import files_of, recall
-    from advss.stages.recipes import read_config, recipes
 
     found = installed()
     made: Vocabulary = {
@@ -86,9 +86,9 @@ def make_vocabulary() -> Vocabulary:
 def _words(grammar: Grammar) -> Words:
     from advss.cli.arguments import EVERYWHERE
     from advss.cli.new import TEMPLATES
+    from advss.configuration.settings import SETTINGS
     from advss.plugins import KINDS
     from advss.plugins.names import values_of
-    from advss.stages.settings import SETTINGS
 
     flags: dict[str, Flag] = {}
     for flag in grammar.settings:

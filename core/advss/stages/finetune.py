@@ -14,16 +14,17 @@ from advss.errors import UsageError
 from advss.hookspecs import FinetuneScheme
 from advss.models.classifier import ImageClassifier
 from advss.models.encoder import keep_branch
-from advss.models.spec import ModelSpec, build_encoder_from
+from advss.models.spec import ModelSpec
 from advss.plugins.provenance import Record, choices_of, used_by, warn_of_other_versions
 from advss.plugins.registry import build
 from advss.randomness import global_stream
-from advss.stages.blame import blaming, fitting
-from advss.stages.first_batch import check_runs
+from advss.runs.classifier import new_classifier
+from advss.runs.session import Session, build_defense, described
 from advss.stages.pretrain import choose_start
-from advss.stages.session import Session, build_defense, described
 from advss.stages.validation import classifier_score, classifier_validation
+from advss.training.blame import blaming, fitting
 from advss.training.checkpoints import has_checkpoint, load_checkpoint
+from advss.training.first_batch import check_runs
 from advss.training.form import check_made, check_phases
 from advss.training.progress import Progress
 from advss.training.work import Modules, Work
@@ -138,14 +139,6 @@ def _classifier(session: Session, source: Path | None) -> tuple[ImageClassifier,
     classifier = new_classifier(spec, len(session.splits.classes), seed=seed)
     classifier.load_pretrained(start.encoder, start.tail)
     return classifier, spec
-
-
-def new_classifier(spec: ModelSpec, classes: int, *, seed: int) -> ImageClassifier:
-    """A classifier at its random initialisation, a function of the seed."""
-    with global_stream("cpu", seed, "init", "encoder"):
-        encoder = build_encoder_from(spec)
-    with global_stream("cpu", seed, "init", "classifier"):
-        return ImageClassifier(encoder, encoder.tail(), classes)
 
 
 def read_start(path: Path, tail: str = "auto") -> Start:

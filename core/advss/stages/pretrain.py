@@ -14,9 +14,9 @@ from advss.models.spec import build_encoder_from
 from advss.plugins.provenance import Record, choices_of, used_by
 from advss.plugins.registry import build
 from advss.randomness import global_stream
-from advss.stages.blame import blaming, fitting, refused
-from advss.stages.session import Session, build_defense, described
+from advss.runs.session import Session, build_defense, described
 from advss.stages.validation import pretext_score, pretext_validation
+from advss.training.blame import blaming, fitting, refused
 from advss.training.checkpoints import has_checkpoint
 from advss.training.form import check_made
 from advss.training.progress import Progress

@@ -11,10 +11,10 @@ import torch
 import yaml
 from torch import nn
 
+from advss.configuration.resolve import plain
 from advss.errors import UsageError
 from advss.plugins import Kind, registry
 from advss.plugins.options import Option, convert, options_of
-from advss.stages.resolve import plain
 from advss.testing.subject import Subject
 from advss.testing.verdicts import BrokenError, expect
 

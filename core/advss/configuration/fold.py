@@ -1,0 +1,244 @@
+"""Layers folded into one configuration: first the names, which decide the cases, then options and settings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from advss.config import Choice, EvalSettings, RunConfig, StageSettings
+from advss.configuration.assembly import Assignments, assembled
+from advss.configuration.layers import Layer, Said
+from advss.configuration.settings import COMPONENTS, SETTINGS, Section, typed_setting
+from advss.errors import UsageError, did_you_mean
+from advss.plugins.discovery import Kind
+from advss.plugins.options import options_of
+from advss.plugins.registry import complete, registry
+
+KINDS: dict[str, Kind] = {
+    "pretext": "pretext",
+    "defense": "defense",
+    "finetune": "finetune",
+    "finetune-defense": "defense",
+    "data": "data",
+}
+Options = dict[str, Assignments]  # by the member's key
+
+
+def fold(layers: Sequence[Layer]) -> RunConfig:
+    """The configuration that layers come to, later ones winning.
+
+    Raises:
+        UsageError: anything unknown, mistyped, out of range or missing.
+    """
+    final = _Choices()
+    for layer in layers:
+        final.choose(layer)
+    missing = [name for name in COMPONENTS if name not in final.members]
+    if missing:
+        raise UsageError(f"--{missing[0]} is missing: no configuration chooses it")
+    folded = _Folded(final)
+    for layer in layers:
+        folded.take(layer)
+        for case in layer.cases:
+            if all(final.matches(component, names) for component, names in case.when.items()):
+                folded.take_case(case.layer)
+    return folded.config()
+
+
+class _Choices:
+    """Which components are chosen; fine-tuning follows pretraining's defense until a layer says otherwise."""
+
+    def __init__(self) -> None:
+        self.members: dict[str, tuple[Choice, ...]] = {}
+        self.follows = True
+
+    def choose(self, layer: Layer) -> None:
+        """Take a layer's choices."""
+        for component in COMPONENTS:
+            part = layer.parts.get(component)
+            if part is None or part.members is None:
+                continue
+            self.members[component] = part.members
+            if component == "finetune-defense":
+                self.follows = False
+            elif component == "defense" and self.follows:
+                self.members["finetune-defense"] = tuple(replace(m, options={}) for m in part.members)
+
+    def has(self, component: str, member: Choice) -> bool:
+        """Whether a member is still chosen, its options aside."""
+        return any((m.key, m.name) == (member.key, member.name) for m in self.members.get(component, ()))
+
+    def matches(self, component: str, names: tuple[str, ...]) -> bool:
+        """Whether a choice is one of a case's names: ``none`` is no member, ``+`` several."""
+        members = self.members[component]
+        short = [member.name.rpartition(":")[2] for member in members]
+        said = "none" if not members else "+" if len(members) > 1 else short[0]
+        return said in names
+
+
+class _Folded:
+    """Options and settings as layers are taken in order."""
+
+    def __init__(self, final: _Choices) -> None:
+        self.final, self.now = final, _Choices()
+        self.options: dict[str, Options] = {component: {} for component in COMPONENTS}
+        self.from_cases: dict[str, Options] = {c: {m.key: [] for m in final.members[c]} for c in COMPONENTS}
+        self.settings: dict[str, Said] = {}
+
+    def take(self, layer: Layer) -> None:
+        """Take a layer: its choices, options and settings."""
+        before = _Choices()
+        before.members = dict(self.now.members)
+        self.now.choose(layer)
+        for component, members in self.now.members.items():
+            said = layer.parts[component].members if component in layer.parts else None
+            inline = {m.key: _inline(component, m) for m in said or ()}
+            self.options[component] = {
+                m.key: [*self._kept(component, m, before), *inline.get(m.key, [])] for m in members
+            }
+        for component, part in layer.parts.items():
+            members = self.now.members.get(component, ())
+            dotted: Options = {member.key: [] for member in members}
+            for path, value in part.options:
+                for member in self._targets(component, path, value, members):
+                    dotted[member.key].append((_option_path(path, member), value))
+            for key, said_of in dotted.items():  # what an option names comes before what is said below the name
+                self.options[component][key] += sorted(said_of, key=lambda one: len(one[0]))
+        self.settings.update(layer.settings)
+
+    def take_case(self, layer: Layer) -> None:
+        """Take a case's layer, whose options are the finally chosen members', chosen by a later layer or not."""
+        for component, part in layer.parts.items():
+            for path, value in part.options:
+                for member in self.final.members[component]:
+                    inner = _option_path(path, member)
+                    if (len(path) > 1 and not _names(path, member)) or not _has_option(component, member, inner[0]):
+                        continue  # a case may speak of members that are not there
+                    self.from_cases[component][member.key].append((inner, value))
+                    if self.now.has(component, member):
+                        self.options[component][member.key].append((inner, value))
+        self.settings.update(layer.settings)
+
+    def _kept(self, component: str, member: Choice, before: _Choices) -> Assignments:
+        """The options a member begins a layer with: its own, or those of cases when it is newly chosen."""
+        if before.has(component, member):
+            return self.options[component].get(member.key, [])
+        return self.from_cases[component].get(member.key, []) if self.final.has(component, member) else []
+
+    def _targets(self, component: str, path: tuple[str, ...], said: Said, members: tuple[Choice, ...]) -> list[Choice]:
+        """The members that an option is for; none where all of them are replaced by later layers.
+
+        Raises:
+            UsageError: no member has such an option.
+        """
+        named = [m for m in members if _names(path, m)] or list(members)
+        present = [m for m in named if self.final.has(component, m)]
+        targets = [m for m in present if _has_option(component, m, _option_path(path, m)[0])]
+        if not targets and len(present) == len(named):
+            raise UsageError(_unknown(component, path, said, present))
+        return targets
+
+    def config(self) -> RunConfig:
+        """The configuration, judged as a whole."""
+        chosen = {name: self._choices(name) for name in COMPONENTS}
+        values = {flag: typed_setting(flag, said.value, origin=said.origin) for flag, said in self.settings.items()}
+        sections: dict[Section, dict[str, Any]] = {"pretrain": {}, "finetune": {}, "eval": {}, "run": {}}
+        for flag, value in values.items():
+            sections[SETTINGS[flag].section][SETTINGS[flag].option.name] = value
+        pretraining, finetuning = (_stage(name, sections[name]) for name in ("pretrain", "finetune"))
+        config = RunConfig(
+            pretext=chosen["pretext"],
+            defense=chosen["defense"][0],
+            finetune=chosen["finetune"][0],
+            finetune_defense=chosen["finetune-defense"][0],
+            data=chosen["data"][0],
+            backbone=chosen["backbone"][0],
+            pretraining=pretraining if chosen["pretext"] else replace(pretraining, epochs=0),
+            finetuning=finetuning,
+            evaluation=EvalSettings(**sections["eval"]),
+            **sections["run"],
+        )
+        _check(config)
+        return config
+
+    def _choices(self, component: str) -> tuple[Choice, ...]:
+        members = self.final.members[component]
+        prefixes = {m.key: f"--{component}.{m.key}." if len(members) > 1 else f"--{component}." for m in members}
+        return tuple(
+            Choice(m.name, _complete(component, replace(m, options=self._said(component, m)), prefixes[m.key]), m.key)
+            for m in members
+        )
+
+    def _said(self, component: str, member: Choice) -> dict[str, Any]:
+        """What was said of a member; fine-tuning's defense takes what is not said from the same one of pretraining."""
+        said = self.options[component].get(member.key, [])
+        if component == "finetune-defense" and self.final.has("defense", member):
+            said = [*self.options["defense"].get(member.key, []), *said]
+        return assembled(None if component == "backbone" else _class_of(component, member), said)
+
+
+def _names(path: tuple[str, ...], member: Choice) -> bool:
+    """Whether an option's path begins with a member: by key, by name, or as the first of its name."""
+    return len(path) > 1 and path[0] in (member.key, member.name, f"{member.key}#1")
+
+
+def _inline(component: str, member: Choice) -> Assignments:
+    """What was said of a member beside its name."""
+    return [((name,), Said(value, f"--{component}.{name}")) for name, value in member.options.items()]
+
+
+def _option_path(path: tuple[str, ...], member: Choice) -> tuple[str, ...]:
+    return tuple(word.replace("-", "_") for word in (path[1:] if _names(path, member) else path))
+
+
+def _complete(component: str, choice: Choice, flag: str) -> dict[str, Any]:
+    """A component's options, all of them where they are known, typed."""
+    if component == "backbone":
+        return choice.options
+    return complete(KINDS[component], choice, flag=flag)
+
+
+def _class_of(component: str, choice: Choice) -> type:
+    return registry().find(KINDS[component], choice.name)
+
+
+def _has_option(component: str, member: Choice, option: str) -> bool:
+    return component == "backbone" or option in {o.name for o in options_of(_class_of(component, member))}
+
+
+def _unknown(component: str, path: tuple[str, ...], said: Said, members: list[Choice]) -> str:
+    if not members:
+        return f"{said.origin}: no {component} is chosen"
+    names = ", ".join(member.key for member in members)
+    if len(path) > 1:
+        keys = [member.key for member in members]
+        if path[0] not in keys:
+            return f"{said.origin}: '{path[0]}' is not among what --{component} chooses: {names}"
+    known = [option.name for member in members for option in options_of(_class_of(component, member))]
+    return f"unknown option {said.origin} of {names}{did_you_mean(path[-1], known)}"
+
+
+def _stage(name: Section, said: dict[str, Any]) -> StageSettings:
+    for option in options_of(StageSettings):
+        if option.required and option.name not in said:
+            flag = f"--{name}-{option.name.replace('_', '-')}"
+            raise UsageError(f"{flag} is missing: no configuration sets it")
+    settings = StageSettings(**said)
+    if settings.schedule == "multistep" and not settings.milestones:
+        raise UsageError(f"--{name}-schedule multistep needs --{name}-milestones, such as [60,80]")
+    return settings
+
+
+def _check(config: RunConfig) -> None:
+    said = ", ".join(member.key for member in config.pretext) or "none"
+    if config.diversity and len(config.pretext) < 2:
+        raise UsageError(f"--diversity {config.diversity} needs two or more pretext tasks, got --pretext {said}")
+    for name in ("in", "sign", "every", "pixels"):
+        value = getattr(config, f"diversity_{name}")
+        if not config.diversity and value != getattr(RunConfig, f"diversity_{name}"):
+            raise UsageError(f"--diversity-{name} {value} has no effect with --diversity 0; give --diversity 0.1, say")
+    tails = ["auto", *(["fresh"] if config.pretext else []), *(member.key for member in config.pretext)]
+    if config.finetune_tail not in tails:
+        hint = did_you_mean(config.finetune_tail, tails)
+        raise UsageError(f"--finetune-tail {config.finetune_tail} is no task of --pretext {said}{hint}")

@@ -1,0 +1,94 @@
+"""From layers of settings to one run's configuration, and back to YAML.
+
+Later layers win: recipe, configuration files in order, environment, command line or Python's keywords. Cases of a layer
+count right after it. When a layer names another component, the options that belonged to the earlier one are dropped.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from advss.config import RunConfig
+from advss.configuration.fold import fold
+from advss.configuration.layers import Layer, read_environment, read_layer
+from advss.configuration.recipes import is_recipe, read_config
+from advss.configuration.settings import COMPONENTS, SETTINGS
+
+DEFAULT_RECIPES = {"digits": "digits"}  # data -> recipe where no --config names one
+OTHER_RECIPE = "cifar10-paper"
+
+
+def resolve(
+    said: Mapping[str, Any],
+    *,
+    configs: Sequence[str | Path] = (),
+    base: Path | None = None,
+    environ: Mapping[str, str] | None = None,
+    text: bool = False,
+) -> RunConfig:
+    """The configuration of a run.
+
+    Args:
+        said: the last layer, by flag.
+        configs: files or recipes, in order; where none is a recipe, the data's default recipe comes first.
+        base: a file that holds a whole configuration and comes first, in place of a recipe.
+        environ: where variables ADVSS_... are looked up; default: the process's.
+        text: values of ``said`` are text from a command line.
+
+    Raises:
+        UsageError: anything unknown, mistyped, out of range or missing.
+    """
+    later = [read_config(config) for config in configs]
+    later += [read_environment(os.environ if environ is None else environ), read_layer(said, text=text)]
+    if base is not None:
+        return fold([read_config(base), *later])
+    if any(is_recipe(config) for config in configs):
+        return fold(later)
+    return fold([read_config(_default_recipe(later)), *later])
+
+
+def from_mapping(settings: Mapping[str, Any], *, environ: Mapping[str, str] | None = None) -> RunConfig:
+    """The configuration from Python's keywords: ``{"pretext": "selfie", "pretrain_epochs": 1, "pretext.grid": 4}``.
+
+    ``config`` is a file, a recipe or a list of them.
+    """
+    said = dict(settings)
+    configs = said.pop("config", ())
+    return resolve(said, configs=[configs] if isinstance(configs, str | Path) else configs, environ=environ)
+
+
+def to_yaml(config: RunConfig) -> str:
+    """The configuration as a file for ``--config`` that resolves to an equal one."""
+    return yaml.safe_dump(to_mapping(config), sort_keys=False, default_flow_style=None, width=100, allow_unicode=True)
+
+
+def to_mapping(config: RunConfig) -> dict[str, Any]:
+    """The configuration by flag, in plain values."""
+    members = [{m.name: plain(m.options)} for m in config.pretext]
+    components = [getattr(config, name.replace("-", "_")) for name in COMPONENTS[1:]]
+    content: dict[str, Any] = {"pretext": members if len(members) > 1 else members[0] if members else "none"}
+    content |= {n: {c.name: plain(c.options)} for n, c in zip(COMPONENTS[1:], components, strict=True)}
+    sections = {"pretrain": config.pretraining, "finetune": config.finetuning, "eval": config.evaluation, "run": config}
+    return content | {
+        flag: plain(getattr(sections[setting.section], setting.option.name)) for flag, setting in SETTINGS.items()
+    }
+
+
+def plain(value: Any) -> Any:
+    """A value in the types that YAML and JSON have."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(item) for item in value]
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
+
+
+def _default_recipe(layers: Sequence[Layer]) -> str:
+    chosen = [layer.parts["data"].members for layer in layers if "data" in layer.parts]
+    names = [members[0].name for members in chosen if members]
+    return DEFAULT_RECIPES.get(names[-1].removeprefix("advss:") if names else "digits", OTHER_RECIPE)

@@ -1,0 +1,114 @@
+"""Settings by flag: names, types and ranges of everything in a run's configuration that is no component."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from advss.config import EvalSettings, RunConfig, StageSettings
+from advss.errors import UsageError
+from advss.naming import check_name
+from advss.plugins.options import Option, convert, options_of
+
+COMPONENTS = ("pretext", "defense", "finetune", "finetune-defense", "data", "backbone")
+Section = Literal["pretrain", "finetune", "eval", "run"]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One flag that is not a component's."""
+
+    section: Section
+    option: Option
+
+    @property
+    def flag(self) -> str:
+        """As on the command line, without the leading hyphens."""
+        if self.option.name == "limit" and self.section == "run":
+            return "data.limit"
+        prefix = "" if self.section == "run" else f"{self.section}-"
+        return prefix + self.option.name.replace("_", "-")
+
+
+def _settings() -> dict[str, Setting]:
+    nested = {"pretraining", "finetuning", "evaluation"} | {c.replace("-", "_") for c in COMPONENTS}
+    run = [Setting("run", o) for o in options_of(RunConfig) if o.name not in nested]
+    stages = [Setting(s, o) for s in ("pretrain", "finetune") for o in options_of(StageSettings)]
+    return {s.flag: s for s in [*run, *stages, *(Setting("eval", o) for o in options_of(EvalSettings))]}
+
+
+SETTINGS = _settings()
+
+Rule = tuple[str, Callable[[Any], bool]]
+
+
+def _at_least(low: float) -> Rule:
+    return f"at least {low}", lambda value: value >= low
+
+
+ABOVE_0: Rule = ("above 0", lambda value: value > 0)
+SHARE: Rule = ("in [0, 1)", lambda value: 0 <= value < 1)
+INCREASING: Rule = ("epochs in increasing order", lambda v: all(a < b for a, b in zip((0, *v), v, strict=False)))
+DEVICE: Rule = ("auto, cpu, cuda or cuda:N", lambda v: bool(re.fullmatch(r"auto|cpu|cuda(:\d+)?", v)))
+STAGE_RULES: Mapping[str, Rule] = {
+    "epochs": _at_least(0),
+    "batch_size": _at_least(1),
+    "lr": ABOVE_0,
+    "momentum": SHARE,
+    "weight_decay": _at_least(0),
+    "warmup_steps": _at_least(0),
+    "warmup_lr": _at_least(0),
+    "min_lr": _at_least(0),
+    "milestones": INCREASING,
+    "clip": _at_least(0),
+    "ema": SHARE,
+    "crop": _at_least(0),
+}
+RULES: Mapping[Section, Mapping[str, Rule]] = {
+    "pretrain": STAGE_RULES,
+    "finetune": STAGE_RULES,
+    "eval": {
+        "eps": _at_least(0),
+        "step_size": ABOVE_0,
+        "steps": _at_least(1),
+        "restarts": _at_least(1),
+        "limit": _at_least(0),
+        "batch_size": _at_least(1),
+        "valid_steps": _at_least(1),
+    },
+    "run": {
+        "diversity": _at_least(0),
+        "diversity_every": _at_least(1),
+        "limit": _at_least(0),
+        "seed": _at_least(0),
+        "device": DEVICE,
+        "checkpoint_minutes": ABOVE_0,
+        "log_every": _at_least(1),
+    },
+}
+
+
+def typed_setting(flag: str, value: Any, *, origin: str) -> Any:
+    """The value of a setting in its type and range.
+
+    Args:
+        flag: a key of ``SETTINGS``.
+        value: text or a YAML value.
+        origin: what the setting is called in an error message, such as ``--seed`` or ``ADVSS_SEED``.
+
+    Raises:
+        UsageError: it is of another type or out of range.
+    """
+    setting = SETTINGS[flag]
+    result = convert(setting.option, value, flag=origin)
+    if isinstance(result, float) and not math.isfinite(result):
+        raise UsageError(f"{origin}: expected a finite number, got {value}")
+    rule = RULES[setting.section].get(setting.option.name)
+    if rule and not rule[1](result):
+        raise UsageError(f"{origin}: must be {rule[0]}, got {value}")
+    if flag == "name" and result is not None:
+        check_name(result)
+    return result

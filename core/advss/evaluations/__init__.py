@@ -1,0 +1,1 @@
+"""What is measured of a classifier: accuracy, clean and attacked; certificates; transfer; averages of several."""

@@ -1,0 +1,175 @@
+"""Fine-tuned classifiers averaged as probabilities, as a run of its own (the paper's section 4.5, Table 6)."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import time
+from collections.abc import Iterable, Sequence
+from importlib.metadata import version
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from advss.config import RunConfig
+from advss.configuration.resolve import to_yaml
+from advss.data.splits import open_splits
+from advss.errors import UsageError
+from advss.evaluations.evaluate import STAGE, evaluate_model
+from advss.models.averaged import AveragedClassifier
+from advss.runs.finished import Asked, Finished, note_images, open_finished, plan_outcome
+from advss.runs.folder import RunFolder, make_folder
+from advss.runs.opened import Result, blank_result, open_session
+from advss.runs.session import Session, choose_device, tracked
+from advss.training.checkpoints import save_checkpoint, write_text
+from advss.training.reporting import Reporter
+
+KIND = "ensemble"
+MIXED = "mixed"  # what result.json says where members differ
+
+
+def ensemble(runs: Sequence[str | Path], asked: Asked, *, subsets: bool = False, reporter: Reporter) -> Result:
+    """Average the runs' classifiers, keep the average as a run, and measure it on the first run's test images.
+
+    The model is kept before it is measured, so a measurement that was broken off can be made by ``advss evaluate``.
+
+    Args:
+        runs: names or folders, at least two, of the same test images and classes; backbones may differ.
+        asked: how it is measured, and where it is kept.
+        subsets: measure every subset of the members too, single ones included.
+        reporter: told of the progress.
+
+    Returns:
+        The content of result.json: that of any run, ``members`` and, with ``subsets``, ``subsets``: a list of
+        ``members`` with what was measured of their average, small subsets first.
+
+    Raises:
+        UsageError: bad input, before anything is made.
+        Interrupted: a signal came; the model and the subsets that were measured are kept.
+    """
+    members = open_finished(runs)
+    planned, device = plan_outcome(KIND, asked), choose_device(asked.device)
+    first = members[0].config
+    splits = open_splits(first.data.name, first.data.options, limit=first.limit, seed=first.seed)
+    folder = make_folder(planned, resume=False, named=asked.name is not None)
+    config = dataclasses.replace(
+        first,
+        name=folder.name,
+        runs_dir=asked.runs_dir,
+        evaluation=asked.evaluation,
+        device=str(device),
+        tracking=asked.tracking,
+    )
+    _keep(folder, members, dataclasses.replace(config, name=None, device=asked.device))
+    with open_session(config, folder, splits, reporter) as session:
+        reporter.say(f"run {folder.path}")
+        note_images(members, asked.evaluation, splits.test, reporter)
+        session.record(**_unmeasured(config, folder, members))
+        session.tracker.artifact(folder.config)
+        session.tracker.model(folder.best("finetune"), folder.best("finetune").with_suffix(".json"))
+        return _measure(session, members, subsets=subsets)
+
+
+def _keep(folder: RunFolder, members: Sequence[Finished], config: RunConfig) -> None:
+    """Write the configuration and the checkpoint; where they cannot be written, no folder is left."""
+    names = " ".join(str(member.folder.path) for member in members)
+    comment = (
+        f"# The average of the classifiers of {names}, made by `advss ensemble`.\n"
+        f"# Below: what {members[0].label} was trained with, its data and seed, and how the average is measured.\n"
+    )
+    noises = {float(member.manifest.get("noise", 0.0)) for member in members}
+    manifest = {
+        "kind": KIND,
+        "step": 0,
+        "advss": version("advss"),
+        "torch": torch.__version__,
+        "members": [_described(member.manifest) | {"run": member.label} for member in members],
+        "classes": members[0].manifest["classes"],
+        "noise": noises.pop() if len(noises) == 1 else 0.0,  # certificates need one that all were trained on
+    }
+    try:
+        write_text(folder.config, comment + to_yaml(config))
+        average = AveragedClassifier([member.model for member in members])
+        save_checkpoint(folder.best("finetune"), average.state_dict(), manifest)
+    except UsageError:
+        shutil.rmtree(folder.path, ignore_errors=True)
+        raise
+
+
+def _described(manifest: dict[str, Any]) -> dict[str, Any]:
+    """What rebuilds a member, and which file it came from."""
+    known = ("kind", "model", "members", "classes", "noise", "sha256")
+    return {key: manifest[key] for key in known if key in manifest}
+
+
+def _unmeasured(config: RunConfig, folder: RunFolder, members: Sequence[Finished]) -> Result:
+    """What result.json holds before TA and RA; the members' own results know what plugins that are gone were called."""
+    # where a member trained is not said, and that device may not be here
+    configured = [blank_result(dataclasses.replace(member.config, device="cpu"), member.folder) for member in members]
+    found = [blank | m.folder.read_result() for blank, m in zip(configured, members, strict=True)]
+    schemes = {key: _common(result["finetune"][key] for result in found) for key in ("scheme", "defense")}
+    ran = [
+        {"run": m.label, "folder": str(m.folder.path), "ta": result["ta"], "sha256": m.manifest["sha256"]}
+        for m, result in zip(members, found, strict=True)
+    ]
+    return blank_result(config, folder) | {
+        "pretext": [task for result in found for task in result["pretext"]],
+        "defense": _common(result["defense"] for result in found),
+        "finetune": schemes,
+        "backbone": _common(result["backbone"] for result in found),
+        "members": ran,
+        "epochs": {},
+        "seconds": {},
+        "status": "finished",
+    }
+
+
+def _common(values: Iterable[str]) -> str:
+    """What all agree on."""
+    found = list(dict.fromkeys(values))
+    return found[0] if len(found) == 1 else MIXED
+
+
+def _measure(session: Session, members: Sequence[Finished], *, subsets: bool) -> Result:
+    """The whole first, then the smaller averages; each is written down when it is measured."""
+    sizes = range(1, len(members)) if subsets else ()
+    chosen = [tuple(members), *(some for size in sizes for some in combinations(members, size))]
+    began, rows = time.monotonic(), list[Result]()
+    with tracked(session.tracker, STAGE):
+        for place, some in enumerate(chosen, 1):
+            title = f"{STAGE} {place}/{len(chosen)}" if subsets else STAGE
+            measured = _evaluated(session, some, title)
+            whole = len(some) == len(members)
+            _log(session, some, measured, whole=whole)
+            rows.append({"members": [member.label for member in some], **measured})
+            more = dict(measured) if whole else {}
+            more |= {"subsets": sorted(rows, key=lambda row: len(row["members"]))} if subsets else {}
+            session.record(**more, seconds={STAGE: round(time.monotonic() - began, 2)})
+    session.tracker.artifact(session.folder.result)
+    return session.folder.read_result()
+
+
+def _evaluated(session: Session, some: Sequence[Finished], title: str) -> Result:
+    """TA and RA of an average; one member alone is that member."""
+    model: nn.Module = AveragedClassifier([m.model for m in some]) if len(some) > 1 else some[0].model
+    return evaluate_model(
+        model.eval(),
+        session.splits.test,
+        session.config.evaluation,
+        device=session.device,
+        seed=session.config.seed,
+        reporter=session.reporter,
+        stop=session.stop,
+        title=title,
+    )
+
+
+def _log(session: Session, some: Sequence[Finished], measured: Result, *, whole: bool) -> None:
+    accuracies = {f"test/{name}": measured[name] for name in ("ta", "ra")}
+    names = "+".join(member.label for member in some)
+    session.tracker.metrics(STAGE, 0, {f"{name}/{names}": value for name, value in accuracies.items()})
+    for stage in (STAGE, "") if whole else ():
+        session.tracker.metrics(stage, 0, accuracies)

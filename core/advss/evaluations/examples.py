@@ -1,0 +1,126 @@
+"""Adversarial examples of a run's test images, made once and kept in ``RUN/examples``."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+from dataclasses import dataclass, replace
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from advss.attacks.evaluation import adversarial_examples
+from advss.config import EvalSettings
+from advss.data.splits import Part
+from advss.errors import UsageError
+from advss.evaluations.evaluate import attack_images, attack_of
+from advss.runs.finished import Finished
+from advss.training.checkpoints import has_checkpoint, load_checkpoint, save_checkpoint, saving
+from advss.training.reporting import Reporter
+from advss.training.signals import StopRequest
+
+FOLDER = "examples"
+
+
+@dataclass(frozen=True)
+class Examples:
+    """What an attack made of N images."""
+
+    x: Tensor  # (N, C, H, W) float32 in [0, 1], on the CPU
+    clean: Tensor  # (N,) bool: the model is right about the unperturbed image
+    robust: Tensor  # (N,) bool: and about all that was tried
+    path: Path  # where they are kept
+
+    def without_images(self) -> Examples:
+        """The answers alone, for when the images have served."""
+        return replace(self, x=self.x[:0].clone())
+
+
+@dataclass(frozen=True)
+class Making:
+    """How examples are made: the same for every model."""
+
+    images: Part
+    fingerprint: str  # sha256 of the images
+    settings: EvalSettings
+    device: torch.device
+    reporter: Reporter
+    stop: StopRequest
+
+    def examples(self, member: Finished) -> Examples:
+        """The examples of a run's model: those kept from an earlier call, else made now and kept.
+
+        Raises:
+            UsageError: they cannot be saved.
+            Interrupted: a signal came; nothing of this model's is kept.
+        """
+        key = self._key(member)
+        path = _path(member, key)
+        kept = _kept(path, key)
+        if kept is not None:
+            self.reporter.say(f"examples of {member.label}: those kept in {path}")
+            return kept
+        clean, robust, x_NCHW = attack_images(
+            partial(adversarial_examples, member.model.to(self.device)),
+            self.images,
+            self.settings,
+            device=self.device,
+            seed=member.config.seed,
+            reporter=self.reporter,
+            stop=self.stop,
+            title=f"examples {member.label}",
+        )
+        answers = {"clean": clean, "robust": robust}
+        tensors = {"x": x_NCHW, "label": self.images.labels, "index": self.images.index, **answers}
+        save_checkpoint(path, tensors, {"kind": FOLDER, "key": key})
+        return Examples(x_NCHW, clean, robust, path)
+
+    def _key(self, member: Finished) -> dict[str, Any]:
+        """All that decides what the examples are."""
+        return {
+            "checkpoint": member.manifest["sha256"],
+            "attack": attack_of(self.settings),
+            "batch_size": self.settings.batch_size,  # a batch shares its draws
+            "images": self.fingerprint,
+            "seed": member.config.seed,
+            "device": self.device.type,
+            "advss": version("advss"),
+        }
+
+
+def check_writable(member: Finished) -> None:
+    """Make the folder of a run's examples, so that hours are not spent on what cannot be kept.
+
+    Raises:
+        UsageError: it cannot be made or written to.
+    """
+    folder = member.folder.path / FOLDER
+    with saving(folder):
+        folder.mkdir(exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(errno.EACCES, "permission denied")
+
+
+def _path(member: Finished, key: dict[str, Any]) -> Path:
+    name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
+    return member.folder.path / FOLDER / f"{name}.safetensors"
+
+
+def _kept(path: Path, key: dict[str, Any]) -> Examples | None:
+    """What an earlier call kept; None where there is nothing, or where its bytes are not those saved."""
+    if not has_checkpoint(path):
+        return None
+    try:
+        checkpoint = load_checkpoint(path, warn=False)
+    except UsageError:
+        return None
+    if checkpoint.manifest.get("key") != key:
+        return None
+    tensors = checkpoint.tensors
+    return Examples(tensors["x"], tensors["clean"], tensors["robust"], path)

@@ -1,0 +1,171 @@
+"""How far attacks made on one model succeed on others (the paper's section 4.5, Table 4 and Figure 5).
+
+Letters: N images, M models. The outcome, ``transfer.json``, holds:
+
+- ``models``: the M labels; ``runs``: what each is, its folder, its checkpoint's sha256, its seed, its examples;
+- ``ta``: each model's share of right answers on the unperturbed images;
+- ``asr``: M rows, the attacked models, of M columns, the models that the attack was made on, as in Table 4;
+- ``sets``: source -> attacked model -> places in the test set of the images whose example succeeds;
+- ``overlap``: source -> ``others`` (the source left out, as in Figure 5) and ``all`` -> ``regions``, ``union`` and
+  ``not_shared``, see :func:`advss.evaluations.overlap.overlap`;
+- ``attack``, as ``ra_attack`` of a run's result; ``images``: of which data, of which run's
+  configuration, how many, their sha256.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from advss.attacks.evaluation import as_victim, in_chunks
+from advss.data.splits import Part, open_splits
+from advss.data.statistics import digest
+from advss.evaluations.evaluate import attack_of
+from advss.evaluations.examples import Examples, Making, check_writable
+from advss.evaluations.overlap import draw_asr, draw_overlap, overlap
+from advss.runs.finished import Asked, Finished, note_images, open_finished, plan_outcome
+from advss.runs.folder import RunFolder, make_folder
+from advss.runs.opened import log_data
+from advss.runs.session import choose_device, followed, tracked
+from advss.tracking.tracker import Tracker
+from advss.training.checkpoints import write_text
+from advss.training.memory import keep_freed_memory
+from advss.training.reporting import Reporter
+
+KIND = "transfer"
+
+Outcome = dict[str, Any]
+Successes = dict[str, dict[str, Tensor]]  # source -> attacked model -> (N,) bool: its example succeeds
+
+
+def transfer(runs: Sequence[str | Path], asked: Asked, *, reporter: Reporter) -> Outcome:
+    """Attack each run's model once and try its examples on all the others, on the first run's test images.
+
+    Each model is attacked with the draws of its own run's seed, so that the matrix' diagonal is 1 - RA as ``advss
+    evaluate`` measures it on these images. Examples are kept in the runs' folders and serve the next call.
+
+    Args:
+        runs: names or folders, at least two, of the same test images and classes.
+        asked: the attack, and where the outcome goes.
+        reporter: told of the progress.
+
+    Returns:
+        The content of transfer.json, and ``folder``.
+
+    Raises:
+        UsageError: bad input, before anything is made.
+        Interrupted: a signal came; the examples of the models that were done are kept, and nothing else is left.
+    """
+    members = open_finished(runs)
+    planned, device, first = plan_outcome(KIND, asked), choose_device(asked.device), members[0].config
+    splits = open_splits(first.data.name, first.data.options, limit=first.limit, seed=first.seed)
+    images = splits.test.subset(asked.evaluation.limit, seed=first.seed)
+    for member in members:
+        check_writable(member)
+    fingerprint = digest([(images.images, images.labels)], splits.classes)
+    folder = make_folder(planned, resume=False, named=asked.name is not None)
+    keep_freed_memory()
+    with _nothing_left(folder), followed(folder.path, tracking=asked.tracking) as (tracker, stop):
+        reporter.say(f"transfer {folder.path}")
+        note_images(members, asked.evaluation, splits.test, reporter)
+        tracker.params({"models": [m.label for m in members], **attack_of(asked.evaluation)})
+        log_data(tracker, splits, first)
+        making = Making(images, fingerprint, asked.evaluation, device, reporter, stop)
+        with tracked(tracker, KIND):
+            made, succeeded = _succeeded(members, making)
+        data = {"data": splits.name, "run": members[0].label, "count": len(images), "sha256": fingerprint}
+        outcome = _outcome(members, made, succeeded, images) | {"attack": attack_of(asked.evaluation), "images": data}
+        _write(outcome, folder, tracker)
+    return outcome | {"folder": str(folder.path)}
+
+
+@contextmanager
+def _nothing_left(folder: RunFolder) -> Iterator[None]:
+    """Remove the folder where the outcome is not reached: the same command can then be given again."""
+    try:
+        yield
+    except BaseException:
+        shutil.rmtree(folder.path, ignore_errors=True)
+        raise
+
+
+def _succeeded(members: Sequence[Finished], making: Making) -> tuple[dict[str, Examples], Successes]:
+    """Each model's examples, without their images, and on which models they succeed; one model's at a time is held."""
+    made: dict[str, Examples] = {}
+    succeeded: Successes = {}
+    for source in members:
+        examples = making.examples(source)
+        right = {m.label: examples.robust if m is source else _right(m, examples, making) for m in members}
+        succeeded[source.label] = {label: ~right_N for label, right_N in right.items()}
+        made[source.label] = examples.without_images()
+    return made, succeeded
+
+
+def _right(member: Finished, examples: Examples, making: Making) -> Tensor:
+    """Which of another model's examples this one classifies right: (N,) bool."""
+    model = member.model.to(making.device)
+
+    def part(start: int, end: int) -> tuple[Tensor, ...]:
+        making.stop.check()
+        x_BCHW = examples.x[start:end].to(making.device)
+        return (model(x_BCHW).argmax(1).cpu() == making.images.labels[start:end],)
+
+    with as_victim(model), torch.no_grad():
+        (right_N,) = in_chunks(part, len(examples.robust), making.settings.batch_size, lambda done: None)
+    return right_N
+
+
+def _outcome(members: Sequence[Finished], made: Mapping[str, Examples], succeeded: Successes, images: Part) -> Outcome:
+    labels = [member.label for member in members]
+    sets = {
+        source: {label: images.index[success_N].sort().values.tolist() for label, success_N in of_source.items()}
+        for source, of_source in succeeded.items()
+    }
+    return {
+        "models": labels,
+        "runs": [
+            {
+                "model": member.label,
+                "folder": str(member.folder.path),
+                "sha256": member.manifest["sha256"],
+                "seed": member.config.seed,
+                "examples": str(made[member.label].path),
+            }
+            for member in members
+        ],
+        "ta": [_share(made[label].clean) for label in labels],
+        "asr": [[1 - _share(~succeeded[source][attacked]) for source in labels] for attacked in labels],
+        "sets": sets,
+        "overlap": {
+            source: {
+                "others": overlap({label: set(one) for label, one in of_source.items() if label != source}),
+                "all": overlap({label: set(one) for label, one in of_source.items()}),
+            }
+            for source, of_source in sets.items()
+        },
+    }
+
+
+def _share(right_N: Tensor) -> float:
+    return float(right_N.double().mean())
+
+
+def _write(outcome: Outcome, folder: RunFolder, tracker: Tracker) -> None:
+    """The outcome as JSON, one key a line, its figures, and both for the tracker."""
+    path, figures = folder.path / "transfer.json", folder.path / "figures"
+    lines = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in outcome.items()]
+    write_text(path, "{\n" + ",\n".join(lines) + "\n}\n")
+    figures.mkdir(exist_ok=True)
+    for file in (path, draw_asr(outcome, figures / "asr.png"), draw_overlap(outcome, figures / "venn.png")):
+        tracker.artifact(file)
+    labels = outcome["models"]
+    cells = [(row, column) for row in range(len(labels)) for column in range(len(labels))]
+    rates = {f"asr/{labels[row]}/{labels[column]}": outcome["asr"][row][column] for row, column in cells}
+    tracker.metrics("", 0, rates)

@@ -1,0 +1,20 @@
+"""What a run may be called: a plain file name."""
+
+from __future__ import annotations
+
+import re
+
+from advss.errors import UsageError
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+#-]*")
+
+
+def check_name(name: str) -> str:
+    """Return ``name``.
+
+    Raises:
+        UsageError: it could leave the runs folder, or is no plain file name.
+    """
+    if not NAME.fullmatch(name) or ".." in name:
+        raise UsageError(f"--name: '{name}' is no run name; use letters, digits and . _ - without '..' or separators")
+    return name

@@ -1,0 +1,140 @@
+"""The run folder: runs/NAME with config.yaml, result.json, metrics.jsonl, pretrain/, finetune/ and figures/."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from advss.config import RunConfig
+from advss.errors import UsageError, did_you_mean
+from advss.naming import check_name
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths within one run."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """The run's name."""
+        return self.path.name
+
+    @property
+    def config(self) -> Path:
+        """The resolved, re-runnable configuration."""
+        return self.path / "config.yaml"
+
+    @property
+    def result(self) -> Path:
+        """What the run came to, as far as it is known."""
+        return self.path / "result.json"
+
+    @property
+    def journal(self) -> Path:
+        """Every metric, one record a line."""
+        return self.path / "metrics.jsonl"
+
+    def best(self, stage: str) -> Path:
+        """The checkpoint of the stage's best epoch."""
+        return self.path / stage / "best.safetensors"
+
+    def last(self, stage: str) -> Path:
+        """The checkpoint that resuming goes on from."""
+        return self.path / stage / "last.safetensors"
+
+    def read_result(self) -> dict[str, Any]:
+        """The content of result.json; empty before there is one.
+
+        Raises:
+            UsageError: it is not JSON.
+        """
+        if not self.result.is_file():
+            return {}
+        try:
+            content: dict[str, Any] = json.loads(self.result.read_text())
+        except ValueError as error:
+            raise UsageError(f"{self.result} is not JSON ({error}); move it away and use --resume again") from error
+        return content
+
+
+def plan_run(config: RunConfig, *, resume: bool) -> RunFolder:
+    """The folder of a run that is to be started or resumed; nothing is made yet.
+
+    Raises:
+        UsageError: the name is bad, or the folder exists and ``resume`` is false.
+    """
+    name = check_name(config.name) if config.name else _fresh_name(config)
+    path = config.runs_dir / name
+    if path.is_symlink():
+        raise UsageError(f"--name: {path} is a link; give the run a folder of its own")
+    if path.exists() and not resume and config.name:
+        raise UsageError(f"--name: run folder {path} exists; continue it by --resume {name} or choose another --name")
+    return RunFolder(path)
+
+
+def make_folder(folder: RunFolder, *, resume: bool, named: bool) -> RunFolder:
+    """Make the run's folder, one that no other run has.
+
+    Args:
+        folder: the folder that was planned.
+        resume: it may be there.
+        named: the user chose its name; else, when another run was quicker, the next free name is taken.
+
+    Raises:
+        UsageError: it cannot be made.
+    """
+    path = folder.path
+    for count in itertools.count(2):
+        try:
+            path.mkdir(parents=True, exist_ok=resume)
+        except FileExistsError as error:
+            if named:
+                raise UsageError(f"--name: run folder {path} exists; choose another --name") from error
+            path = folder.path.with_name(f"{folder.name}-{count}")
+        except OSError as error:
+            raise UsageError(f"--runs-dir: cannot make {path}: {error.strerror}") from error
+        else:
+            break
+    return RunFolder(path)
+
+
+def classifier_of(folder: RunFolder) -> Path:
+    """The checkpoint of a run's best fine-tuned epoch.
+
+    Raises:
+        UsageError: it has none yet; what to type is said.
+    """
+    from advss.training.checkpoints import has_checkpoint  # torch, which names and folders do not need
+
+    best = folder.best("finetune")
+    if has_checkpoint(best):
+        return best
+    unfinished = folder.read_result().get("status") != "finished"
+    todo = f"advss fit --resume {folder.path}" if unfinished else f"advss finetune --from {folder.path}"
+    raise UsageError(f"run {folder.path} has no fine-tuned model; run `{todo}` first")
+
+
+def find_run(run: str | Path, runs_dir: Path = Path("runs")) -> RunFolder:
+    """A run by its folder or its name.
+
+    Raises:
+        UsageError: there is no such run; the nearest name is given.
+    """
+    for path in (Path(run), runs_dir / run):
+        if (path / "config.yaml").is_file():
+            return RunFolder(path)
+    names = [p.parent.name for p in runs_dir.glob("*/config.yaml")] if runs_dir.is_dir() else []
+    raise UsageError(f"there is no run '{run}' in {runs_dir}{did_you_mean(str(run), names)}")
+
+
+def _fresh_name(config: RunConfig) -> str:
+    pretext = "+".join(member.name.split(":")[-1] for member in config.pretext) or "scratch"
+    return check_name(
+        f"{pretext}-{config.defense.name}-{config.finetune.name}-{time.strftime('%Y%m%d-%H%M%S')}".replace(":", "-")
+    )

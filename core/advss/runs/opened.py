@@ -1,0 +1,161 @@
+"""How a run is opened: a new folder or one that is gone on with, a session in it, and what is tracked of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from advss.config import EvalSettings, RunConfig
+from advss.configuration.resolve import to_yaml
+from advss.data.splits import Splits
+from advss.errors import UsageError
+from advss.models.families import family_of
+from advss.plugins.provenance import choices_of, saying_what_is_needed, used_by
+from advss.runs.curves import draw_curves
+from advss.runs.diversity import draw_diversity
+from advss.runs.folder import RunFolder, make_folder, plan_run
+from advss.runs.session import Session, choose_device, followed, open_data
+from advss.runs.stored import stored_config
+from advss.tracking.tracker import Tracker
+from advss.training.checkpoints import has_checkpoint, write_text
+from advss.training.memory import keep_freed_memory
+from advss.training.reporting import Reporter
+
+Result = dict[str, Any]
+
+
+@contextmanager
+def opened(config: RunConfig, *, resume: bool, reporter: Reporter) -> Iterator[Session | None]:
+    """A session in the run's folder, made or gone on with; None when the run is finished."""
+    folder = plan_run(config, resume=resume)
+    if resume and folder.read_result().get("status") == "finished":
+        yield None
+        return
+    with saying_what_is_needed(lambda: folder.read_result().get("plugins"), run=folder.name):
+        family_of(config.backbone.name)
+    splits, device = open_data(config), choose_device(config.device)
+    new = not (resume and folder.path.exists())
+    folder = make_folder(folder, resume=resume, named=config.name is not None)
+    with _no_folder_left(folder, new=new):
+        if not folder.config.is_file():
+            write_text(folder.config, to_yaml(dataclasses.replace(config, name=None)))
+        config = dataclasses.replace(config, name=folder.name, device=str(device))
+        with open_session(config, folder, splits, reporter) as session:
+            plugins = used_by(choices_of(config, "pretrain", "finetune"))
+            now = {"plugins": plugins, "status": "running"}
+            session.record(**(blank_result(config, folder) | folder.read_result() | now))
+            versions = {f"{p['kind']}.{p['name']}": f"{p['distribution']} {p['version']}" for p in plugins}
+            session.tracker.params({"plugins": versions})
+            session.tracker.artifact(folder.config)
+            yield session
+
+
+@contextmanager
+def _no_folder_left(folder: RunFolder, *, new: bool) -> Iterator[None]:
+    """Remove a new folder when bad input shows before there is anything to go on from."""
+    try:
+        yield
+    except UsageError:
+        if new and not any(has_checkpoint(folder.last(stage)) for stage in ("pretrain", "finetune")):
+            shutil.rmtree(folder.path, ignore_errors=True)
+        raise
+
+
+@contextmanager
+def reopened(
+    folder: RunFolder, *, device: str, reporter: Reporter, evaluation: EvalSettings | None = None
+) -> Iterator[Session]:
+    """A session in a run's folder, to measure its model on ``device``; plugins that trained it may be gone by now.
+
+    ``evaluation`` stands in place of the run's own.
+    """
+    stored = stored_config(folder.path)
+    config = dataclasses.replace(
+        stored,
+        name=folder.name,
+        runs_dir=folder.path.parent,
+        evaluation=evaluation or stored.evaluation,
+        device=device,
+    )
+    with open_session(config, folder, open_data(config), reporter) as session:
+        yield session
+
+
+@contextmanager
+def open_session(config: RunConfig, folder: RunFolder, splits: Splits, reporter: Reporter) -> Iterator[Session]:
+    """What every stage of one run shares, for as long as it is open; the configuration and the data are tracked."""
+    keep_freed_memory()
+    with followed(folder.path, tracking=config.tracking) as (tracker, stop):
+        tracker.params(_as_params(config))
+        log_data(tracker, splits, config)
+        yield Session(config, folder, splits, choose_device(config.device), tracker, reporter, stop)
+
+
+def close(session: Session, *, status: str = "finished") -> Result:
+    """Draw the curves and write down how the run stands; one that was evaluated before its end can still be resumed."""
+    drawn = session.folder.journal, session.folder.path / "figures"
+    for figure in [*draw_curves(*drawn), *draw_diversity(*drawn)]:
+        session.tracker.artifact(figure)
+    result = session.record(status=status)
+    session.tracker.artifact(session.folder.result)
+    return result
+
+
+def finished_result(config: RunConfig, reporter: Reporter) -> Result:
+    """What a finished run came to, which the user is told."""
+    folder = plan_run(config, resume=True)
+    reporter.say(f"run {folder.path} is finished; nothing to do")
+    return folder.read_result()
+
+
+def blank_result(config: RunConfig, folder: RunFolder) -> Result:
+    """What result.json holds of a run that has not been measured yet."""
+    return {
+        "name": folder.name,
+        "pretext": [member.name for member in config.pretext],
+        "defense": config.defense.name,
+        "finetune": {"scheme": config.finetune.name, "defense": config.finetune_defense.name},
+        "data": config.data.name,
+        "backbone": config.backbone.name,
+        "seed": config.seed,
+        "device": _device_name(config.device),
+        "ta": None,
+        "ra": None,
+        "ra_attack": None,
+        "best_epoch": None,
+        "folder": str(folder.path),
+    }
+
+
+def _device_name(device: str) -> str:
+    return torch.cuda.get_device_name(device) if device.startswith("cuda") else device
+
+
+def _as_params(config: RunConfig) -> dict[str, Any]:
+    """The configuration as the parameters of a tracked run: members by name, options below them."""
+    plain = dataclasses.asdict(config)
+    for key in ("defense", "finetune", "finetune_defense", "data", "backbone"):
+        choice = plain.pop(key)
+        plain |= {key: choice["name"], f"{key}_options": choice["options"]}
+    members = plain.pop("pretext")
+    plain["pretext"] = ",".join(member["name"] for member in members) or "none"
+    plain["pretext_options"] = {member["key"] or member["name"]: member["options"] for member in members}
+    return plain | {"runs_dir": str(config.runs_dir)}
+
+
+def log_data(tracker: Tracker, splits: Splits, config: RunConfig) -> None:
+    """Tell the tracker which data a run sees."""
+    profile = {
+        "train": len(splits.train),
+        "valid": len(splits.valid),
+        "test": len(splits.test),
+        "classes": len(splits.classes),
+        "side": splits.facts.side,
+    }
+    source = str(config.data.options.get("root", "scikit-learn" if splits.name == "digits" else splits.name))
+    tracker.dataset(name=splits.name, source=source, fingerprint=splits.fingerprint, profile=profile)

@@ -1,0 +1,187 @@
+"""What every stage of one run shares: configuration, folder, data, device, tracker, reporter and stop request."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from advss.config import Choice, RunConfig, StageSettings
+from advss.configuration.resolve import plain
+from advss.data.augmentation import Augment
+from advss.data.loader import Loader
+from advss.data.splits import Part, Splits, open_splits
+from advss.errors import UsageError
+from advss.hookspecs import Batch, Defense
+from advss.models.spec import ModelSpec
+from advss.plugins.provenance import used
+from advss.plugins.registry import build
+from advss.runs.folder import RunFolder
+from advss.tracking.journal import Status
+from advss.tracking.tracker import Tracker
+from advss.training.blame import blaming
+from advss.training.checkpoints import has_checkpoint, load_checkpoint, write_json
+from advss.training.first_batch import check_runs, trial
+from advss.training.layout import FORMATS, choose_format
+from advss.training.progress import Progress
+from advss.training.reporting import Reporter
+from advss.training.signals import Interrupted, StopRequest
+from advss.training.trainer import Trainer
+from advss.training.work import Work, set_trainable
+
+
+@dataclass
+class Session:
+    """One run, opened."""
+
+    config: RunConfig
+    folder: RunFolder
+    splits: Splits
+    device: torch.device
+    tracker: Tracker
+    reporter: Reporter
+    stop: StopRequest
+    named: bool = False  # whether the user has been told the run's folder
+
+    @property
+    def bf16(self) -> bool:
+        """Whether forward passes of training run in bfloat16."""
+        precision = self.config.precision
+        return precision == "bf16" or (
+            precision == "auto" and self.device.type == "cuda" and torch.cuda.is_bf16_supported()
+        )
+
+    def loader(self, part: Part, settings: StageSettings, stage: str) -> Loader:
+        """Batches of a part as the stage's settings say."""
+        return Loader(
+            part,
+            batch_size=settings.batch_size,
+            device=self.device,
+            augment=Augment(crop=settings.crop, flip=settings.flip),
+            key=(self.config.seed, stage),
+        )
+
+    def everything_in_order(self) -> Iterator[Batch]:
+        """Every training image once, the validation part included, not augmented."""
+        settings = self.config.pretraining
+        for part in (self.splits.train, self.splits.valid):
+            yield from self.loader(part, settings, "prepare").in_order(settings.batch_size)
+
+    def spec(self, branches: tuple[str, ...]) -> ModelSpec:
+        """The encoder that the configuration asks for, for this data."""
+        backbone, splits = self.config.backbone, self.splits
+        return ModelSpec(backbone.name, plain(backbone.options), splits.facts, splits.mean, splits.std, branches)
+
+    def train(self, work: Work) -> Progress:
+        """Try a stage's work, choose its layout and train it, or go on training it.
+
+        Raises:
+            UsageError: it cannot run on this backbone and data.
+            Interrupted: a signal came; everything up to that step is saved.
+        """
+        check_runs(work)
+        with blaming(work.stage, work.plugins):
+            self._settle_layout(work)
+        if not self.named:  # not before: a run that cannot begin leaves no folder to name
+            self.reporter.say(f"run {self.folder.path}")
+            self.named = True
+        trainer = Trainer(
+            work,
+            folder=self.folder.path / work.stage,
+            tracker=self.tracker,
+            reporter=self.reporter,
+            checkpoint_minutes=self.config.checkpoint_minutes,
+            log_every=self.config.log_every,
+        )
+        return trainer.run(self.stop)
+
+    def _settle_layout(self, work: Work) -> None:
+        """Choose the memory layout, by measurement where it is ``auto``, and put the modules into it.
+
+        A stage that is resumed keeps the layout it was begun in, so that its numbers stay the same.
+        """
+        last = self.folder.last(work.stage)
+        if has_checkpoint(last):
+            chosen = load_checkpoint(last, warn=False).manifest["memory_format"]
+        else:
+            set_trainable(work.modules, work.phases[0])
+            chosen = choose_format(self.config.memory_format, lambda f: trial(work, f), self.device)
+        work.memory_format = FORMATS[chosen]
+        work.manifest["memory_format"] = chosen
+        work.modules.to(memory_format=work.memory_format)
+
+    def record(self, **content: Any) -> dict[str, Any]:
+        """Merge ``content`` into result.json and return the whole."""
+        result = self.folder.read_result() | content
+        write_json(self.folder.result, result)
+        return result
+
+
+def open_data(config: RunConfig) -> Splits:
+    """The images that a run is of, by its seed."""
+    with blaming(f"--data {config.data.name}", used("data", config.data)):
+        return open_splits(config.data.name, config.data.options, limit=config.limit, seed=config.seed)
+
+
+def build_defense(choice: Choice, *, flag: str = "--defense.") -> Defense:
+    """The defense that was chosen."""
+    defense = build("defense", choice, flag=flag)
+    assert isinstance(defense, Defense)
+    return defense
+
+
+def described(choice: Choice) -> dict[str, Any]:
+    """A choice as it stands in a manifest."""
+    return {"name": choice.name, "options": plain(choice.options)}
+
+
+@contextmanager
+def followed(folder: Path, *, tracking: bool) -> Iterator[tuple[Tracker, StopRequest]]:
+    """What is done in a folder within the context is tracked, can be stopped, and ends in MLflow as it ended here."""
+    tracker = Tracker(folder, name=folder.name, enabled=tracking)
+    status: Status = "FAILED"
+    with StopRequest() as stop:
+        try:
+            yield tracker, stop
+            status = "FINISHED"
+        except Interrupted as stopped:
+            status, stopped.run = "KILLED", str(folder)
+            raise
+        finally:
+            tracker.finish(status)
+
+
+@contextmanager
+def tracked(tracker: Tracker, stage: str) -> Iterator[None]:
+    """A stage is tracked as begun within the context, and after it as it ended."""
+    tracker.start_stage(stage)
+    try:
+        yield
+    except Interrupted:
+        tracker.end_stage(stage, status="KILLED")
+        raise
+    except BaseException:
+        tracker.end_stage(stage, status="FAILED")
+        raise
+    tracker.end_stage(stage, status="FINISHED")
+
+
+def choose_device(asked: str) -> torch.device:
+    """``auto`` is cuda when there is one, else cpu.
+
+    Raises:
+        UsageError: the device does not exist here.
+    """
+    if asked == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(asked)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(f"--device: '{asked}' cannot be used here ({reason}); use cpu or auto") from error
+    return device

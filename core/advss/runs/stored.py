@@ -1,0 +1,86 @@
+"""The configuration that stands in a run's folder, read again: to resume it, to go on from it, or to measure it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from advss.config import RunConfig
+from advss.configuration.resolve import resolve, to_mapping
+from advss.errors import UsageError
+from advss.plugins.provenance import saying_what_is_needed
+from advss.runs.folder import RunFolder
+
+_OF_TASKS = ("diversity", "diversity-in", "diversity-sign", "diversity-every", "diversity-pixels", "finetune-tail")
+UNTRAINED: dict[str, Any] = {  # asks for no plugin of anyone's, nor for anything of several tasks
+    **{"pretext": "none", "defense": "none", "finetune": "full", "finetune-defense": "none"},
+    **{flag: getattr(RunConfig, flag.replace("-", "_")) for flag in _OF_TASKS},
+}
+HARMLESS = ("device", "checkpoint-minutes", "tracking", "runs-dir")  # may differ when a run is resumed
+
+
+def resolve_run(
+    run: Path,
+    said: Mapping[str, Any],
+    *,
+    configs: Sequence[str | Path] = (),
+    environ: Mapping[str, str] | None = None,
+    text: bool = False,
+) -> RunConfig:
+    """The configuration of a run's folder and what is said since; arguments as of :func:`resolve`.
+
+    Raises:
+        UsageError: as :func:`resolve`; where a plugin is gone, it says what to install.
+    """
+    with saying_what_is_needed(partial(_recorded, run), run=str(run)):
+        return resolve(said, base=RunFolder(run).config, configs=configs, environ=environ, text=text)
+
+
+def resume_config(
+    run: Path, said: Mapping[str, Any], *, environ: Mapping[str, str] | None = None, text: bool = False
+) -> RunConfig:
+    """The configuration of a run that is resumed, as it was; ``said`` may change only what does not change its results.
+
+    Raises:
+        UsageError: a setting given beside it that differs from the run's.
+    """
+    was, now = resolve_run(run, {}, environ={}), resolve_run(run, said, environ=environ, text=text)
+    before, after = to_mapping(was), to_mapping(now)
+    for key in after:
+        if key not in HARMLESS and before.get(key) != after[key]:
+            raise UsageError(
+                f"--resume: {run} has {key} {before.get(key)}, not {after[key]}; leave it out, or start a new run"
+            )
+    return replace(now, name=run.resolve().name, runs_dir=run.parent)
+
+
+def stored_config(
+    run: Path, said: Mapping[str, Any] | None = None, *, environ: Mapping[str, str] | None = None, text: bool = False
+) -> RunConfig:
+    """What a run's folder says of its data and seed, though a plugin that trained it may be gone by now.
+
+    Args:
+        run: the folder.
+        said: settings that win over the folder's.
+        environ: where variables ADVSS_... are looked up; default: nowhere.
+        text: values of ``said`` are text from a command line.
+
+    Raises:
+        UsageError: its config.yaml is missing, or it or ``said`` cannot be understood.
+    """
+    settings, variables = dict(said or {}), environ or {}
+    try:
+        return resolve_run(run, settings, environ=variables, text=text)
+    except UsageError:
+        return resolve_run(run, UNTRAINED | settings, environ=variables, text=text)
+
+
+def _recorded(run: Path) -> Any:
+    """What a run's result says of its plugins; None where it has none that can be read."""
+    try:
+        return RunFolder(run).read_result().get("plugins")
+    except UsageError:
+        return None

@@ -1,0 +1,117 @@
+"""Whole runs: pretrain, fine-tune, and fit = both and an evaluation; what the command line and Python call."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+
+from advss.config import RunConfig
+from advss.errors import UsageError
+from advss.evaluations.evaluate import evaluated
+from advss.runs.folder import find_run
+from advss.runs.opened import Result, close, finished_result, opened
+from advss.runs.session import Session, tracked
+from advss.stages.finetune import check_finetuning, finetune_stage
+from advss.stages.pretrain import pretrain_stage
+from advss.training.checkpoints import has_checkpoint
+from advss.training.members import member_stage
+from advss.training.progress import Progress
+from advss.training.reporting import Reporter
+
+
+def fit(config: RunConfig, *, resume: bool = False, reporter: Reporter) -> Result:
+    """Pretrain, fine-tune and evaluate one run.
+
+    Args:
+        config: the run.
+        resume: go on with the run of that name where it stopped; a finished one is left as it is.
+        reporter: told of every step.
+
+    Returns:
+        The content of result.json.
+
+    Raises:
+        UsageError: bad input, before any training.
+        Interrupted: a signal came; everything up to that step is saved.
+    """
+    with opened(config, resume=resume, reporter=reporter) as session:
+        if session is None:
+            return finished_result(config, reporter)
+        source = None
+        if config.pretext and config.pretraining.epochs:
+            check_finetuning(session)
+            _pretrain(session)
+            source = session.folder.best("pretrain")
+        _finetune(session, source)
+        return evaluated(session)
+
+
+def pretrain(config: RunConfig, *, resume: bool = False, reporter: Reporter) -> Result:
+    """The pretraining stage alone; ``ta`` and ``ra`` stay null. Arguments and errors as :func:`fit`."""
+    if not config.pretext or not config.pretraining.epochs:
+        raise UsageError("advss pretrain: nothing to train; give --pretext and at least 1 --pretrain-epochs")
+    with opened(config, resume=resume, reporter=reporter) as session:
+        if session is None:
+            return finished_result(config, reporter)
+        _pretrain(session)
+        return close(session)
+
+
+def finetune(config: RunConfig, *, source: Path | None, resume: bool = False, reporter: Reporter) -> Result:
+    """The fine-tuning stage alone, as a run of its own; ``ta`` and ``ra`` stay null until it is evaluated.
+
+    Args:
+        config: the new run.
+        source: run folder, or pretraining checkpoint, to start from; None is random initialisation (P1), or, with
+            ``resume``, what the run started from.
+        resume: as in :func:`fit`.
+        reporter: told of every step.
+    """
+    checkpoint = _pretrained(source) if source is not None else None
+    with opened(config, resume=resume, reporter=reporter) as session:
+        if session is None:
+            return finished_result(config, reporter)
+        if checkpoint is None and (kept := session.folder.read_result().get("source")):
+            checkpoint = Path(kept)
+        session.record(source=str(checkpoint.resolve()) if checkpoint else None)
+        _finetune(session, checkpoint)
+        return close(session)
+
+
+def _pretrain(session: Session) -> None:
+    members = [member.key for member in session.config.pretext]
+    stages = ["pretrain", *(member_stage("pretrain", key) for key in members if len(members) > 1)]
+    with ExitStack() as stack:
+        for stage in stages:
+            stack.enter_context(tracked(session.tracker, stage))
+        _note(session, "pretrain", pretrain_stage(session))
+
+
+def _finetune(session: Session, source: Path | None) -> None:
+    with tracked(session.tracker, "finetune"):
+        progress = finetune_stage(session, source)
+        _note(session, "finetune", progress)
+    session.record(best_epoch=progress.best_epoch)
+    best = session.folder.best("finetune")
+    session.tracker.model(best, best.with_suffix(".json"))
+
+
+def _note(session: Session, stage: str, progress: Progress) -> None:
+    before = session.folder.read_result()
+    session.record(
+        epochs=before.get("epochs", {}) | {stage: progress.epoch},
+        best_epochs=before.get("best_epochs", {}) | {stage: progress.best_epoch},
+        seconds=before.get("seconds", {}) | {stage: round(progress.seconds, 2)},
+        best_metrics=before.get("best_metrics", {}) | {stage: progress.best_metrics},
+        skipped_steps=before.get("skipped_steps", {}) | {stage: progress.skipped},
+    )
+
+
+def _pretrained(source: Path) -> Path:
+    """The checkpoint that ``--from`` means: a file, or a run's best pretraining epoch."""
+    if source.is_file():
+        return source
+    best = find_run(source).best("pretrain")
+    if not has_checkpoint(best):
+        raise UsageError(f"--from: run {source} has no pretrained encoder; run `advss pretrain` first")
+    return best

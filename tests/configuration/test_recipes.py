@@ -1,0 +1,126 @@
+"""The packaged recipes hold the released hyper-parameters (SPEC section 4's table) for every task and defense."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from itertools import product
+from typing import Any
+
+import pytest
+
+from advss.config import RunConfig
+from advss.configuration.recipes import read_config, recipes
+from advss.configuration.resolve import resolve
+
+Settings = dict[str, Any]
+ROTATION: Settings = {
+    "lr": 0.1,
+    "momentum": 0.9,
+    "weight_decay": 3e-4,
+    "batch_size": 128,
+    "epochs": 100,
+    "min_lr": 1e-6,
+}
+ROTATION |= {"optimizer": "sgd", "nesterov": False, "schedule": "cosine", "warmup_steps": 200, "warmup_lr": 0.01}
+ROTATION |= {"crop": 4, "flip": True}
+SELFIE: Settings = {"lr": 0.1, "momentum": 0.9, "weight_decay": 1e-4, "batch_size": 128, "epochs": 200, "min_lr": 1e-7}
+SELFIE |= {"optimizer": "sgd", "nesterov": True, "schedule": "cosine", "crop": 2, "flip": False}
+ENSEMBLE: Settings = {
+    "lr": 0.001,
+    "momentum": 0.9,
+    "weight_decay": 1e-4,
+    "batch_size": 32,
+    "epochs": 150,
+    "min_lr": 1e-8,
+}
+ENSEMBLE |= {"optimizer": "sgd", "nesterov": True, "schedule": "cosine", "warmup_steps": 0, "crop": 4, "flip": True}
+FINETUNE: Settings = {
+    "lr": 0.1,
+    "momentum": 0.9,
+    "weight_decay": 3e-4,
+    "batch_size": 128,
+    "epochs": 100,
+    "nesterov": False,
+}
+FINETUNE |= {"optimizer": "sgd", "schedule": "multistep", "milestones": (60, 80), "warmup_steps": 200}
+FINETUNE |= {"crop": 4, "flip": True}
+PRETRAINING: dict[tuple[str, str], Settings] = {
+    ("rotation", "pgd"): ROTATION,
+    ("rotation", "none"): ROTATION | {"epochs": 200},
+    ("jigsaw", "pgd"): ROTATION,
+    ("jigsaw", "none"): ROTATION | {"epochs": 200, "weight_decay": 5e-4},
+    ("selfie", "pgd"): SELFIE,
+    ("selfie", "none"): SELFIE | {"batch_size": 256},
+    ("selfie,rotation,jigsaw", "pgd"): ENSEMBLE,
+    ("selfie,rotation,jigsaw", "none"): ENSEMBLE,
+    ("rotation,jigsaw", "pgd"): ENSEMBLE,
+}
+
+
+def recipe(name: str, pretext: str, defense: str) -> RunConfig:
+    return resolve({"pretext": pretext, "defense": defense}, configs=[name], environ={}, text=True)
+
+
+@pytest.mark.parametrize(("pretext", "defense"), PRETRAINING)
+def test_released_pretraining(pretext: str, defense: str) -> None:
+    settings = asdict(recipe("cifar10-paper", pretext, defense).pretraining)
+    expected = PRETRAINING[pretext, defense]
+    assert {name: settings[name] for name in expected} == expected
+
+
+@pytest.mark.parametrize(("pretext", "defense"), PRETRAINING)
+def test_released_finetuning(pretext: str, defense: str) -> None:
+    settings = asdict(recipe("cifar10-paper", pretext, defense).finetuning)
+    assert {name: settings[name] for name in FINETUNE} == FINETUNE
+
+
+def test_released_backbone_and_attacks() -> None:
+    config = recipe("cifar10-paper", "selfie", "pgd")
+    training = {"norm": "linf", "eps": 8 / 255, "step_size": 2 / 255, "steps": 10, "random_start": True}
+    assert config.backbone.name == "resnetv2_50"
+    assert config.defense.options | training == config.defense.options
+    measured = config.evaluation
+    assert (measured.norm, measured.eps, measured.step_size, measured.steps) == ("linf", 8 / 255, 2 / 255, 20)
+
+
+@pytest.mark.parametrize(
+    ("name", "pretext", "defense"),
+    list(
+        product(
+            ("digits", "cifar10-paper", "cifar10-fast"),
+            ("none", "selfie", "rotation", "jigsaw", "selfie,rotation,jigsaw"),
+            ("none", "pgd"),
+        )
+    ),
+)
+def test_every_recipe_resolves(name: str, pretext: str, defense: str) -> None:
+    config = recipe(name, pretext, defense)
+    assert config.data.name == ("digits" if name == "digits" else "cifar10")
+    assert (config.pretraining.epochs == 0) == (pretext == "none")
+
+
+def test_digits_are_not_flipped() -> None:
+    config = resolve({}, environ={})
+    assert config.data.name == "digits"
+    assert not config.pretraining.flip
+    assert not config.finetuning.flip
+
+
+def test_the_default_is_selfie_under_pgd() -> None:
+    config = resolve({}, environ={})
+    assert ([m.name for m in config.pretext], config.defense.name, config.finetune.name) == (["selfie"], "pgd", "full")
+
+
+def test_cifar10_takes_the_papers_recipe_by_default() -> None:
+    said = {"pretext": "rotation", "data": "cifar10"}
+    assert resolve(said, environ={}) == recipe("cifar10-paper", "rotation", "pgd")
+
+
+def test_the_fast_recipe_is_mixed_precision() -> None:
+    config = recipe("cifar10-fast", "selfie", "pgd")
+    assert (config.precision, config.backbone.name, config.pretraining.schedule) == ("auto", "resnet18", "onecycle")
+
+
+@pytest.mark.parametrize("name", list(recipes()))
+def test_each_recipe_says_what_it_is(name: str) -> None:
+    assert read_config(name).description

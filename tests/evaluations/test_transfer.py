@@ -1,0 +1,287 @@
+"""Transferred attacks: the matrix against evaluation and against recomputation, kept examples, what is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+from torch import Tensor
+
+import advss
+from advss.config import EvalSettings
+from advss.data.splits import open_splits
+from advss.errors import UsageError
+from advss.evaluations import examples as examples_module
+from advss.evaluations import transfer as transfer_module
+from advss.evaluations.evaluate import evaluate, evaluate_model
+from advss.evaluations.transfer import transfer
+from advss.randomness import stream
+from advss.runs.finished import Asked
+from advss.runs.stored import stored_config
+from advss.tracking.journal import read_metrics
+from advss.training.checkpoints import load_checkpoint, save_checkpoint
+from advss.training.reporting import Silent
+from advss.training.signals import Interrupted, StopRequest
+
+EVALUATION = EvalSettings(eps=2 / 255, step_size=1 / 255, steps=2, restarts=2, batch_size=40)
+FEW = replace(EVALUATION, limit=20)
+CPU = torch.device("cpu")
+
+
+class Said(Silent):
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
+
+
+def asked(runs: Path, name: str | None = "transfer", evaluation: EvalSettings = FEW) -> Asked:
+    return Asked(evaluation, runs, name, "cpu", tracking=False)
+
+
+def between(runs: Path, *names: str, reporter: Silent | None = None, **more: Any) -> dict[str, Any]:
+    return transfer([runs / name for name in names], asked(runs, **more), reporter=reporter or Said())
+
+
+def model(runs: Path, name: str) -> torch.nn.Module:
+    return advss.load_model(name, runs_dir=runs)
+
+
+def kept(runs: Path, name: str) -> dict[str, Tensor]:
+    (file,) = (runs / name / "examples").glob("*.safetensors")
+    return load_file(file)
+
+
+def _blank(outcome: dict[str, Any], path: Path) -> Path:
+    path.write_bytes(b"")
+    return path
+
+
+@pytest.fixture
+def runs(runs: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The copy of the three runs; no figures are drawn of them."""
+    for draw in ("draw_asr", "draw_overlap"):
+        monkeypatch.setattr(transfer_module, draw, _blank)
+    return runs
+
+
+@pytest.fixture(scope="module")
+def compared(three_runs: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any], list[str]]:
+    """The three runs compared, once: their folder, the outcome and what was said."""
+    runs = Path(shutil.copytree(three_runs, tmp_path_factory.mktemp("compared") / "runs"))
+    said = Said()
+    return runs, between(runs, "a", "b", "c", evaluation=EVALUATION, reporter=said), said.lines
+
+
+Compared = tuple[Path, dict[str, Any], list[str]]
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_the_diagonal_is_exactly_one_minus_ra_as_evaluate_measures_it(compared: Compared, place: int) -> None:
+    runs, outcome, _ = compared
+    measured = evaluate(runs / "ab"[place], EVALUATION, device="cpu", reporter=Silent())
+    assert outcome["asr"][place][place] == 1 - measured["ra"]
+    assert outcome["ta"][place] == measured["ta"]
+    assert 0 < measured["ra"] < measured["ta"]
+
+
+def test_a_run_of_another_seed_is_attacked_with_its_own_draws_on_the_first_runs_images(compared: Compared) -> None:
+    runs, outcome, said = compared
+    first = stored_config(runs / "a")
+    test = open_splits("digits", {}, limit=first.limit, seed=first.seed).test
+    measured = evaluate_model(
+        model(runs, "c"), test, EVALUATION, device=CPU, seed=1, reporter=Silent(), stop=StopRequest()
+    )
+    assert outcome["asr"][2][2] == 1 - measured["ra"]
+    assert [line for line in said if "test images: those of a" in line and "own TA and RA of c," in line]
+
+
+def test_rows_are_attacked_models_and_columns_those_the_attack_was_made_on(compared: Compared) -> None:
+    runs, outcome, _ = compared
+    _, label = advss.load_data("a", runs_dir=runs)
+    for column, source in enumerate("abc"):
+        x = kept(runs, source)["x"]
+        for row, attacked in enumerate("abc"):
+            with torch.no_grad():
+                wrong = int((model(runs, attacked)(x).argmax(1) != label).sum())
+            assert outcome["asr"][row][column] == pytest.approx(wrong / len(x), abs=1e-12), (attacked, source)
+    assert len({rate for row in outcome["asr"] for rate in row}) > 3
+
+
+def test_kept_examples_lie_in_the_ball_around_the_test_images(compared: Compared) -> None:
+    runs, _, _ = compared
+    x, label = advss.load_data("a", runs_dir=runs)
+    made = kept(runs, "b")
+    assert (made["x"] - x).abs().max() <= EVALUATION.eps + 1e-6
+    assert 0 <= made["x"].min() < made["x"].max() <= 1
+    assert torch.equal(made["label"], label)
+
+
+def by_hand(net: torch.nn.Module, x: Tensor, label: Tensor, generator: torch.Generator) -> Tensor:
+    """One PGD as the paper's section 3.1 has it, on the images that the model is right about; the others, after it."""
+    right = net(x).argmax(1) == label
+    made = x.clone()
+    for chosen in (right, ~right):
+        clean, target = x[chosen], label[chosen]
+        start = torch.empty_like(clean).uniform_(-EVALUATION.eps, EVALUATION.eps, generator=generator)
+        z = (clean + start).clamp(0, 1)
+        for _ in range(EVALUATION.steps):
+            z.requires_grad_()
+            (gradient,) = torch.autograd.grad(F.cross_entropy(net(z), target, reduction="sum"), z)
+            moved = z.detach() + EVALUATION.step_size * gradient.sign()
+            z = torch.min(torch.max(moved, clean - EVALUATION.eps), clean + EVALUATION.eps).clamp(0, 1)
+        made[chosen] = z.detach()
+    healed = (~right) & (net(made).argmax(1) == label)
+    made[healed] = x[healed]
+    return made.detach()
+
+
+def test_off_diagonals_are_those_of_an_attack_written_by_hand(runs: Path) -> None:
+    settings = replace(EVALUATION, restarts=1, batch_size=100)
+    outcome = between(runs, "a", "b", evaluation=settings)
+    x, label = advss.load_data("a", runs_dir=runs)
+    for column, (source, target) in enumerate((("a", "b"), ("b", "a"))):
+        made = by_hand(model(runs, source), x, label, stream("cpu", 0, "evaluate", 0))
+        wrong = (model(runs, target)(made).argmax(1) != label).double().mean()
+        assert outcome["asr"][1 - column][column] == pytest.approx(float(wrong), abs=1e-12)
+
+
+def test_sets_are_places_in_the_test_set_of_what_succeeds(compared: Compared) -> None:
+    runs, outcome, _ = compared
+    made, (_, label) = kept(runs, "a"), advss.load_data("a", runs_dir=runs)
+    with torch.no_grad():
+        wrong = model(runs, "b")(made["x"]).argmax(1) != label
+    assert outcome["sets"]["a"]["b"] == sorted(made["index"][wrong].tolist())
+    assert max(made["index"]) > len(label)  # places in the whole test set, not among the images attacked
+
+
+def test_overlap_leaves_the_source_out_or_has_it(compared: Compared) -> None:
+    _, outcome, _ = compared
+    sets = {name: set(places) for name, places in outcome["sets"]["a"].items()}
+    found = outcome["overlap"]["a"]
+    assert found["others"]["union"] == len(sets["b"] | sets["c"])
+    assert found["others"]["not_shared"] == pytest.approx(len(sets["b"] ^ sets["c"]) / len(sets["b"] | sets["c"]))
+    regions = {tuple(region["models"]): region["count"] for region in found["all"]["regions"]}
+    assert regions[("a", "b", "c")] == len(sets["a"] & sets["b"] & sets["c"])
+    assert regions.get(("b", "c"), 0) == len(sets["b"] & sets["c"] - sets["a"])
+
+
+def test_the_folder_holds_what_was_returned_and_figures(compared: Compared) -> None:
+    runs, outcome, _ = compared
+    folder = runs / "transfer"
+    assert json.loads((folder / "transfer.json").read_text()) | {"folder": str(folder)} == outcome
+    assert sorted(file.name for file in (folder / "figures").iterdir()) == ["asr.png", "venn.png"]
+    assert outcome["attack"]["restarts"] == 2
+    assert (outcome["images"]["count"], outcome["images"]["run"]) == (100, "a")
+
+
+def test_rates_are_tracked(compared: Compared) -> None:
+    runs, outcome, _ = compared
+    (metrics,) = [one for one in read_metrics(runs / "transfer" / "metrics.jsonl") if one.stage == ""]
+    assert metrics.values["asr/b/a"] == outcome["asr"][1][0]
+    assert len(metrics.values) == 9
+
+
+# ---------------------------------------------------------------- kept examples
+def files(runs: Path) -> dict[str, tuple[bytes, int]]:
+    found = sorted(runs.glob("*/examples/*"))
+    return {str(file.relative_to(runs)): (file.read_bytes(), file.stat().st_mtime_ns) for file in found}
+
+
+@pytest.fixture
+def forbidden(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """From the call on, making examples fails."""
+
+    def forbid() -> None:
+        def fail(*args: object, **kwargs: object) -> None:
+            raise AssertionError("examples were made")
+
+        monkeypatch.setattr(examples_module, "adversarial_examples", fail)
+
+    return forbid
+
+
+def test_a_second_call_reuses_the_examples_and_says_so(runs: Path, forbidden: Callable[[], None]) -> None:
+    first, before, said = between(runs, "a", "b"), files(runs), Said()
+    forbidden()
+    again = between(runs, "b", "a", name="again", reporter=said)  # the same images, in another order
+    assert files(runs) == before
+    assert [row[::-1] for row in again["asr"][::-1]] == first["asr"]
+    assert [line for line in said.lines if line.startswith("examples of b: those kept in")]
+
+
+CHANGES: list[dict[str, Any]] = [{"steps": 1}, {"eps": 0.03}, {"restarts": 1}, {"norm": "l2"}, {"batch_size": 50}]
+CHANGES += [{"step_size": 0.01}, {"limit": 30}]
+
+
+def test_another_attack_makes_its_own_examples(runs: Path, forbidden: Callable[[], None]) -> None:
+    between(runs, "a", "b")
+    forbidden()
+    for change in CHANGES:
+        with pytest.raises(AssertionError, match="examples were made"):
+            between(runs, "a", "b", name="again", evaluation=replace(FEW, **change))
+
+
+def test_another_checkpoint_makes_its_own_examples(runs: Path) -> None:
+    between(runs, "a", "b")
+    best = load_checkpoint(runs / "a/finetune/best.safetensors")
+    best.tensors["head.bias"] += 1.0
+    save_checkpoint(best.path, best.tensors, {k: v for k, v in best.manifest.items() if k != "sha256"})
+    between(runs, "a", "b", name="again")
+    assert len(list((runs / "a/examples").glob("*.safetensors"))) == 2
+    assert len(list((runs / "b/examples").glob("*.safetensors"))) == 1
+
+
+def test_damaged_examples_are_made_anew(runs: Path) -> None:
+    first = between(runs, "a", "b")
+    whole = files(runs)
+    (file,) = (runs / "a/examples").glob("*.safetensors")
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 64
+    file.write_bytes(data)
+    assert between(runs, "a", "b", name="again")["asr"] == first["asr"]
+    assert {name: data for name, (data, _) in files(runs).items()} == {n: data for n, (data, _) in whole.items()}
+
+
+def test_stopped_it_keeps_what_is_done_and_leaves_nothing_else(
+    runs: Path, stopper: Callable[..., Silent], forbidden: Callable[[], None]
+) -> None:
+    with pytest.raises(Interrupted):
+        between(runs, "a", "b", reporter=stopper("examples b", "step", 20))
+    assert [name.split("/")[0] for name in files(runs) if name.endswith(".safetensors")] == ["a"]
+    assert not (runs / "transfer").exists()
+    said = Said()
+    between(runs, "a", "b", reporter=said)
+    assert [line for line in said.lines if line.startswith("examples of a: those kept")]
+
+
+# ---------------------------------------------------------------- labels and names
+def test_runs_of_one_name_are_told_apart(runs: Path, tmp_path: Path) -> None:
+    other = tmp_path / "elsewhere" / "a"
+    shutil.copytree(runs / "b", other)
+    outcome = transfer([runs / "a", other], asked(runs), reporter=Silent())
+    assert outcome["models"] == ["a", "a#2"]
+
+
+def test_without_a_name_the_folder_is_named_by_the_date(runs: Path) -> None:
+    outcome = between(runs, "a", "b", name=None)
+    assert Path(outcome["folder"]).name.startswith("transfer-2")
+
+
+def test_a_folder_of_examples_that_cannot_be_made_is_one_line_before_any_attack(
+    runs: Path, forbidden: Callable[[], None]
+) -> None:
+    (runs / "b/examples").write_text("in the way")
+    forbidden()
+    with pytest.raises(UsageError, match=r"cannot save .*b/examples"):
+        between(runs, "a", "b")
+    assert not (runs / "transfer").exists()
