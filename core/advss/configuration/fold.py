@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Any
 
 from advss.config import Choice, EvalSettings, RunConfig, StageSettings
@@ -22,7 +23,6 @@ KINDS: dict[str, Kind] = {
     "finetune-defense": "defense",
     "data": "data",
 }
-Options = dict[str, Assignments]  # by the member's key
 
 
 def fold(layers: Sequence[Layer]) -> RunConfig:
@@ -31,42 +31,36 @@ def fold(layers: Sequence[Layer]) -> RunConfig:
     Raises:
         UsageError: anything unknown, mistyped, out of range or missing.
     """
-    final = _Choices()
-    for layer in layers:
-        final.choose(layer)
-    missing = [name for name in COMPONENTS if name not in final.members]
+    history = list(accumulate(layers, Choices.after, initial=Choices({})))
+    missing = [name for name in COMPONENTS if name not in history[-1].members]
     if missing:
         raise UsageError(f"--{missing[0]} is missing: no configuration chooses it")
-    folded = _Folded(final)
-    for layer in layers:
-        folded.take(layer)
+    folded = _Folded(history)
+    for place, layer in enumerate(layers):
+        folded.take(layer, place)
         for case in layer.cases:
-            if all(final.matches(component, names) for component, names in case.when.items()):
+            if all(folded.final.matches(component, names) for component, names in case.when.items()):
                 folded.take_case(case.layer)
     return folded.config()
 
 
-class _Choices:
-    """Which components are chosen; fine-tuning follows pretraining's defense until a layer says otherwise."""
+@dataclass(frozen=True)
+class Choices:
+    """Which components some layers choose; fine-tuning follows pretraining's defense until a layer says otherwise."""
 
-    def __init__(self) -> None:
-        self.members: dict[str, tuple[Choice, ...]] = {}
-        self.follows = True
+    members: dict[str, tuple[Choice, ...]]
+    follows: bool = True
 
-    def choose(self, layer: Layer) -> None:
-        """Take a layer's choices."""
-        for component in COMPONENTS:
-            part = layer.parts.get(component)
-            if part is None or part.members is None:
-                continue
-            self.members[component] = part.members
-            if component == "finetune-defense":
-                self.follows = False
-            elif component == "defense" and self.follows:
-                self.members["finetune-defense"] = tuple(replace(m, options={}) for m in part.members)
+    def after(self, layer: Layer) -> Choices:
+        """The choices once one more layer is taken."""
+        said = {c: part.members for c in COMPONENTS if (part := layer.parts.get(c)) and part.members is not None}
+        follows = self.follows and "finetune-defense" not in said
+        if follows and "defense" in said:
+            said["finetune-defense"] = tuple(replace(member, options={}) for member in said["defense"])
+        return Choices(self.members | said, follows)
 
     def has(self, component: str, member: Choice) -> bool:
-        """Whether a member is still chosen, its options aside."""
+        """Whether a member is chosen, its options aside."""
         return any((m.key, m.name) == (member.key, member.name) for m in self.members.get(component, ()))
 
     def matches(self, component: str, names: tuple[str, ...]) -> bool:
@@ -78,33 +72,32 @@ class _Choices:
 
 
 class _Folded:
-    """Options and settings as layers are taken in order."""
+    """What layers, taken in order, say of settings and of the finally chosen members.
 
-    def __init__(self, final: _Choices) -> None:
-        self.final, self.now = final, _Choices()
-        self.options: dict[str, Options] = {component: {} for component in COMPONENTS}
-        self.from_cases: dict[str, Options] = {c: {m.key: [] for m in final.members[c]} for c in COMPONENTS}
+    Args:
+        history: the choices before the first layer and after each one.
+    """
+
+    def __init__(self, history: Sequence[Choices]) -> None:
+        self.history, self.final = history, history[-1]
+        self.options: dict[tuple[str, str], Assignments] = {
+            (component, member.key): [] for component in COMPONENTS for member in self.final.members[component]
+        }
         self.settings: dict[str, Said] = {}
 
-    def take(self, layer: Layer) -> None:
-        """Take a layer: its choices, options and settings."""
-        before = _Choices()
-        before.members = dict(self.now.members)
-        self.now.choose(layer)
-        for component, members in self.now.members.items():
-            said = layer.parts[component].members if component in layer.parts else None
-            inline = {m.key: _inline(component, m) for m in said or ()}
-            self.options[component] = {
-                m.key: [*self._kept(component, m, before), *inline.get(m.key, [])] for m in members
-            }
+    def take(self, layer: Layer, place: int) -> None:
+        """Take the layer at a place: what it says of members that stay chosen from there on, and settings."""
         for component, part in layer.parts.items():
-            members = self.now.members.get(component, ())
-            dotted: Options = {member.key: [] for member in members}
-            for path, value in part.options:
-                for member in self._targets(component, path, value, members):
-                    dotted[member.key].append((_option_path(path, member), value))
-            for key, said_of in dotted.items():  # what an option names comes before what is said below the name
-                self.options[component][key] += sorted(said_of, key=lambda one: len(one[0]))
+            for member in part.members or ():
+                self._add(component, member, _inline(component, member), place)
+            members = self.history[place + 1].members.get(component, ())
+            said = [
+                (member, _option_path(path, member), value)
+                for path, value in part.options
+                for member in self._targets(component, path, value, members)
+            ]
+            for member, inner, value in sorted(said, key=lambda one: len(one[1])):  # a name, then what is below it
+                self._add(component, member, [(inner, value)], place)
         self.settings.update(layer.settings)
 
     def take_case(self, layer: Layer) -> None:
@@ -115,16 +108,13 @@ class _Folded:
                     inner = _option_path(path, member)
                     if (len(path) > 1 and not _names(path, member)) or not _has_option(component, member, inner[0]):
                         continue  # a case may speak of members that are not there
-                    self.from_cases[component][member.key].append((inner, value))
-                    if self.now.has(component, member):
-                        self.options[component][member.key].append((inner, value))
+                    self.options[component, member.key].append((inner, value))
         self.settings.update(layer.settings)
 
-    def _kept(self, component: str, member: Choice, before: _Choices) -> Assignments:
-        """The options a member begins a layer with: its own, or those of cases when it is newly chosen."""
-        if before.has(component, member):
-            return self.options[component].get(member.key, [])
-        return self.from_cases[component].get(member.key, []) if self.final.has(component, member) else []
+    def _add(self, component: str, member: Choice, said: Assignments, place: int) -> None:
+        """Keep what the layer at ``place`` says of a member, unless another one stands in its place later."""
+        if all(later.has(component, member) for later in self.history[place + 1 :]):
+            self.options[component, member.key] += said
 
     def _targets(self, component: str, path: tuple[str, ...], said: Said, members: tuple[Choice, ...]) -> list[Choice]:
         """The members that an option is for; none where all of them are replaced by later layers.
@@ -172,9 +162,9 @@ class _Folded:
 
     def _said(self, component: str, member: Choice) -> dict[str, Any]:
         """What was said of a member; fine-tuning's defense takes what is not said from the same one of pretraining."""
-        said = self.options[component].get(member.key, [])
+        said = self.options[component, member.key]
         if component == "finetune-defense" and self.final.has("defense", member):
-            said = [*self.options["defense"].get(member.key, []), *said]
+            said = [*self.options["defense", member.key], *said]
         return assembled(None if component == "backbone" else _class_of(component, member), said)
 
 
