@@ -21,7 +21,7 @@ global generator, which core seeds around each call; nothing else touches it.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
@@ -30,7 +30,7 @@ import pluggy
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-Split = Literal["train", "test"]
+Split = Literal["train", "valid", "test"]
 API = (1, 0)  # a plugin module may say `advss_api = (1, 0)`; one that needs a newer major is refused
 hookspec = pluggy.HookspecMarker("advss")
 hookimpl = pluggy.HookimplMarker("advss")
@@ -268,6 +268,14 @@ class DataSource(ABC):
     @abstractmethod
     def classes(self) -> tuple[str, ...]:
         """Names of the K classes, in the order of the labels."""
+
+    def splits(self) -> tuple[Split, ...]:
+        """The splits that it tells of; where "valid" is none of them, validation images are taken from "train"."""
+        return ("train", "test")
+
+    def passed_over(self) -> Mapping[str, int]:
+        """How many files lie among the images and are not read, by kind (``{".txt": 3}``); told as a run begins."""
+        return {}
 
     @abstractmethod
     def labels(self, split: Split) -> Tensor:

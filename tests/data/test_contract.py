@@ -22,7 +22,7 @@ SOURCES = sorted(source.name for source in advss_datasets())
 WITHOUT = {  # checks that cannot be asked: data that come embedded are never missing; CIFAR-10-C has no training images
     ("digits", "making it reads nothing"),
     ("digits", "missing data are a usage error"),
-    ("cifar10c", "both splits are there"),
+    ("cifar10c", "its splits are there"),
 }
 
 

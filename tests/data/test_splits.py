@@ -11,8 +11,10 @@ from PIL import Image
 from advss.data import splits as splits_module
 from advss.data import statistics
 from advss.data.images import OnDisk
+from advss.data.sources.digits import Digits
 from advss.data.splits import Part, Splits, open_splits, part_tensors
 from advss.errors import UsageError
+from advss.hookspecs import Split
 
 
 def _kept(splits: Splits) -> torch.Tensor:
@@ -77,6 +79,36 @@ def test_negative_limit() -> None:
 def test_limit_too_small_to_divide() -> None:
     with pytest.raises(UsageError, match="1 training image: at least 2 are needed"):
         open_splits("digits", {}, limit=1)
+
+
+# ---------------------------------------------------------------- validation images of the source's own
+@pytest.fixture
+def with_valid(monkeypatch: pytest.MonkeyPatch) -> Splits:
+    """Digits that tell of the first 37 of their test images as validation images."""
+    labels, images = Digits.labels, Digits.images
+
+    def own_labels(self: Digits, split: Split) -> torch.Tensor:
+        return labels(self, "test")[:37] if split == "valid" else labels(self, split)
+
+    def own_images(self: Digits, split: Split, places_B: torch.Tensor) -> torch.Tensor:
+        return images(self, "test" if split == "valid" else split, places_B)
+
+    monkeypatch.setattr(Digits, "splits", lambda self: ("train", "valid", "test"))
+    monkeypatch.setattr(Digits, "labels", own_labels)
+    monkeypatch.setattr(Digits, "images", own_images)
+    return open_splits("digits", {})
+
+
+def test_own_validation_images_are_validated_on(with_valid: Splits) -> None:
+    assert np.array_equal(_pixels(with_valid.valid), _pixels(with_valid.test)[:37])
+
+
+def test_all_training_images_are_trained_on_beside_own_validation_images(with_valid: Splits) -> None:
+    assert (len(with_valid.train), with_valid.facts.images) == (1437, 1437 + 37)
+
+
+def test_places_of_own_validation_images_follow_those_trained_on(with_valid: Splits) -> None:
+    assert torch.equal(torch.cat([with_valid.train.index, with_valid.valid.index]), torch.arange(1437 + 37))
 
 
 # ---------------------------------------------------------------- what is said of the data

@@ -77,6 +77,23 @@ class NoTest(Sound):
         return super().labels(split)
 
 
+class NoValid(Sound):
+    """Tells of validation images that it has not."""
+
+    def splits(self) -> tuple[Split, ...]:
+        return ("train", "valid", "test")
+
+    def labels(self, split: Split) -> Tensor:
+        if split == "valid":
+            raise UsageError(f"'{self.root}' has no validation images")
+        return super().labels(split)
+
+
+class OtherSplits(Sound):
+    def splits(self) -> tuple[Split, ...]:
+        return ("train", "test", "dev")  # type: ignore[return-value]
+
+
 class Labels(Sound):
     """Hands on what :meth:`changed` makes of the labels."""
 
@@ -251,7 +268,7 @@ class Drawing(Images):
 
 
 MADE, MISSING = sources.making_it_reads_nothing, sources.missing_data_are_a_usage_error
-BOTH, LABELS = sources.both_splits_are_there, sources.labels_count_from_0_as_int64
+BOTH, LABELS = sources.its_splits_are_there, sources.labels_count_from_0_as_int64
 CLASSES, FORM = sources.classes_are_distinct_names_as_many_as_labels, sources.images_are_squares_of_one_side_as_uint8
 PLACE, AGAIN = sources.an_image_depends_on_its_place_alone, sources.another_object_gives_the_same
 THREADS, ALONE = sources.threads_read_the_same, sources.reading_leaves_the_global_generator_and_the_places_alone
@@ -265,6 +282,8 @@ BROKEN = [
     (NamesNothing, MISSING, r"says 'no images', which does not name '.*missing', where it looked; name the file"),
     (NeedsNothing, MISSING, r"labels\('train'\) gives labels where there are no data"),
     (NoTest, BOTH, r"it has no test images \('.*' has no test images\), and every run is measured on some"),
+    (NoValid, BOTH, r"splits\(\) tells of 'valid', which is not there \('.*' has no validation images\); tell of it only"),
+    (OtherSplits, BOTH, r"splits\(\) returns \('train', 'test', 'dev'\); return a tuple of those it has among 'train', "),
     (ShortLabels, LABELS, r"labels\('train'\) is torch.int32 of shape \(20,\); give int64 of shape \(N,\)"),
     (FlatLabels, LABELS, r"labels\('train'\) is torch.int64 of shape \(20, 1\); give int64 of shape \(N,\)"),
     (ListedLabels, LABELS, r"labels\('train'\) is list; return a torch tensor"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -57,35 +58,33 @@ class Splits:
     facts: DataFacts  # images: training and validation together
     fingerprint: str  # sha256 of images and labels
     name: str  # of the source
+    passed_over: Mapping[str, int]  # files among the images that are not read, by kind
 
 
 def open_splits(name: str, options: dict[str, Any], *, limit: int = 0, seed: int = 0) -> Splits:
-    """Read the data of a run: 90 % of the training images to train on, 10 % to validate on, by class; and the test set.
+    """Read the data of a run: images to train on, to validate on and to test.
+
+    Where the source has no validation images, they are 10 % of the training images, by class.
 
     Args:
         name: of the source.
         options: of the source.
-        limit: keep that many training images and at most that many test images, as many of each class; 0 keeps all.
-        seed: decides what ``limit`` keeps and what is validated on.
+        limit: keep at most that many images of each split that the source has, as many of each class; 0 keeps all.
+        seed: decides what ``limit`` keeps and which training images are validated on.
 
     Raises:
         UsageError: unknown names or options; data that are missing, unreadable, too few or of different sides.
     """
     source = make_source(name, options)
-    kept = _kept(source, "train", limit, seed)
+    train, valid = _to_train_on(source, limit, seed)
     test = _kept(source, "test", limit, seed)
-    if test.images.side != kept.images.side:
-        raise UsageError(f"{name}: training images have side {kept.images.side}, test images {test.images.side} pixels")
-    # places of training images are those among the kept, so that per-image buffers are no larger than need be
-    train, valid = _divided(Part(kept.images, torch.arange(len(kept)), kept.labels), seed)
-    mean, std = channel_statistics(train.images)
+    parts = {"training": train, "validation": valid, "test": test}
     classes = source.classes()
-    highest = max(int(kept.labels.max()), int(test.labels.max()))
-    if highest >= len(classes):
-        raise UsageError(f"{name}: labels reach {highest}, expected 0 to {len(classes) - 1} for {len(classes)} classes")
-    facts = DataFacts(images=len(kept), side=kept.images.side, classes=len(classes))
-    fingerprint = digest([(kept.images, kept.labels), (test.images, test.labels)], classes)
-    return Splits(train, valid, test, classes, mean, std, facts, fingerprint, name)
+    _check_alike(name, parts, classes)
+    mean, std = channel_statistics(train.images)
+    facts = DataFacts(images=len(train) + len(valid), side=train.images.side, classes=len(classes))
+    fingerprint = digest([(part.images, part.labels) for part in parts.values()], classes)
+    return Splits(train, valid, test, classes, mean, std, facts, fingerprint, name, source.passed_over())
 
 
 def open_test(name: str, options: dict[str, Any], *, limit: int = 0, seed: int = 0) -> Part:
@@ -100,6 +99,26 @@ def part_tensors(part: Part, limit: int = 0) -> tuple[Tensor, Tensor]:
     """
     chosen = part.subset(limit, seed=0)
     return unit(chosen.images.read(torch.arange(len(chosen)))), chosen.labels
+
+
+def _to_train_on(source: DataSource, limit: int, seed: int) -> tuple[Part, Part]:
+    """What is trained and validated on; places are those among both, so that per-image buffers are no larger."""
+    kept = _kept(source, "train", limit, seed)
+    train = Part(kept.images, torch.arange(len(kept)), kept.labels)
+    if "valid" not in source.splits():
+        return _divided(train, seed)
+    valid = _kept(source, "valid", limit, seed)
+    return train, Part(valid.images, torch.arange(len(valid)) + len(train), valid.labels)
+
+
+def _check_alike(name: str, parts: Mapping[str, Part], classes: tuple[str, ...]) -> None:
+    side = parts["training"].images.side
+    for kind, part in parts.items():
+        if part.images.side != side:
+            raise UsageError(f"{name}: training images have side {side}, {kind} images {part.images.side} pixels")
+    highest = max(int(part.labels.max()) for part in parts.values())
+    if highest >= len(classes):
+        raise UsageError(f"{name}: labels reach {highest}, expected 0 to {len(classes) - 1} for {len(classes)} classes")
 
 
 def _kept(source: DataSource, split: Split, limit: int, seed: int) -> Part:

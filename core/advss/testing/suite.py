@@ -83,7 +83,7 @@ DEFENSE: tuple[Fact, ...] = (
 )
 DATA: tuple[Fact, ...] = (
     sources.making_it_reads_nothing,
-    sources.both_splits_are_there,
+    sources.its_splits_are_there,
     sources.missing_data_are_a_usage_error,
     sources.labels_count_from_0_as_int64,
     sources.classes_are_distinct_names_as_many_as_labels,

@@ -41,6 +41,10 @@ class Cifar10C(DataSource):
         """As :meth:`DataSource.classes`."""
         return CLASSES
 
+    def splits(self) -> tuple[Split, ...]:
+        """As :meth:`DataSource.splits`."""
+        return ("test",)
+
     def labels(self, split: Split) -> Tensor:
         """As :meth:`DataSource.labels`."""
         if split == "train":

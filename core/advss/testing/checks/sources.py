@@ -49,9 +49,14 @@ def missing_data_are_a_usage_error(subject: Subject) -> None:
             )
 
 
-def both_splits_are_there(subject: Subject) -> None:
-    """A run trains on one and is measured on the other."""
+def its_splits_are_there(subject: Subject) -> None:
+    """A run trains on one and is measured on another; validation images may be a third."""
     source = subject.new()
+    told = source.splits()
+    expect(
+        isinstance(told, tuple) and set(told) <= set(SPLITS),
+        f"splits() returns {told!r:.80}; return a tuple of those it has among {', '.join(map(repr, SPLITS))}",
+    )
     there, refused = _read(source)
     if not there:
         raise BrokenError(f"no labels can be read: {refused[0]}")
@@ -59,6 +64,11 @@ def both_splits_are_there(subject: Subject) -> None:
         raise BrokenError(
             f"it has no test images ({_said_of_missing(source, 'test')}), and every run is measured on some; give the "
             "test split"
+        )
+    if "valid" in told and "valid" not in there:
+        raise BrokenError(
+            f"splits() tells of 'valid', which is not there ({_said_of_missing(source, 'valid')}); tell of it only where "
+            "there are validation images"
         )
     if "train" not in there:
         raise UncheckedError(
@@ -198,10 +208,10 @@ def _labelled(source: DataSource) -> Iterator[tuple[Split, Tensor]]:
 
 
 def _read(source: DataSource) -> tuple[dict[Split, Tensor], list[UsageError]]:
-    """The labels of each split that there is, and what is said of those that there are not."""
+    """The labels of each split that is told of and there is, and what is said of those that there are not."""
     there: dict[Split, Tensor] = {}
     refused = []
-    for split in SPLITS:
+    for split in source.splits():
         try:
             there[split] = source.labels(split)
         except UsageError as error:
