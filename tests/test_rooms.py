@@ -22,7 +22,19 @@ STOREYS = [
     {"data", "models"},
     {"configuration"},
     {"plugins"},
-    {"ensemble", "tracking", "attacks", "config", "hookspecs", "randomness", "naming", "errors", "switches", "cache"},
+    {
+        "ensemble",
+        "tracking",
+        "attacks",
+        "config",
+        "hookspecs",
+        "randomness",
+        "naming",
+        "files",
+        "errors",
+        "switches",
+        "cache",
+    },
 ]
 ENTRANCES = {"__init__", "api", "cli", "testing", "scaffold"}  # may call one another: `advss plugins check` does
 DEPTH = {room: depth for depth, storey in enumerate(STOREYS) for room in storey}

@@ -12,6 +12,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from advss.errors import UsageError
+from advss.files import write_json
+
 
 def cache_path(name: str) -> Path:
     """Where a file of the cache lies: ``$XDG_CACHE_HOME/advss/NAME``, or below ``~/.cache``."""
@@ -35,14 +38,8 @@ def read_cache(name: str) -> dict[str, Any]:
 
 def write_cache(name: str, content: Mapping[str, Any]) -> None:
     """Write a file whole or not at all; where it cannot be written, not at all."""
-    path = cache_path(name)
-    new = path.with_name(f".{name}.{os.getpid()}")
-    with suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        new.write_text(json.dumps(content), "utf-8")
-        new.replace(path)
-    with suppress(OSError):
-        new.unlink(missing_ok=True)
+    with suppress(UsageError):
+        write_json(cache_path(name), content)
 
 
 def changed_at(path: str | Path) -> int:

@@ -14,7 +14,7 @@ import torch
 from safetensors import safe_open
 
 from advss.errors import UsageError
-from advss.training.checkpoints import has_checkpoint, load_checkpoint, save_checkpoint, write_json
+from advss.training.checkpoints import has_checkpoint, load_checkpoint, save_checkpoint
 
 CORE = Path(__file__).parents[2] / "core/advss"
 
@@ -245,15 +245,3 @@ def test_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="cannot save"):
         save(tmp_path / "file/last.safetensors", 1)
-
-
-def test_json_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_json(tmp_path / "result.json", {"ta": 0.5})
-
-    def full(descriptor: int) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(UsageError, match=r"cannot save .*result\.json"):
-        write_json(tmp_path / "result.json", {"ta": 0.9})
-    assert json.loads((tmp_path / "result.json").read_text()) == {"ta": 0.5}

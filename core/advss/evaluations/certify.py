@@ -22,13 +22,14 @@ from advss.config import CertifySettings
 from advss.data.splits import Part, part_tensors
 from advss.errors import UsageError
 from advss.evaluations.certified import Certified, draw_certified, shown, summary
+from advss.files import write_json
 from advss.models.smoothed import SmoothedClassifier, fewest_copies, largest_radius
 from advss.randomness import stream
 from advss.runs.classifier import load_classifier
 from advss.runs.folder import RunFolder, classifier_of, find_run
 from advss.runs.opened import reopened
 from advss.runs.session import Session, choose_device, tracked
-from advss.training.checkpoints import load_checkpoint, write_json
+from advss.training.checkpoints import load_checkpoint
 from advss.training.reporting import Reporter
 
 STAGE: Final = "certify"

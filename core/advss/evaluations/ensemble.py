@@ -19,12 +19,13 @@ from advss.configuration.resolve import to_yaml
 from advss.data.splits import open_splits
 from advss.errors import UsageError
 from advss.evaluations.evaluate import STAGE, evaluate_model
+from advss.files import write_text
 from advss.models.averaged import AveragedClassifier
-from advss.runs.finished import Asked, Finished, note_images, open_finished, plan_outcome
-from advss.runs.folder import RunFolder, make_folder
+from advss.runs.finished import Asked, Finished, note_images, open_finished
+from advss.runs.folder import RunFolder, make_folder, plan_folder
 from advss.runs.opened import Result, blank_result, open_session
 from advss.runs.session import Session, choose_device, tracked
-from advss.training.checkpoints import save_checkpoint, write_text
+from advss.training.checkpoints import save_checkpoint
 from advss.training.reporting import Reporter
 
 KIND = "ensemble"
@@ -51,7 +52,7 @@ def ensemble(runs: Sequence[str | Path], asked: Asked, *, subsets: bool = False,
         Interrupted: a signal came; the model and the subsets that were measured are kept.
     """
     members = open_finished(runs)
-    planned, device = plan_outcome(KIND, asked), choose_device(asked.device)
+    planned, device = plan_folder(asked.runs_dir, asked.name, kind=KIND), choose_device(asked.device)
     first = members[0].config
     splits = open_splits(first.data.name, first.data.options, limit=first.limit, seed=first.seed)
     folder = make_folder(planned, resume=False, named=asked.name is not None)

@@ -20,8 +20,9 @@ from advss.config import EvalSettings
 from advss.data.splits import Part
 from advss.errors import UsageError
 from advss.evaluations.evaluate import attack_images, attack_of
+from advss.files import saving
 from advss.runs.finished import Finished
-from advss.training.checkpoints import has_checkpoint, load_checkpoint, save_checkpoint, saving
+from advss.training.checkpoints import has_checkpoint, load_checkpoint, save_checkpoint
 from advss.training.reporting import Reporter
 from advss.training.signals import StopRequest
 

@@ -30,12 +30,12 @@ from advss.data.statistics import digest
 from advss.evaluations.evaluate import attack_of
 from advss.evaluations.examples import Examples, Making, check_writable
 from advss.evaluations.overlap import draw_asr, draw_overlap, overlap
-from advss.runs.finished import Asked, Finished, note_images, open_finished, plan_outcome
-from advss.runs.folder import RunFolder, make_folder
+from advss.files import write_text
+from advss.runs.finished import Asked, Finished, note_images, open_finished
+from advss.runs.folder import RunFolder, make_folder, plan_folder
 from advss.runs.opened import log_data
 from advss.runs.session import choose_device, followed, tracked
 from advss.tracking.tracker import Tracker
-from advss.training.checkpoints import write_text
 from advss.training.memory import keep_freed_memory
 from advss.training.reporting import Reporter
 
@@ -64,7 +64,11 @@ def transfer(runs: Sequence[str | Path], asked: Asked, *, reporter: Reporter) ->
         Interrupted: a signal came; the examples of the models that were done are kept, and nothing else is left.
     """
     members = open_finished(runs)
-    planned, device, first = plan_outcome(KIND, asked), choose_device(asked.device), members[0].config
+    planned, device, first = (
+        plan_folder(asked.runs_dir, asked.name, kind=KIND),
+        choose_device(asked.device),
+        members[0].config,
+    )
     splits = open_splits(first.data.name, first.data.options, limit=first.limit, seed=first.seed)
     images = splits.test.subset(asked.evaluation.limit, seed=first.seed)
     for member in members:

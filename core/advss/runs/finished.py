@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,6 @@ from advss.config import Choice, EvalSettings, RunConfig
 from advss.data.splits import Part, open_test
 from advss.data.statistics import digest
 from advss.errors import UsageError
-from advss.naming import check_name
 from advss.runs.classifier import restored
 from advss.runs.folder import RunFolder, classifier_of, find_run
 from advss.runs.stored import stored_config
@@ -78,19 +76,6 @@ def note_images(runs: Sequence[Finished], evaluation: EvalSettings, test: Part, 
             f"test images: those of {first.label}, drawn by its seed; the own TA and RA of {', '.join(others)}, "
             "of other seeds, are of other images"
         )
-
-
-def plan_outcome(kind: str, asked: Asked) -> RunFolder:
-    """The folder that the outcome is to have; nothing is made yet.
-
-    Raises:
-        UsageError: the name is bad or taken.
-    """
-    name = check_name(asked.name or f"{kind}-{time.strftime('%Y%m%d-%H%M%S')}")
-    path = asked.runs_dir / name
-    if asked.name and (path.exists() or path.is_symlink()):
-        raise UsageError(f"--name: run folder {path} exists; choose another --name")
-    return RunFolder(path)
 
 
 def _labels(folders: Sequence[RunFolder]) -> list[str]:

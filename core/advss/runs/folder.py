@@ -64,17 +64,30 @@ class RunFolder:
 
 
 def plan_run(config: RunConfig, *, resume: bool) -> RunFolder:
-    """The folder of a run that is to be started or resumed; nothing is made yet.
+    """The folder of a run that is to be started or resumed; nothing is made yet; errors as :func:`plan_folder`."""
+    pretext = "+".join(member.name.split(":")[-1] for member in config.pretext) or "scratch"
+    kind = f"{pretext}-{config.defense.name}-{config.finetune.name}".replace(":", "-")
+    return plan_folder(config.runs_dir, config.name, kind=kind, resume=resume)
+
+
+def plan_folder(runs_dir: Path, name: str | None, *, kind: str, resume: bool = False) -> RunFolder:
+    """The folder that something is to have among the runs; nothing is made yet.
+
+    Args:
+        runs_dir: the folder of runs.
+        name: that the user chose; None makes one of ``kind`` and the time.
+        kind: what it is, such as ``transfer``.
+        resume: it may be there.
 
     Raises:
-        UsageError: the name is bad, or the folder exists and ``resume`` is false.
+        UsageError: the name is bad, a link's, or taken.
     """
-    name = check_name(config.name) if config.name else _fresh_name(config)
-    path = config.runs_dir / name
+    path = runs_dir / check_name(name or f"{kind}-{time.strftime('%Y%m%d-%H%M%S')}")
     if path.is_symlink():
         raise UsageError(f"--name: {path} is a link; give the run a folder of its own")
-    if path.exists() and not resume and config.name:
-        raise UsageError(f"--name: run folder {path} exists; continue it by --resume {name} or choose another --name")
+    if name and path.exists() and not resume:
+        hint = f"continue it by --resume {name} or " if RunFolder(path).config.is_file() else ""
+        raise UsageError(f"--name: run folder {path} exists; {hint}choose another --name")
     return RunFolder(path)
 
 
@@ -131,10 +144,3 @@ def find_run(run: str | Path, runs_dir: Path = Path("runs")) -> RunFolder:
             return RunFolder(path)
     names = [p.parent.name for p in runs_dir.glob("*/config.yaml")] if runs_dir.is_dir() else []
     raise UsageError(f"there is no run '{run}' in {runs_dir}{did_you_mean(str(run), names)}")
-
-
-def _fresh_name(config: RunConfig) -> str:
-    pretext = "+".join(member.name.split(":")[-1] for member in config.pretext) or "scratch"
-    return check_name(
-        f"{pretext}-{config.defense.name}-{config.finetune.name}-{time.strftime('%Y%m%d-%H%M%S')}".replace(":", "-")
-    )

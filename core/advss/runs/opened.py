@@ -14,6 +14,7 @@ from advss.config import EvalSettings, RunConfig
 from advss.configuration.resolve import to_yaml
 from advss.data.splits import Splits
 from advss.errors import UsageError
+from advss.files import write_text
 from advss.models.families import family_of
 from advss.plugins.provenance import choices_of, saying_what_is_needed, used_by
 from advss.runs.curves import draw_curves
@@ -22,7 +23,7 @@ from advss.runs.folder import RunFolder, make_folder, plan_run
 from advss.runs.session import Session, choose_device, followed, open_data
 from advss.runs.stored import stored_config
 from advss.tracking.tracker import Tracker
-from advss.training.checkpoints import has_checkpoint, write_text
+from advss.training.checkpoints import has_checkpoint
 from advss.training.memory import keep_freed_memory
 from advss.training.reporting import Reporter
 

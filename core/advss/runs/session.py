@@ -16,6 +16,7 @@ from advss.data.augmentation import Augment
 from advss.data.loader import Loader
 from advss.data.splits import Part, Splits, open_splits
 from advss.errors import UsageError
+from advss.files import write_json
 from advss.hookspecs import Batch, Defense
 from advss.models.spec import ModelSpec
 from advss.plugins.provenance import used
@@ -24,7 +25,7 @@ from advss.runs.folder import RunFolder
 from advss.tracking.journal import Status
 from advss.tracking.tracker import Tracker
 from advss.training.blame import blaming
-from advss.training.checkpoints import has_checkpoint, load_checkpoint, write_json
+from advss.training.checkpoints import has_checkpoint, load_checkpoint
 from advss.training.first_batch import check_runs, trial
 from advss.training.layout import FORMATS, choose_format
 from advss.training.progress import Progress

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from advss.errors import UsageError
+from advss.files import write_json
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -76,9 +77,7 @@ class SentState:
 
     def save(self, folder: Path) -> None:
         """Replace the state in the run's folder in one step."""
-        fresh = folder / "mlflow.json.tmp"
-        fresh.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
-        fresh.replace(folder / "mlflow.json")
+        write_json(folder / "mlflow.json", asdict(self))
 
 
 def usual_uri(folder: Path) -> str:

@@ -11,10 +11,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +22,7 @@ from safetensors.torch import save as save_bytes
 from torch import Tensor
 
 from advss.errors import UsageError
+from advss.files import saving, sync_folder, write_aside
 
 MANIFEST = ".json"
 OWN_DIGEST = "manifest_sha256"  # a manifest's key for the sha256 of its other content
@@ -48,13 +47,13 @@ def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], manifest: Mapping
     text = _signed({**manifest, "sha256": hashlib.sha256(data).hexdigest()})
     with saving(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        new = _write({path: data, path.with_suffix(MANIFEST): text})
+        new = write_aside({path: data, path.with_suffix(MANIFEST): text})
         keep = _is_whole(path)
         for place, written in new.items():
             if keep:
                 place.replace(_previous(place))
             written.replace(place)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
 
 
 def load_checkpoint(path: Path, *, warn: bool = True) -> Checkpoint:
@@ -89,29 +88,6 @@ def has_checkpoint(path: Path) -> bool:
     return all(place.is_file() or _previous(place).is_file() for place in places)
 
 
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write JSON atomically: whole or not at all."""
-    write_text(path, json.dumps(content, indent=1) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write text atomically: whole or not at all."""
-    with saving(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _write({path: text.encode()})[path].replace(path)
-        _sync_folder(path.parent)
-
-
-@contextmanager
-def saving(path: Path) -> Iterator[None]:
-    """Turn an OSError while saving into one line that names the file and says that the old one is intact."""
-    try:
-        yield
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise UsageError(f"cannot save {path}: {reason}; what was saved before is intact") from error
-
-
 def _warn(line: str) -> None:
     print(f"advss: warning: {line}", file=sys.stderr)
 
@@ -139,30 +115,6 @@ def _digest(path: Path) -> str | None:
         return None
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _write(contents: Mapping[Path, bytes]) -> dict[Path, Path]:
-    """Write each content to a new file beside its place, on disk when this returns: place -> new file."""
-    new = {place: place.with_name(f".{place.name}.new") for place in contents}
-    try:
-        for place, data in contents.items():
-            with new[place].open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-    except OSError:
-        for written in new.values():
-            written.unlink(missing_ok=True)
-        raise
-    return new
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _signed(manifest: Mapping[str, Any]) -> bytes:

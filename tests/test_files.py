@@ -1,0 +1,25 @@
+"""What a run writes of text is whole or as it was before."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from advss.errors import UsageError
+from advss.files import write_json
+
+
+def test_json_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_json(tmp_path / "result.json", {"ta": 0.5})
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(UsageError, match=r"cannot save .*result\.json"):
+        write_json(tmp_path / "result.json", {"ta": 0.9})
+    assert json.loads((tmp_path / "result.json").read_text()) == {"ta": 0.5}
