@@ -342,5 +342,6 @@ def test_what_cannot_begin_is_one_line(capsys: Capture, tmp_path: Path, monkeypa
     monkeypatch.chdir(tmp_path)
     assert main(["fit", "--pretext", "jigsaw", "--pretext.grid", "5", "--tracking", "false"]) == 2
     said = capsys.readouterr()
-    assert (said.out, len(said.err.splitlines())) == ("", 1)
+    wrong = [line for line in said.err.splitlines() if not line.startswith(("starting ", "data "))]
+    assert (said.out, len(wrong)) == ("", 1)
     assert not list(tmp_path.glob("runs/*"))

@@ -12,6 +12,7 @@ import torch
 
 from advss.config import EvalSettings, RunConfig
 from advss.configuration.resolve import to_yaml
+from advss.data.described import described
 from advss.data.splits import Splits
 from advss.errors import UsageError
 from advss.files import write_text
@@ -40,6 +41,8 @@ def opened(config: RunConfig, *, resume: bool, reporter: Reporter) -> Iterator[S
     with saying_what_is_needed(lambda: folder.read_result().get("plugins"), run=folder.name):
         family_of(config.backbone.name)
     splits, device = open_data(config), choose_device(config.device)
+    for line in described(splits):
+        reporter.say(line)
     new = not (resume and folder.path.exists())
     folder = make_folder(folder, resume=resume, named=config.name is not None)
     with _no_folder_left(folder, new=new):

@@ -68,7 +68,7 @@ def its_splits_are_there(subject: Subject) -> None:
     if "valid" in told and "valid" not in there:
         raise BrokenError(
             f"splits() tells of 'valid', which is not there ({_said_of_missing(source, 'valid')}); tell of it where "
-            "there are validation images alone"
+            "there are such images"
         )
     if "train" not in there:
         raise UncheckedError(
