@@ -40,7 +40,8 @@ class StageSettings:
         min_lr: learning rate at the end of the cosine
         milestones: epochs at which multistep multiplies the learning rate by 0.1
         clip: largest norm of the gradient; 0 does not clip
-        ema: decay of the moving average of the weights that is validated and kept; 0 keeps the weights
+        ema: decay of the moving average of the weights that is validated and kept, less while the stage is young; 0
+            keeps the weights
         crop: padding in pixels of the random crop; 0 does not crop
         flip: horizontal flips
     """

@@ -241,6 +241,7 @@ class FinetuneScheme(Task):
     """What of a classifier trains, and on which loss: by default cross-entropy. Here ``encoder`` is the classifier."""
 
     name: ClassVar[str]
+    label_smoothing: float = 0.0  # of the loss: the share of each label that is spread over all classes
 
     def build(self, classifier: Classifier) -> None:
         """Make extra heads, as modules of this scheme."""
@@ -254,10 +255,11 @@ class FinetuneScheme(Task):
         return Views((batch.x,), {"label": batch.label})
 
     def loss(self, encoder: Classifier, inputs: tuple[Tensor, ...], targets: dict[str, Tensor]) -> Loss:
-        """Cross-entropy of the classifier's logits."""
+        """Cross-entropy of the classifier's logits, to labels smoothed by ``label_smoothing``."""
         logits_BK = encoder(inputs[0]).float()
         label = targets["label"]
-        return Loss(F.cross_entropy(logits_BK, label), (logits_BK,), {"accuracy": accuracy(logits_BK, label)})
+        value = F.cross_entropy(logits_BK, label, label_smoothing=self.label_smoothing)
+        return Loss(value, (logits_BK,), {"accuracy": accuracy(logits_BK, label)})
 
 
 class DataSource(ABC):

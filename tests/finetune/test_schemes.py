@@ -10,9 +10,12 @@ from advss.ensemble.objective import TaskObjective
 from advss.hookspecs import Batch, FinetuneScheme
 from advss.models.classifier import ImageClassifier
 from advss.models.encoder import TimmEncoder
+from advss.randomness import global_stream
 from advss.training.work import set_trainable
+from advss_defenses.pgd import PGD
 from advss_finetune.full import Full
 from advss_finetune.partial import Partial
+from advss_finetune.rotation_aux import RotationAux
 
 
 def generator() -> torch.Generator:
@@ -102,3 +105,44 @@ def test_the_loss_is_cross_entropy_of_the_classifier(
     assert float(loss.value.detach()) == pytest.approx(float(expected), rel=1e-6)
     right = (logits.argmax(1) == batch.label).double().mean()
     assert float(loss.metrics["accuracy"]) == pytest.approx(float(right))
+
+
+# ---------------------------------------------------------------- label smoothing
+@pytest.mark.parametrize("scheme", [Full, Partial, RotationAux])
+def test_smoothed_labels_are_the_closed_form_and_accuracy_is_what_it_was(
+    encoder: TimmEncoder, batch: Batch, scheme: type[FinetuneScheme]
+) -> None:
+    """(1 - s)·CE + s · mean over the classes of -log p; only the classes' part of the loss is smoothed."""
+    model = classifier(encoder, loaded="nothing").eval()
+    plain, smoothed = scheme(), scheme(label_smoothing=0.3)
+    for made in (plain, smoothed):
+        with global_stream("cpu", "init"):
+            made.build(model)
+    views = plain.views(batch, generator())
+    with torch.no_grad():
+        before, after = (made.loss(model, views.inputs, views.targets) for made in (plain, smoothed))
+    logs_BK = before.logits[0].double().log_softmax(1)
+    entropy = -logs_BK[torch.arange(len(logs_BK)), batch.label].mean()
+    assert float(after.value - before.value) == pytest.approx(0.3 * float(-logs_BK.mean() - entropy), rel=1e-4)
+    assert after.metrics["accuracy"] == before.metrics["accuracy"]
+
+
+def test_an_attack_ascends_the_smoothed_loss(encoder: TimmEncoder, batch: Batch) -> None:
+    """One step of sign ascent from the image itself goes by the gradient of the closed form."""
+    model = classifier(encoder, loaded="nothing").eval()
+    scheme = Full(label_smoothing=0.9)
+    objective = TaskObjective(model, {"full": scheme}, (scheme.views(batch, generator()),), stage="finetune", key=(0,))
+    pgd = PGD(eps=0.1, step_size=0.01, steps=1, random_start=False)
+    (found,) = pgd.attack(objective, generator())
+    x = batch.x.clone().requires_grad_()
+    logs_BK = model(x).log_softmax(1)
+    loss = -0.1 * logs_BK[torch.arange(len(x)), batch.label].mean() - 0.9 * logs_BK.mean()
+    (gradient,) = torch.autograd.grad(loss, x)
+    other = (found - (batch.x + 0.01 * gradient.sign()).clamp(0, 1)).abs() > 1e-6
+    assert float(other.float().mean()) < 0.01  # where the gradient is next to nothing, its sign is rounding's
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.0, float("nan")])
+def test_smoothing_that_leaves_no_label_is_refused(share: float) -> None:
+    with pytest.raises(ValueError, match=r"label_smoothing must be in \[0, 1\), got"):
+        Full(label_smoothing=share)

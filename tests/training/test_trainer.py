@@ -120,21 +120,23 @@ def test_gradient_norm_is_reported_unclipped(make_work: MakeWork, make_trainer: 
     assert clipped.metrics[0]["gradient_norm"] > 1e-2
 
 
-def test_moving_average_is_that_of_the_weights(make_work: MakeWork, make_trainer: MakeTrainer) -> None:
-    trainer, recorder = trained(make_work(replace(PLAIN, epochs=1, ema=0.7)), make_trainer)
-    name = "encoder.0.weight"
-    by_hand = recorder.states[1][name].double()
-    for step in (2, 3, 4):
-        by_hand = 0.7 * by_hand + 0.3 * recorder.states[step][name].double()
-    kept = load_checkpoint(trainer.best).tensors
-    assert torch.allclose(kept[name].double(), by_hand, rtol=1e-5, atol=1e-7)
+@pytest.mark.parametrize("name", ["encoder.0.weight", "encoder.1.running_mean", "encoder.1.running_var"])
+def test_moving_average_of_weights_and_statistics_is_the_recursion(
+    name: str, make_work: MakeWork, make_trainer: MakeTrainer
+) -> None:
+    work = make_work(replace(PLAIN, ema=0.42), bad=[2])  # of 8 steps one is skipped; 0.42 is reached at t = 6
+    by_hand = work.modules.named_state()[name].double()
+    trainer, recorder = trained(work, make_trainer)
+    states = [recorder.states[step][name].double() for step in sorted(recorder.states)]
+    for weight, state in zip((2 / 11, 3 / 12, 4 / 13, 5 / 14, 6 / 15, 0.42, 0.42), states, strict=True):
+        by_hand = weight * by_hand + (1 - weight) * state
+    kept = load_checkpoint(trainer.last).tensors["average." + name]
+    assert torch.allclose(kept.double(), by_hand, rtol=1e-5, atol=1e-7)
 
 
-def test_buffers_are_not_averaged(make_work: MakeWork, make_trainer: MakeTrainer) -> None:
-    trainer, recorder = trained(make_work(replace(PLAIN, epochs=1, ema=0.7)), make_trainer)
-    kept = load_checkpoint(trainer.best).tensors
-    assert int(kept["tasks.brightness.steps"]) == 4
-    assert torch.equal(kept["encoder.1.running_mean"], recorder.states[4]["encoder.1.running_mean"])
+def test_other_buffers_are_copied_to_the_average(make_work: MakeWork, make_trainer: MakeTrainer) -> None:
+    trainer, _ = trained(make_work(replace(PLAIN, epochs=1, ema=0.7)), make_trainer)
+    assert int(load_checkpoint(trainer.best).tensors["tasks.brightness.steps"]) == 4
 
 
 # ---------------------------------------------------------------- phases

@@ -42,7 +42,7 @@ def restored(checkpoint: Checkpoint, *, what: str) -> nn.Module:
         UsageError: it is neither of fine-tuning nor of an ensemble, or its tensors are not those of its model.
     """
     model = _unfilled(checkpoint.manifest, what)
-    own = ("scheme.", "optimizer.", "average.", "average_count")
+    own = ("scheme.", "optimizer.", "average.")
     load_strict(model, {n: t for n, t in checkpoint.tensors.items() if not n.startswith(own)}, what=what)
     return model.eval()
 

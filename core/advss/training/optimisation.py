@@ -1,4 +1,4 @@
-"""Optimiser, learning-rate schedule (a function of the step) and moving average of a stage, made of its settings."""
+"""Optimiser and learning-rate schedule (a function of the step) of a stage, made of its settings."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ from typing import Any
 import torch
 from timm.scheduler.cosine_lr import CosineLRScheduler
 from timm.scheduler.multistep_lr import MultiStepLRScheduler
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import OneCycleLR
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from advss.config import StageSettings
 
@@ -85,12 +84,3 @@ def unpack_optimizer(optimizer: Optimizer, tensors: dict[str, Tensor], groups: l
         state.setdefault(int(place), {})[name] = tensor
     restored = [{k: tuple(v) if k == "betas" else v for k, v in group.items()} for group in groups]
     optimizer.load_state_dict({"state": state, "param_groups": restored})
-
-
-def moving_average(modules: nn.Module, decay: float) -> AveragedModel | None:
-    """A copy whose parameters follow by moving average; None where ``decay`` is 0."""
-    if decay == 0:
-        return None
-    # buffers are copied, not averaged: an average of integers, a permutation say, would be rounded
-    mean = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
-    return AveragedModel(modules, multi_avg_fn=mean, use_buffers=False)

@@ -23,13 +23,13 @@ from advss.hookspecs import Loss, PretextTask
 from advss.plugins.provenance import agrees, warn_of_other_versions
 from advss.randomness import stream
 from advss.tracking.tracker import Tracker
+from advss.training.average import MovingAverage
 from advss.training.checkpoints import has_checkpoint, load_checkpoint, save_checkpoint
 from advss.training.members import by_member, member_stage
 from advss.training.optimisation import (
     Schedule,
     make_optimizer,
     make_schedule,
-    moving_average,
     pack_optimizer,
     unpack_optimizer,
 )
@@ -59,7 +59,7 @@ class Trainer:
         self.checkpoint_s, self.log_every = 60 * checkpoint_minutes, log_every
         self.steps_per_epoch = work.loader.steps_per_epoch
         self.progress = Progress()
-        self.average = moving_average(work.modules, work.settings.ema)
+        self.average = MovingAverage(work.modules, work.settings.ema) if work.settings.ema else None
         self.phase = -1
         self.optimizer: Optimizer
         self.schedule: Schedule
@@ -188,7 +188,7 @@ class Trainer:
                 if isinstance(task, PretextTask):
                     task.after_step(self.work.modules.trunk)  # type: ignore[arg-type]
         if self.average is not None:
-            self.average.update_parameters(self.work.modules)
+            self.average.update(self.work.modules, step=self._step_number() + 1 - self.progress.skipped)
         return dict(zip(names, values, strict=True))
 
     def _skip(self) -> None:
@@ -239,11 +239,7 @@ class Trainer:
 
     def _kept_modules(self) -> Modules:
         """The modules that are validated and kept: the moving average where there is one."""
-        if self.average is None:
-            return self.work.modules
-        averaged = self.average.module
-        assert isinstance(averaged, Modules)
-        return averaged
+        return self.work.modules if self.average is None else self.average.modules
 
     def _save(self, path: Path, tensors: dict[str, Tensor], more: dict[str, Any]) -> None:
         versions = {"advss": version("advss"), "torch": torch.__version__, "plugins": self.work.plugins}
@@ -260,7 +256,6 @@ class Trainer:
             tensors |= {f"optimizer.{name}": t for name, t in packed.items()}
         if self.average is not None:
             tensors |= {f"average.{name}": t for name, t in self._kept_modules().named_state().items()}
-            tensors["average_count"] = self.average.n_averaged
         self._save(self.last, tensors, {"progress": asdict(self.progress), "phase": self.phase, "groups": groups})
 
     def _restore(self) -> None:
@@ -276,11 +271,9 @@ class Trainer:
         self._adopt_best()
         packed = {n.removeprefix("optimizer."): tensors.pop(n) for n in list(tensors) if n.startswith("optimizer.")}
         averaged = {n.removeprefix("average."): tensors.pop(n) for n in list(tensors) if n.startswith("average.")}
-        count = tensors.pop("average_count", None)
         self.work.modules.load_named_state(tensors, what=str(checkpoint.path))
-        if self.average is not None and count is not None:
-            self._kept_modules().load_named_state(averaged, what=f"{checkpoint.path} (average)")
-            self.average.n_averaged.copy_(count)
+        if self.average is not None:
+            self.average.modules.load_named_state(averaged, what=f"{checkpoint.path} (average)")
         if packed and manifest["phase"] >= 0 and self.progress.epoch < self.work.settings.epochs:
             self._enter_phase()
             if self.phase == manifest["phase"]:

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from advss.hookspecs import Batch, Classifier, FinetuneScheme, Loss, Phase, Views, accuracy
+from advss_finetune.smoothing import check_label_smoothing
 
 TURNS = 4
 
@@ -25,15 +26,17 @@ class RotationAux(FinetuneScheme):
 
     Args:
         weight: of the rotation loss; each of the four rotated copies of a batch has a quarter of it.
+        label_smoothing: share of each class label that is spread over all classes; turns are not smoothed.
     """
 
     name = "rotation-aux"
 
-    def __init__(self, *, weight: float = 0.5) -> None:
+    def __init__(self, *, weight: float = 0.5, label_smoothing: float = 0.0) -> None:
         super().__init__()
         if not 0 <= weight < math.inf:  # nan too
             raise ValueError(f"weight must be at least 0 and finite, got {weight}")
         self.weight = weight
+        self.label_smoothing = check_label_smoothing(label_smoothing)
 
     def build(self, classifier: Classifier) -> None:
         """A linear layer from the classifier's features to the four turns."""
@@ -57,6 +60,6 @@ class RotationAux(FinetuneScheme):
         logits_BT4 = self.head(turned_TBD).float().transpose(0, 1)
         turn_BT = torch.arange(TURNS, device=label_B.device).expand(len(label_B), TURNS)
         rotation = F.cross_entropy(logits_BT4.flatten(0, 1), turn_BT.flatten())
-        value = F.cross_entropy(logits_BK, label_B) + self.weight * rotation
+        classes = F.cross_entropy(logits_BK, label_B, label_smoothing=self.label_smoothing)
         metrics = {"accuracy": accuracy(logits_BK, label_B), "rotation_accuracy": accuracy(logits_BT4, turn_BT)}
-        return Loss(value, (logits_BK, logits_BT4), metrics)
+        return Loss(classes + self.weight * rotation, (logits_BK, logits_BT4), metrics)
