@@ -28,7 +28,11 @@ def write_text(path: Path, text: str) -> None:
     """
     with saving(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_aside({path: text.encode()})[path].replace(path)
+        (written,) = write_aside({path: text.encode()}).values()
+        try:
+            written.replace(path)
+        finally:
+            written.unlink(missing_ok=True)
         sync_folder(path.parent)
 
 

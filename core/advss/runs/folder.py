@@ -67,10 +67,11 @@ def plan_run(config: RunConfig, *, resume: bool) -> RunFolder:
     """The folder of a run that is to be started or resumed; nothing is made yet; errors as :func:`plan_folder`."""
     pretext = "+".join(member.name.split(":")[-1] for member in config.pretext) or "scratch"
     kind = f"{pretext}-{config.defense.name}-{config.finetune.name}".replace(":", "-")
-    return plan_folder(config.runs_dir, config.name, kind=kind, resume=resume)
+    hint = f"continue it by --resume {config.name} or "
+    return plan_folder(config.runs_dir, config.name, kind=kind, resume=resume, hint=hint)
 
 
-def plan_folder(runs_dir: Path, name: str | None, *, kind: str, resume: bool = False) -> RunFolder:
+def plan_folder(runs_dir: Path, name: str | None, *, kind: str, resume: bool = False, hint: str = "") -> RunFolder:
     """The folder that something is to have among the runs; nothing is made yet.
 
     Args:
@@ -78,6 +79,7 @@ def plan_folder(runs_dir: Path, name: str | None, *, kind: str, resume: bool = F
         name: that the user chose; None makes one of ``kind`` and the time.
         kind: what it is, such as ``transfer``.
         resume: it may be there.
+        hint: what to do with one that is there, beside choosing another name.
 
     Raises:
         UsageError: the name is bad, a link's, or taken.
@@ -86,7 +88,6 @@ def plan_folder(runs_dir: Path, name: str | None, *, kind: str, resume: bool = F
     if path.is_symlink():
         raise UsageError(f"--name: {path} is a link; give the run a folder of its own")
     if name and path.exists() and not resume:
-        hint = f"continue it by --resume {name} or " if RunFolder(path).config.is_file() else ""
         raise UsageError(f"--name: run folder {path} exists; {hint}choose another --name")
     return RunFolder(path)
 
