@@ -28,7 +28,7 @@ from typing import Any, Literal
 
 import torch
 
-from advss.attacks import maximise
+from advss.attacks import Threat, maximise
 from advss.config import Choice
 from advss.configuration.resolve import from_mapping
 from advss.ensemble.objective import TaskObjective
@@ -167,9 +167,7 @@ def attack_stays_inside(device: torch.device) -> dict[str, float]:
     made = objective("rotation", device)
     with made.attacking("train"):
         before = float(made(made.inputs).value)
-        (x,) = maximise(
-            lambda xs: made(xs).total, made.inputs, stream(device, 0), eps=8 / 255, step_size=2 / 255, steps=10
-        )
+        (x,) = maximise(lambda xs: made(xs).total, made.inputs, stream(device, 0), Threat())
         after = float(made((x,)).value)
     radius = float((x - made.inputs[0]).abs().max())
     assert radius <= 8 / 255 + 1e-6, radius

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from advss.attacks import maximise
+from advss.attacks import Threat, maximise
 from advss.cli.main import main
 from advss.ensemble.objective import TaskObjective
 from advss.hookspecs import Batch, DataFacts, PretextTask
@@ -80,9 +80,8 @@ def test_the_plugin_example_learns_and_is_attacked(my_package: str) -> None:
     assert torch.equal(views.inputs[0][~mirrored], x[~mirrored])
     objective = TaskObjective(encoder, {"flip": task}, (views,), stage="pretrain", key=(0,))
     with objective.attacking("eval"):
-        attacked = maximise(
-            lambda xs: objective(xs).total, objective.inputs, stream("cpu", 2), eps=0.1, step_size=0.02, steps=5
-        )
+        threat = Threat(eps=0.1, step_size=0.02, steps=5)
+        attacked = maximise(lambda xs: objective(xs).total, objective.inputs, stream("cpu", 2), threat)
         assert objective(attacked).value > objective(objective.inputs).value
 
 

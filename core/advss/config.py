@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from advss.attacks.threat import Norm, Threat
+
 Precision = Literal["auto", "float32", "bf16"]
 MemoryFormat = Literal["auto", "contiguous", "channels_last"]
 
@@ -79,7 +81,7 @@ class EvalSettings:
         valid_steps: steps of the attack on the validation images after each epoch
     """
 
-    norm: Literal["linf", "l2"] = "linf"
+    norm: Norm = "linf"
     eps: float = 8 / 255
     step_size: float = 2 / 255
     steps: int = 20
@@ -87,6 +89,11 @@ class EvalSettings:
     limit: int = 0
     batch_size: int = 256
     valid_steps: int = 10
+
+    @property
+    def threat(self) -> Threat:
+        """What the test images are attacked with."""
+        return Threat(norm=self.norm, eps=self.eps, step_size=self.step_size, steps=self.steps)
 
 
 @dataclass(frozen=True)

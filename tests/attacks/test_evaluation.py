@@ -8,7 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from advss.attacks import Threat
 from advss.attacks.evaluation import adversarial_examples, as_victim, in_chunks, right_clean_and_attacked
+
+STAYING = 1e-30  # a step too short to move a pixel: an attack is then its random start
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -33,9 +36,11 @@ def margins_and_model(count: int = 64) -> tuple[Tensor, Tensor, nn.Module]:
     return x, x.flatten(1) @ weight + bias, two_classes(weight, bias)
 
 
-def attacked(model: nn.Module, x: Tensor, label: Tensor, **changes: int) -> tuple[Tensor, Tensor]:
-    settings = {"steps": 10, "restarts": 1} | changes
-    return right_clean_and_attacked(model, x, label, generator(), norm="linf", eps=0.05, step_size=0.02, **settings)
+def attacked(
+    model: nn.Module, x: Tensor, label: Tensor, *, step_size: float = 0.02, steps: int = 10, restarts: int = 1
+) -> tuple[Tensor, Tensor]:
+    threat = Threat(eps=0.05, step_size=step_size, steps=steps)
+    return right_clean_and_attacked(model, x, label, generator(), threat, restarts=restarts)
 
 
 def test_a_linear_models_robust_images_are_those_whose_margin_exceeds_eps_times_the_l1_norm() -> None:
@@ -73,7 +78,7 @@ def test_restarts_never_raise_robust_accuracy() -> None:
 
 def test_what_is_wrong_when_clean_stays_wrong_where_a_random_start_would_be_right() -> None:
     x = torch.empty(200, 1, 1, 1).uniform_(0, 1, generator=generator(1))
-    clean, robust = attacked(Bumpy(), x, torch.zeros(200, dtype=torch.int64), steps=0)
+    clean, robust = attacked(Bumpy(), x, torch.zeros(200, dtype=torch.int64), steps=1, step_size=STAYING)
     assert not (robust & ~clean).any()
     assert 0 < robust.sum() < clean.sum() < 200
 
@@ -172,10 +177,11 @@ def bumpy_images() -> tuple[Tensor, Tensor]:
     return x, torch.zeros(200, dtype=torch.int64)
 
 
-def examples(x: Tensor, label: Tensor, *, steps: int = 1, restarts: int = 1) -> tuple[Tensor, Tensor, Tensor]:
-    return adversarial_examples(
-        Bumpy(), x, label, generator(), norm="linf", eps=0.05, step_size=0.02, steps=steps, restarts=restarts
-    )
+def examples(
+    x: Tensor, label: Tensor, *, step_size: float = 0.02, steps: int = 1, restarts: int = 1
+) -> tuple[Tensor, Tensor, Tensor]:
+    threat = Threat(eps=0.05, step_size=step_size, steps=steps)
+    return adversarial_examples(Bumpy(), x, label, generator(), threat, restarts=restarts)
 
 
 @pytest.mark.parametrize("restarts", [1, 3])
@@ -187,10 +193,10 @@ def test_making_examples_measures_the_same(restarts: int) -> None:
     assert torch.equal(robust, measured[1])
 
 
-@pytest.mark.parametrize("steps", [0, 3])
-def test_the_model_is_wrong_about_the_examples_of_what_is_not_robust(steps: int) -> None:
+@pytest.mark.parametrize(("step_size", "steps"), [(STAYING, 1), (0.02, 3)])
+def test_the_model_is_wrong_about_the_examples_of_what_is_not_robust(step_size: float, steps: int) -> None:
     x, label = bumpy_images()
-    clean, robust, made = examples(x, label, steps=steps, restarts=2)
+    clean, robust, made = examples(x, label, step_size=step_size, steps=steps, restarts=2)
     assert torch.equal(Bumpy()(made).argmax(1) == label, robust)
     assert 0 < robust.sum() < clean.sum() < 200
 
@@ -205,7 +211,7 @@ def test_examples_lie_in_the_ball_and_in_the_unit_interval() -> None:
 
 def test_what_is_wrong_when_clean_stands_for_itself_where_the_attack_would_make_it_right() -> None:
     x, label = bumpy_images()
-    clean, _, made = examples(x, label, steps=0)
+    clean, _, made = examples(x, label, step_size=STAYING)
     wrong = ~clean.view(-1)
     kept = wrong & (made == x).flatten()
     assert 0 < kept.sum() < wrong.sum()

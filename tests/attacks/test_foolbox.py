@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from foolbox.models.pytorch import PyTorchModel
 from torch import Tensor, nn
 
-from advss.attacks import maximise
+from advss.attacks import Threat, maximise
 from advss.attacks.evaluation import right_clean_and_attacked
 
 Norm = Literal["linf", "l2"]
@@ -48,10 +48,7 @@ def test_the_adversarials_are_foolboxs(norm: Norm, eps: float, step_size: float)
         lambda inputs: F.cross_entropy(model(inputs[0]), label),
         (x.double(),),
         generator,
-        norm=norm,
-        eps=eps,
-        step_size=step_size,
-        steps=10,
+        Threat(norm=norm, eps=eps, step_size=step_size, steps=10),
         start="none",
     )
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
@@ -82,9 +79,8 @@ def test_robust_accuracy_is_foolboxs_within_a_point(
     trained: tuple[nn.Module, Tensor, Tensor], norm: Norm, eps: float, step_size: float
 ) -> None:
     model, x, label = trained
-    clean, robust = right_clean_and_attacked(
-        model, x, label, torch.Generator().manual_seed(0), norm=norm, eps=eps, step_size=step_size, steps=20
-    )
+    threat = Threat(norm=norm, eps=eps, step_size=step_size, steps=20)
+    clean, robust = right_clean_and_attacked(model, x, label, torch.Generator().manual_seed(0), threat)
     torch.manual_seed(0)
     attack = OTHERS[norm](abs_stepsize=step_size, steps=20, random_start=True)
     _, _, broken = attack(PyTorchModel(model, bounds=(0, 1)), x, label, epsilons=eps)

@@ -351,8 +351,8 @@ def test_the_scheme_trains_what_is_fresh_and_then_everything(new: New, encoder: 
 @pytest.mark.parametrize(
     ("kind", "option"),
     [
-        ("defense", "eps=0"),
-        ("defense", "eps=1.5"),
+        ("defense", "step_size=0"),
+        ("defense", "eps=8"),
         ("defense", "steps=0"),
         ("finetune", "head_share=1"),
         ("finetune", "slower=0"),

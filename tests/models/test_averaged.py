@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from advss.attacks import Threat
 from advss.attacks.evaluation import right_clean_and_attacked
 from advss.models.averaged import AveragedClassifier
 
@@ -94,10 +95,9 @@ def test_copies_of_one_model_are_as_accurate_and_as_robust(count: int) -> None:
         parameter.data = 0.5 * torch.randn(parameter.shape, generator=generator)
     x = images(200)
     label = model(x + 0.03 * torch.randn(x.shape, generator=generator)).argmax(1)
+    threat = Threat(eps=0.02, step_size=0.005, steps=5)
     found = [
-        right_clean_and_attacked(
-            one, x, label, torch.Generator().manual_seed(0), norm="linf", eps=0.02, step_size=0.005, steps=5, restarts=2
-        )
+        right_clean_and_attacked(one, x, label, torch.Generator().manual_seed(0), threat, restarts=2)
         for one in (model, AveragedClassifier([copy.deepcopy(model) for _ in range(count)]))
     ]
     assert torch.equal(found[0][0], found[1][0])

@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-from advss.attacks.gradient import Norm, maximise
+from advss.attacks.gradient import maximise
+from advss.attacks.threat import Threat
 
 
 @contextmanager
@@ -29,40 +30,22 @@ def as_victim(model: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(True)
 
 
-def right_clean_and_attacked(  # noqa: PLR0913 - a model, its images, and the threat model
-    model: nn.Module,
-    x_BCHW: Tensor,
-    label_B: Tensor,
-    generator: Generator,
-    *,
-    norm: Norm,
-    eps: float,
-    step_size: float,
-    steps: int,
-    restarts: int = 1,
+def right_clean_and_attacked(
+    model: nn.Module, x_BCHW: Tensor, label_B: Tensor, generator: Generator, threat: Threat, *, restarts: int = 1
 ) -> tuple[Tensor, Tensor]:
     """Which images are classified right, clean and under attack: two bool tensors (B,).
 
     An image counts as robust when it is right unperturbed (δ = 0 lies in the ball) and after every restart; so each
     restart attacks only what still stands.
     """
-    attack = _pgd(model, generator, norm=norm, eps=eps, step_size=step_size, steps=steps)
+    attack = _pgd(model, generator, threat)
     with as_victim(model):
         clean_B, robust_B, _ = _withstood(model, x_BCHW, label_B, attack, restarts)
     return clean_B, robust_B
 
 
-def adversarial_examples(  # noqa: PLR0913 - a model, its images, and the threat model
-    model: nn.Module,
-    x_BCHW: Tensor,
-    label_B: Tensor,
-    generator: Generator,
-    *,
-    norm: Norm,
-    eps: float,
-    step_size: float,
-    steps: int,
-    restarts: int = 1,
+def adversarial_examples(
+    model: nn.Module, x_BCHW: Tensor, label_B: Tensor, generator: Generator, threat: Threat, *, restarts: int = 1
 ) -> tuple[Tensor, Tensor, Tensor]:
     """What :func:`right_clean_and_attacked` returns, with the same draws, and an example (B, C, H, W) of each image.
 
@@ -70,7 +53,7 @@ def adversarial_examples(  # noqa: PLR0913 - a model, its images, and the threat
     unperturbed is attacked once, after all others, and stands for itself where the attack would make it right. So the
     model is wrong about exactly the examples of the images that are not robust.
     """
-    attack = _pgd(model, generator, norm=norm, eps=eps, step_size=step_size, steps=steps)
+    attack = _pgd(model, generator, threat)
     with as_victim(model):
         clean_B, robust_B, examples_BCHW = _withstood(model, x_BCHW, label_B, attack, restarts)
         wrong = (~clean_B).nonzero()[:, 0]
@@ -84,18 +67,12 @@ def adversarial_examples(  # noqa: PLR0913 - a model, its images, and the threat
 Attack = Callable[[Tensor, Tensor], Tensor]  # images and labels -> perturbed images
 
 
-def _pgd(model: nn.Module, generator: Generator, *, norm: Norm, eps: float, step_size: float, steps: int) -> Attack:
+def _pgd(model: nn.Module, generator: Generator, threat: Threat) -> Attack:
     def attack(x_BCHW: Tensor, label_B: Tensor) -> Tensor:
-        (adversarial,) = maximise(
-            lambda xs: F.cross_entropy(model(xs[0]).float(), label_B, reduction="sum"),
-            (x_BCHW,),
-            generator,
-            norm=norm,
-            eps=eps,
-            step_size=step_size,
-            steps=steps,
-        )
-        return adversarial
+        def criterion(xs: tuple[Tensor, ...]) -> Tensor:
+            return F.cross_entropy(model(xs[0]).float(), label_B, reduction="sum")
+
+        return maximise(criterion, (x_BCHW,), generator, threat)[0]
 
     return attack
 

@@ -13,7 +13,8 @@ from typing import Literal, Protocol
 import torch
 from torch import Generator, Tensor
 
-Norm = Literal["linf", "l2"]
+from advss.attacks.threat import Threat
+
 Start = Literal["uniform", "gaussian", "none"]
 GAUSSIAN_START = 0.001  # standard deviation, pixels in [0, 1], as in TRADES (Zhang et al. 2019)
 Criterion = Callable[[tuple[Tensor, ...]], Tensor]
@@ -84,39 +85,34 @@ def maximise(
     criterion: Criterion,
     clean: tuple[Tensor, ...],
     generator: Generator,
+    threat: Threat,
     *,
-    eps: float,
-    step_size: float,
-    steps: int,
-    norm: Norm = "linf",
     start: Start = "uniform",
 ) -> tuple[Tensor, ...]:
-    """Inputs near ``clean`` at which ``criterion`` is large, found by ``steps`` projected gradient steps.
+    """Inputs near ``clean`` at which ``criterion`` is large, found by projected gradient steps.
 
     Args:
         criterion: from as many inputs as ``clean`` to a scalar.
         clean: tensors (B, ...) in [0, 1]; each image has a ball of its own.
         generator: of the start, on the inputs' device.
-        eps: radius of the ball, pixels in [0, 1].
-        step_size: length of a step in the same unit.
-        steps: number of gradient steps.
-        norm: ``linf`` (steps along the gradient's sign) or ``l2`` (along the unit gradient).
+        threat: the ball, and number and length of the steps: along the gradient's sign in ``linf``, along the unit
+            gradient in ``l2``.
         start: ``uniform`` in the ball; ``gaussian``, at ``clean`` + 0.001·N(0, 1) brought back into ball and [0, 1];
             ``none``, at ``clean``.
 
     Returns:
         Detached tensors, shaped as ``clean``. An input without influence on the criterion stays where it started.
     """
-    make: type[_LinfBall] | type[_L2Ball] = _LinfBall if norm == "linf" else _L2Ball
-    balls: list[_Ball] = [make(x.detach(), eps) for x in clean]
+    make: type[_LinfBall] | type[_L2Ball] = _LinfBall if threat.norm == "linf" else _L2Ball
+    balls: list[_Ball] = [make(x.detach(), threat.eps) for x in clean]
     inputs = [_start(ball, x.detach(), start, generator) for ball, x in zip(balls, clean, strict=True)]
-    for _ in range(steps):
+    for _ in range(threat.steps):
         inputs = [x.detach().requires_grad_() for x in inputs]
         with torch.enable_grad():
             gradients = torch.autograd.grad(criterion(tuple(inputs)), inputs, allow_unused=True)
         with torch.no_grad():
             inputs = [
-                x if g is None else ball.ascend(x, g, step_size)
+                x if g is None else ball.ascend(x, g, threat.step_size)
                 for ball, x, g in zip(balls, inputs, gradients, strict=True)
             ]
     return tuple(x.detach() for x in inputs)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -123,7 +124,8 @@ def attack_images(
 
     def part(start: int, end: int) -> tuple[torch.Tensor, ...]:
         x, label = _read(images, start, end, device)
-        return attack(x, label, stream(device, seed, STAGE, start), **attack_of(settings))
+        draws = stream(device, seed, STAGE, start)
+        return attack(x, label, draws, settings.threat, restarts=settings.restarts)
 
     reporter.start(title, steps=len(images), done=0, epochs=1)
     try:
@@ -134,7 +136,7 @@ def attack_images(
 
 def attack_of(settings: EvalSettings) -> dict[str, Any]:
     """The attack alone, as it stands in result.json."""
-    return {name: getattr(settings, name) for name in ("norm", "eps", "step_size", "steps", "restarts")}
+    return asdict(settings.threat) | {"restarts": settings.restarts}
 
 
 def _clean_accuracy(model: nn.Module, test: Part, chunk: int, device: torch.device) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -79,6 +80,7 @@ def classifier_validation(
     loader: Loader, evaluation: EvalSettings, *, seed: int, adversarial: bool, stop: StopRequest
 ) -> Callable[[Modules], Metrics]:
     """TA, and RA under a PGD of ``valid_steps`` steps when the stage trains adversarially."""
+    threat = replace(evaluation.threat, steps=evaluation.valid_steps)
 
     def validate(modules: Modules) -> Metrics:
         batches = loader.in_order(evaluation.batch_size)
@@ -102,10 +104,7 @@ def classifier_validation(
                 x,
                 label,
                 stream(x.device, seed, "valid", place, start),
-                norm=evaluation.norm,
-                eps=evaluation.eps,
-                step_size=evaluation.step_size,
-                steps=evaluation.valid_steps,
+                threat,
             )
 
         clean, robust = in_chunks(part, len(batch.x), len(batch.x), lambda done: None)

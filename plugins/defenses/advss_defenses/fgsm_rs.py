@@ -43,7 +43,8 @@ class FGSMRS(PGD):
         super().__init__(
             norm="linf",
             eps=eps,
-            step_size=step * eps or step,  # in a ball of radius 0 any step comes back to the image
+            # in a ball of radius 0 any step comes back to the image, and one of 1 leads as far as any longer one
+            step_size=min(step * eps or step, 1),
             steps=1,
             clean_weight=clean_weight,
             attack_mode=attack_mode,

@@ -10,9 +10,8 @@ from typing import Literal
 
 from torch import Generator, Tensor
 
-from advss.attacks import maximise
+from advss.attacks import Norm, Threat, maximise
 from advss.hookspecs import Defense, Loss, Objective
-from advss_defenses.threat import check_ascent, check_clean_weight
 
 
 class PGD(Defense):
@@ -35,7 +34,7 @@ class PGD(Defense):
     def __init__(
         self,
         *,
-        norm: Literal["linf", "l2"] = "linf",
+        norm: Norm = "linf",
         eps: float = 8 / 255,
         step_size: float = 2 / 255,
         steps: int = 10,
@@ -43,11 +42,10 @@ class PGD(Defense):
         clean_weight: float | Literal["auto"] = "auto",
         attack_mode: Literal["train", "eval"] = "train",
     ) -> None:
-        check_ascent(norm=norm, eps=eps, step_size=step_size, steps=steps)
-        check_clean_weight(clean_weight)
-        self.norm: Literal["linf", "l2"] = norm
-        self.eps, self.step_size, self.steps, self.random_start = eps, step_size, steps, random_start
-        self.clean_weight = clean_weight
+        self.threat = Threat(norm=norm, eps=eps, step_size=step_size, steps=steps)
+        if clean_weight != "auto" and not 0 <= clean_weight < 1:
+            raise ValueError(f"clean_weight must be in [0, 1) or auto, got {clean_weight}")
+        self.random_start, self.clean_weight = random_start, clean_weight
         self.attack_mode: Literal["train", "eval"] = attack_mode
 
     def attack(self, objective: Objective, generator: Generator) -> tuple[Tensor, ...]:
@@ -57,10 +55,7 @@ class PGD(Defense):
                 lambda inputs: objective(inputs).total,
                 objective.inputs,
                 generator,
-                norm=self.norm,
-                eps=self.eps,
-                step_size=self.step_size,
-                steps=self.steps,
+                self.threat,
                 start="uniform" if self.random_start else "none",
             )
 

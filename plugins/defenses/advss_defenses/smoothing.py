@@ -6,11 +6,10 @@ stands in place of PGD in pretraining: ``--defense smoothing --finetune-defense 
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Generator, Tensor
 
+from advss.attacks.threat import LARGEST, in_pixels
 from advss.hookspecs import Defense, Loss, Objective
 
 
@@ -28,11 +27,9 @@ class Smoothing(Defense):
     name = "smoothing"
 
     def __init__(self, *, sigma: float = 0.25, copies: int = 1) -> None:
-        if not 0 < sigma < math.inf:  # nan too
-            raise ValueError(f"sigma must be above 0 and finite, got {sigma}; standard training is the defense 'none'")
         if copies < 1:
             raise ValueError(f"copies must be at least 1, got {copies}")
-        self.noise, self.copies = sigma, copies
+        self.noise, self.copies = in_pixels("sigma", sigma, most=LARGEST["noise"]), copies
 
     def attack(self, objective: Objective, generator: Generator) -> tuple[Tensor, ...]:
         """Each input plus a draw of its own."""

@@ -16,10 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from advss.attacks.gradient import Criterion, maximise
+from advss.attacks import Norm, Threat, maximise
+from advss.attacks.gradient import Criterion
 from advss.errors import UsageError
 from advss.hookspecs import Defense, Loss, Objective
-from advss_defenses.threat import check_ascent
 
 
 class Trades(Defense):
@@ -42,7 +42,7 @@ class Trades(Defense):
     def __init__(
         self,
         *,
-        norm: Literal["linf", "l2"] = "linf",
+        norm: Norm = "linf",
         eps: float = 8 / 255,
         step_size: float = 2 / 255,
         steps: int = 10,
@@ -50,11 +50,10 @@ class Trades(Defense):
         attack: Literal["kl", "ce"] = "kl",
         attack_mode: Literal["train", "eval"] = "train",
     ) -> None:
-        check_ascent(norm=norm, eps=eps, step_size=step_size, steps=steps)
+        self.threat = Threat(norm=norm, eps=eps, step_size=step_size, steps=steps)
         if not 0 <= beta < math.inf:  # nan too
             raise ValueError(f"beta must be at least 0 and finite, got {beta}")
-        self.norm: Literal["linf", "l2"] = norm
-        self.eps, self.step_size, self.steps, self.beta = eps, step_size, steps, beta
+        self.beta = beta
         self.ascends: Literal["kl", "ce"] = attack
         self.attack_mode: Literal["train", "eval"] = attack_mode
 
@@ -71,10 +70,7 @@ class Trades(Defense):
                 self._ascended(objective),
                 objective.inputs,
                 generator,
-                norm=self.norm,
-                eps=self.eps,
-                step_size=self.step_size,
-                steps=self.steps,
+                self.threat,
                 start="uniform" if self.ascends == "ce" else "gaussian",
             )
 

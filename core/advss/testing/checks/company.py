@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from advss.attacks import maximise
+from advss.attacks import Threat, maximise
 from advss.config import Choice
 from advss.ensemble.objective import TaskObjective
 from advss.errors import UsageError
@@ -91,9 +91,8 @@ def _beside(subject: Subject, *, other: Plugin, diverse: bool) -> None:
     with _refusals_said():
         objective = _together(subject, other, diverse=diverse)
         with objective.attacking():
-            inputs = maximise(
-                lambda x: objective(x).total, objective.inputs, stream("cpu", "attack"), eps=0.1, step_size=0.1, steps=1
-            )
+            one_step, draws = Threat(eps=0.1, step_size=0.1, steps=1), stream("cpu", "attack")
+            inputs = maximise(lambda x: objective(x).total, objective.inputs, draws, one_step)
         loss = objective(inputs)
     _trains(objective, loss.total)
 

@@ -1,0 +1,92 @@
+"""What an attacker may do to an image, and the one rule for every radius, step and number of steps.
+
+This module does not import torch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import Literal, get_args
+
+Norm = Literal["linf", "l2"]
+USUAL: Mapping[Norm, Mapping[str, float]] = {  # the field's radius and step, for who names a norm alone
+    "linf": {"eps": 8 / 255, "step_size": 2 / 255},
+    "l2": {"eps": 0.5, "step_size": 0.1},
+}
+# Above these a length can only be meant in 0...255. At ℓ∞ 1 every image reaches every other; ℓ2 16 moves each of the
+# 3,072 values of a 32-pixel image by 0.29, and published radii end at 3; published deviations of noise end at 1.
+LARGEST: Mapping[str, float] = {"linf": 1.0, "l2": 16.0, "noise": 4.0}
+
+
+@dataclass(frozen=True, init=False)
+class Threat:
+    """A threat model and the ascent within it: what :func:`advss.attacks.maximise` and all that measures RA take.
+
+    Attributes:
+        norm: shape of the ball around each image.
+        eps: its radius, pixels in [0, 1]; where it is not said, 8/255 for linf and 0.5 for l2.
+        step_size: length of one ascent step in the same unit; where it is not said, 2/255 for linf and 0.1 for l2.
+        steps: number of ascent steps.
+
+    Raises:
+        ValueError: a value that makes no attack, or a length in 0...255; its option's name comes first.
+    """
+
+    norm: Norm
+    eps: float
+    step_size: float
+    steps: int
+
+    def __init__(
+        self, *, norm: Norm = "linf", eps: float | None = None, step_size: float | None = None, steps: int = 10
+    ) -> None:
+        if norm not in get_args(Norm):
+            raise ValueError(f"norm must be {' or '.join(get_args(Norm))}, got {norm!r}")
+        usual, largest = USUAL[norm], LARGEST[norm]
+        eps = usual["eps"] if eps is None else eps
+        step_size = usual["step_size"] if step_size is None else step_size
+        object.__setattr__(self, "norm", norm)
+        object.__setattr__(self, "eps", in_pixels("eps", eps, most=largest, of=norm, zero=True))
+        object.__setattr__(self, "step_size", in_pixels("step_size", step_size, most=largest, of=norm))
+        object.__setattr__(self, "steps", whole("steps", steps))
+
+
+def in_pixels(option: str, value: float, *, most: float, of: str = "", zero: bool = False) -> float:
+    """A length, radius or deviation in pixels of [0, 1].
+
+    Args:
+        option: what it is called.
+        value: what was said.
+        most: above it, 0...255 must be meant.
+        of: what ``most`` holds for, such as a norm.
+        zero: it may be 0.
+
+    Raises:
+        ValueError: it is no such length.
+    """
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise ValueError(f"{option} must be a number, got {value!r}")
+    if not (value > 0 or (zero and value == 0)) or not value < math.inf:  # nan too
+        raise ValueError(f"{option} must be {'at least' if zero else 'above'} 0 and finite, got {value}")
+    if value > most:
+        where = f" for {of}" if of else ""
+        raise ValueError(
+            f"{option} must be at most {most:g}{where}, got {value}: pixels are in [0, 1], so say {float(value):g}/255"
+        )
+    return float(value)
+
+
+def whole(option: str, value: int) -> int:
+    """A count, at least 1.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise ValueError(f"{option} must be a whole number, got {value!r}")
+    if value < 1:
+        raise ValueError(f"{option} must be at least 1, got {value}")
+    return int(value)

@@ -1,0 +1,61 @@
+"""The one rule for radii, steps and their number, and the field's radius for a norm."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+
+from advss.attacks import Threat
+
+
+def test_a_norm_without_a_radius_has_the_fields() -> None:
+    assert Threat() == Threat(norm="linf", eps=8 / 255, step_size=2 / 255, steps=10)
+    assert Threat(norm="l2") == Threat(norm="l2", eps=0.5, step_size=0.1, steps=10)
+
+
+@pytest.mark.parametrize(
+    ("said", "line"),
+    [
+        ({"eps": 8}, "eps must be at most 1 for linf, got 8: pixels are in [0, 1], so say 8/255"),
+        ({"eps": 8.0}, "eps must be at most 1 for linf, got 8.0: pixels are in [0, 1], so say 8/255"),
+        ({"step_size": 2}, "step_size must be at most 1 for linf, got 2: pixels are in [0, 1], so say 2/255"),
+        (
+            {"norm": "l2", "eps": 127.5},
+            "eps must be at most 16 for l2, got 127.5: pixels are in [0, 1], so say 127.5/255",
+        ),
+        ({"norm": "l2", "step_size": 25}, "step_size must be at most 16 for l2, got 25"),
+        ({"eps": -0.1}, "eps must be at least 0 and finite, got -0.1"),
+        ({"eps": math.nan}, "eps must be at least 0 and finite, got nan"),
+        ({"eps": math.inf}, "eps must be at least 0 and finite, got inf"),
+        ({"step_size": 0.0}, "step_size must be above 0 and finite, got 0.0"),
+        ({"step_size": -1}, "step_size must be above 0 and finite, got -1"),
+        ({"step_size": math.nan}, "step_size must be above 0 and finite, got nan"),
+        ({"eps": "8/255"}, "eps must be a number, got '8/255'"),
+        ({"steps": 0}, "steps must be at least 1, got 0"),
+        ({"steps": 2.5}, "steps must be a whole number, got 2.5"),
+        ({"norm": "l1"}, "norm must be linf or l2, got 'l1'"),
+    ],
+    ids=str,
+)
+def test_what_makes_no_attack_or_is_in_other_units_is_refused(said: dict[str, Any], line: str) -> None:
+    with pytest.raises(ValueError) as error:  # noqa: PT011 - the whole line is compared
+        Threat(**said)
+    assert str(error.value).startswith(line)
+
+
+@pytest.mark.parametrize(
+    "said", [{"eps": 0}, {"eps": 1}, {"norm": "l2", "eps": 16}, {"eps": np.float32(0.25)}], ids=str
+)
+def test_what_is_at_the_limits_is_taken(said: dict[str, Any]) -> None:
+    assert Threat(**said).eps == said["eps"]
+    assert type(Threat(**said).eps) is float
+
+
+def test_a_threat_is_judged_without_torch() -> None:
+    code = "import sys; from advss.attacks import Threat; Threat(); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
