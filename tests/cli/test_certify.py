@@ -92,7 +92,6 @@ def test_table_has_the_curve_at_round_radii(capsys: Capture) -> None:
     assert [line.split(None, 1) for line in places if line] == [
         ["certificate", "runs/first/certify.json"],
         ["figure", "runs/first/figures/certified.png"],
-        ["MLflow", "advss ui"],
     ]
 
 

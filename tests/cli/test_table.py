@@ -26,11 +26,11 @@ def result(tmp_path: Path) -> dict[str, Any]:
 
 
 def test_the_attack_is_named(result: dict[str, Any]) -> None:
-    assert "RA (PGD-20 ×3 ℓ2 0.5)" in shown(result)
+    assert "RA          PGD-20 ×3 ℓ2 0.5\n" in shown(result)
 
 
 def test_a_subset_is_named(result: dict[str, Any]) -> None:
-    assert "ℓ2 0.5, 60 images)" in shown(result | {"ra_images": 60})
+    assert "ℓ2 0.5, 60 images\n" in shown(result | {"ra_images": 60})
 
 
 def test_long_folders_are_not_broken(result: dict[str, Any]) -> None:
@@ -44,3 +44,25 @@ def test_after_pretraining_the_next_command_is_named(result: dict[str, Any]) -> 
     out = shown(result | {"ta": None, "ra": None, "ra_attack": None})
     assert f"advss finetune --from {result['folder']}" in out
     assert str(best) in out
+
+
+def test_the_table_of_a_long_run_fits_80_columns(result: dict[str, Any]) -> None:
+    long = {"pretrain": 123_456.0, "finetune": 123_456.0, "evaluate": 12_345.0}
+    attack = {"norm": "linf", "eps": 8 / 255, "steps": 100, "restarts": 10}
+    measured = {"ra_attack": attack, "ra_images": 10_000, "epochs": {"pretrain": 200, "finetune": 100}}
+    lines = shown(result | measured | {"name": "n" * 90, "seconds": long}).splitlines()
+    headings, _, numbers, _, ra = lines[1:6]
+    assert headings.split() == ["TA", "RA", "best", "epoch", "epochs", "seconds"]
+    assert numbers.split()[:4] == ["90.00", "%", "45.67", "%"]
+    assert "200 + 100   123456 + 123456 + 12345" in numbers
+    assert ra == "RA          PGD-100 ×10 ℓ∞ 8/255, 10000 images"
+    assert lines[0] == f"run {'n' * 90}"
+    assert max(len(line) for line in lines[1:6]) <= 80
+
+
+def test_mlflow_is_named_where_something_was_sent(result: dict[str, Any]) -> None:
+    assert "advss ui" not in shown(result)  # --tracking false
+    folder = Path(result["folder"])
+    folder.mkdir(parents=True)
+    (folder / "mlflow.json").write_text("{}")
+    assert f"MLflow      advss ui --runs-dir {folder.parent}" in shown(result)

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from advss.cli.arguments import Arguments, Grammar
 from advss.cli.context import check_plugins, find, reporter_of
-from advss.cli.table import percent
+from advss.cli.table import pages, percent, print_places
 from advss.config import CertifySettings
 from advss.plugins.options import Option, convert, options_of
 from advss.training.signals import Interrupted
@@ -59,14 +59,8 @@ def print_certified(folder: Path, content: Mapping[str, Any], console: Console |
     console.print(title, style="italic", markup=False, highlight=False, soft_wrap=True)
     console.print(table)
     console.print()
-    runs_dir = "" if folder.parent == Path("runs") else f" --runs-dir {folder.parent}"
-    places = {
-        "certificate": folder / "certify.json",
-        "figure": folder / "figures" / "certified.png",
-        "MLflow": f"advss ui{runs_dir}",
-    }
-    for what, where in places.items():
-        console.print(f"{what:<11} {where}", markup=False, highlight=False, soft_wrap=True)
+    places = [("certificate", folder / "certify.json"), ("figure", folder / "figures" / "certified.png")]
+    print_places([*((what, str(path)) for what, path in places), ("MLflow", pages(folder))], console)
 
 
 def _settings(arguments: Arguments) -> CertifySettings:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +10,15 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from advss.tracking.store import SENT
+
 
 def print_result(result: Mapping[str, Any], console: Console | None = None) -> None:
     """Print a result, the content of result.json, on stdout."""
     console = console or Console()
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, title=f"run {result['name']}", title_justify="left")
-    for heading in ("TA", f"RA ({_attack(result)})", "best epoch", "epochs", "seconds"):
+    console.print(f"run {result['name']}", style="italic", markup=False, highlight=False, soft_wrap=True)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False)
+    for heading in ("TA", "RA", "best epoch", "epochs", "seconds"):
         table.add_column(heading, justify="right")
     stages = result.get("epochs") or {}
     table.add_row(
@@ -27,19 +30,31 @@ def print_result(result: Mapping[str, Any], console: Console | None = None) -> N
     )
     console.print(table)
     console.print()
-    for what, where in _places(result):
-        console.print(f"{what:<11} {where}", markup=False, highlight=False, soft_wrap=True)
-
-
-def _places(result: Mapping[str, Any]) -> list[tuple[str, str]]:
     folder = Path(result["folder"])
+    print_places([("RA", _attack(result)), *_places(result, folder), ("MLflow", pages(folder))], console)
+
+
+def print_places(places: Iterable[tuple[str, str]], console: Console) -> None:
+    """Print what lies where, a line each; nothing of what is empty."""
+    for what, where in places:
+        if where:
+            console.print(f"{what:<11} {where}", markup=False, highlight=False, soft_wrap=True)
+
+
+def pages(folder: Path) -> str:
+    """The command that shows a run's pages in MLflow; empty where nothing of it was ever sent."""
+    if not (folder / SENT).is_file():
+        return ""
+    return "advss ui" + ("" if folder.parent == Path("runs") else f" --runs-dir {folder.parent}")
+
+
+def _places(result: Mapping[str, Any], folder: Path) -> list[tuple[str, str]]:
     models = [path for stage in ("finetune", "pretrain") if (path := folder / stage / "best.safetensors").is_file()]
     places = [("run", str(folder)), *(("checkpoint", str(path)) for path in models)]
-    runs_dir = "" if folder.parent == Path("runs") else f" --runs-dir {folder.parent}"
     if models and result.get("ta") is None:
         tuned = models[0].parent.name == "finetune"
         places.append(("next", f"advss {'evaluate' if tuned else 'finetune --from'} {folder}"))
-    return [*places, ("MLflow", f"advss ui{runs_dir}")]
+    return places
 
 
 def _attack(result: Mapping[str, Any]) -> str:

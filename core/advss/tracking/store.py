@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import json
 import logging
@@ -16,6 +17,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from advss.cache import cache_path
 from advss.errors import UsageError
 from advss.files import write_json
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 EXPERIMENT = "advss"
+SENT = "mlflow.json"  # of a run's folder: how far it has been sent; without it nothing ever was
 RUNS_PAGE = "?workflowType=machine_learning"  # else MLflow's pages may open on what they have for language models
 
 # MLflow's own defaults hang for minutes on a dead server, report home and draw progress bars.
@@ -36,9 +39,26 @@ SETTINGS = {
 
 
 def store_uri(runs_dir: Path) -> str:
-    """MLFLOW_TRACKING_URI, else a SQLite file ``mlflow.db`` beside the folder of runs."""
-    beside = runs_dir.resolve().parent / "mlflow.db"
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{beside.as_posix()}"
+    """MLFLOW_TRACKING_URI, else a SQLite file ``mlflow.db`` beside the folder of runs.
+
+    Nothing that stands in a run's folder has a say: whoever made the folder would choose where this machine connects.
+    """
+    return os.environ.get("MLFLOW_TRACKING_URI") or sqlite_uri(runs_dir.resolve().parent / "mlflow.db")
+
+
+def sqlite_uri(path: Path) -> str:
+    """The address of a SQLite file.
+
+    In an address "?" begins a query, and "%" is read in one way by SQLAlchemy 2.0, in another by 2.1, in a third where
+    MLflow makes folders. So a folder with one of them is called by a link in the user's cache.
+    """
+    if not {"?", "%"} & set(str(path.parent)):
+        return f"sqlite:///{path.as_posix()}"
+    link = cache_path("stores") / hashlib.sha256(bytes(path.parent)).hexdigest()[:16]
+    with suppress(OSError):  # it is there; or it cannot be made, and then no store can be opened by it
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(path.parent)
+    return f"sqlite:///{(link / path.name).as_posix()}"
 
 
 def artifacts_folder(runs_dir: Path) -> Path:
@@ -67,7 +87,7 @@ class SentState:
         Raises:
             UsageError: the file is not ours.
         """
-        path = folder / "mlflow.json"
+        path = folder / SENT
         if not path.exists():
             return None
         try:
@@ -77,17 +97,15 @@ class SentState:
 
     def save(self, folder: Path) -> None:
         """Replace the state in the run's folder in one step."""
-        write_json(folder / "mlflow.json", asdict(self))
+        write_json(folder / SENT, asdict(self))
 
 
-def usual_uri(folder: Path) -> str:
-    """Where a run is sent: MLFLOW_TRACKING_URI, else where it was before if that still is, else beside its runs."""
+def elsewhere(folder: Path, uri: str) -> str:
+    """One line where a run was sent to a server before and goes to another store now; else empty."""
     state = SentState.load(folder)
-    path = sqlite_path(state.uri) if state else None
-    # A file that is gone tells of a run that was moved here from elsewhere.
-    if "MLFLOW_TRACKING_URI" in os.environ or state is None or (path and not path.exists()):
-        return store_uri(folder.resolve().parent)
-    return state.uri
+    if state is None or state.uri == uri or sqlite_path(state.uri):
+        return ""
+    return f"{folder} names the store {state.uri}, which is not followed; MLFLOW_TRACKING_URI={state.uri} allows it"
 
 
 def sqlite_path(uri: str) -> Path | None:
@@ -111,9 +129,19 @@ def open_store(uri: str) -> MlflowClient:
             MlflowClient(tracking_uri=f"sqlite:///{made.as_posix()}").search_experiments()
             with closing(sqlite3.connect(made)) as source, closing(sqlite3.connect(whole)) as target:
                 source.backup(target)
-            with suppress(FileExistsError):  # another run was first
-                os.link(whole, path)
+            _put_in_place(whole, path)
     return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+def _put_in_place(made: Path, path: Path) -> None:
+    """Give a file its place, unless another run was first."""
+    try:
+        os.link(made, path)
+    except FileExistsError:
+        return
+    except OSError:  # a drive without hard links: another run must be first within these two calls to be replaced
+        if not path.exists():
+            made.replace(path)
 
 
 def find_experiment(client: MlflowClient, name: str, *, artifacts: Path | None) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 from advss.errors import UsageError
 from advss.tracking.journal import NAME
 from advss.tracking.replay import Replay
 from advss.tracking.sender import one_line
-from advss.tracking.store import usual_uri
+from advss.tracking.store import elsewhere, store_uri
 
 
 def sync(folder: Path, *, uri: str | None = None) -> int:
@@ -19,14 +20,16 @@ def sync(folder: Path, *, uri: str | None = None) -> int:
 
     Args:
         folder: the run's folder.
-        uri: of MLflow's store; default: where the run was sent to before, else as for a new run.
+        uri: of MLflow's store; default: as for a new run.
 
     Raises:
         UsageError: there is no journal, the store is out of reach, or it refused a part.
     """
     if not (folder / NAME).is_file():
         raise UsageError(f"'{folder}' has no {NAME}: expected the folder of a run")
-    to = uri or usual_uri(folder)
+    to = uri or store_uri(folder.resolve().parent)
+    if ignored := elsewhere(folder, to):
+        print(f"advss: {ignored}", file=sys.stderr)
     replay = Replay(folder, uri=to)
     try:
         sent = replay.send()

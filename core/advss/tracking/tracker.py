@@ -11,7 +11,7 @@ from typing import Any, Self
 from advss.errors import UsageError
 from advss.tracking.journal import NAME, Journal, Status
 from advss.tracking.sender import Sender
-from advss.tracking.store import EXPERIMENT, RUNS_PAGE, SentState, is_server, usual_uri
+from advss.tracking.store import EXPERIMENT, RUNS_PAGE, SentState, elsewhere, is_server, store_uri
 from advss.tracking.system import SystemMonitor
 
 
@@ -25,15 +25,16 @@ class Tracker:
         name: of the run in MLflow.
         enabled: False keeps the journal and does nothing else.
         experiment: MLflow's experiment.
-        uri: of MLflow's store; default ``MLFLOW_TRACKING_URI``, else where a resumed run was sent before, else the file
-            ``mlflow.db`` beside the folder of runs.
+        uri: of MLflow's store; default ``MLFLOW_TRACKING_URI``, else the file ``mlflow.db`` beside the folder of runs.
     """
 
     def __init__(
         self, folder: Path, *, name: str, enabled: bool = True, experiment: str = EXPERIMENT, uri: str | None = None
     ) -> None:
         self._folder = folder.resolve()
-        self._uri = uri or usual_uri(self._folder)
+        self._uri = uri or store_uri(self._folder.parent)
+        if enabled and (ignored := elsewhere(self._folder, self._uri)):
+            print(f"advss: {ignored}", file=sys.stderr)
         self._journal = Journal(self._folder / NAME)
         self._journal.run(name=name, experiment=experiment)
         self._warned = self._finished = False
