@@ -23,7 +23,7 @@ from advss.hookspecs import Defense
 from advss.stages.fit import fit
 from advss.stages.validation import classifier_score, pretext_score
 from advss.training.reporting import Silent
-from advss.training.signals import StopRequest
+from advss.training.signals import Interrupted, StopRequest
 
 Settings = Callable[..., RunConfig]
 EPS, STEP_SIZE, STEPS = 2 / 255, 0.5 / 255, 10
@@ -166,9 +166,32 @@ def test_constant_classifier_has_equal_ta_and_ra() -> None:
     assert (found["ta"], found["ra"], found["ra_images"]) == (0.7, 0.7, 10)
 
 
+class Counting(Constant):
+    """Asks for an end in its third forward pass."""
+
+    def __init__(self, stop: StopRequest) -> None:
+        super().__init__()
+        self.stop, self.passes = stop, 0
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        self.passes += 1
+        if self.passes == 3:
+            self.stop.number = 15
+        return super().forward(x_BCHW)
+
+
+def test_measuring_stops_within_an_attack() -> None:
+    part = Part(InMemory(torch.zeros(4, 3, 4, 4, dtype=torch.uint8)), torch.arange(4), torch.tensor([1] * 4))
+    stop = StopRequest()
+    model, settings = Counting(stop), EvalSettings(steps=20, batch_size=4)
+    with pytest.raises(Interrupted):
+        evaluate_model(model, part, settings, device=torch.device("cpu"), seed=0, reporter=Silent(), stop=stop)
+    assert model.passes == 3
+
+
 def test_evaluating_an_unfinished_run_leaves_it_unfinished(settings: Settings, stopper: Callable[..., Silent]) -> None:
     config = settings("none", "none", stage={"epochs": 2})
-    with pytest.raises(Exception, match="stopped by SIGTERM"):
+    with pytest.raises(Interrupted, match="stopped by SIGTERM"):
         fit(config, reporter=stopper("finetune", "epoch", 1))
     result = evaluate(config.runs_dir / "run", replace(config.evaluation, steps=1), device="cpu", reporter=Silent())
     assert result["ta"] is not None

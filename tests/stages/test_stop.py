@@ -15,6 +15,7 @@ from advss.config import RunConfig
 from advss.stages.fit import fit
 from advss.training.checkpoints import load_checkpoint
 from advss.training.reporting import Silent
+from advss.training.signals import Interrupted
 
 Settings = Callable[..., RunConfig]
 COMMAND = (
@@ -22,7 +23,7 @@ COMMAND = (
 )
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
 def test_signal_to_the_command_line_leaves_a_checkpoint(number: signal.Signals, code: int, tmp_path: Path) -> None:
     last = tmp_path / "runs/run/finetune/last.safetensors"
     process = subprocess.Popen(
@@ -56,6 +57,6 @@ def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
 
 def test_run_that_was_stopped_is_not_called_finished(settings: Settings, stopper: Callable[..., Silent]) -> None:
     config = settings("none", "none")
-    with pytest.raises(Exception, match="stopped by SIGTERM"):
+    with pytest.raises(Interrupted, match="stopped by SIGTERM"):
         fit(config, reporter=stopper("finetune", "step", 1))
     assert '"status": "running"' in (config.runs_dir / "run/result.json").read_text()

@@ -13,7 +13,6 @@ from torch import Tensor
 from advss.config import StageSettings
 from advss.training.checkpoints import load_checkpoint
 from advss.training.reporting import Silent
-from advss.training.signals import StopRequest
 from advss.training.trainer import Trainer
 from advss.training.work import Work
 
@@ -74,19 +73,19 @@ def test_resumed_after_an_exception_is_uninterrupted(
     broken, lines, (whose, name, call, step) = make_work(settings), Lines(), MISHAPS[what]
     break_(whose(broken), name, call)
     with pytest.raises(BoomError):
-        make_trainer(broken, reporter=lines, log_every=100).run(StopRequest())
+        make_trainer(broken, reporter=lines, log_every=100).run()
     resumed = make_work(settings)
     trainer = make_trainer(resumed)
     assert load_checkpoint(trainer.last).manifest["step"] == step
     run = trainer.last.parent.parent
     end = f"all that was learned is saved, and --resume {run} goes on from there"
     assert lines.said == [f"advss: pretrain stopped after step {step}; {end}"]
-    trainer.run(StopRequest())
+    trainer.run()
     for left in trainer.last.parent.glob("*"):
         left.unlink()
     whole = make_work(settings)
     unbroken = make_trainer(whole)
-    unbroken.run(StopRequest())
+    unbroken.run()
     assert same(resumed.modules.named_state(), whole.modules.named_state())
     assert same(trainer._kept_modules().named_state(), unbroken._kept_modules().named_state())
     assert trainer.progress.best_metrics == unbroken.progress.best_metrics
@@ -97,7 +96,7 @@ def test_a_plugin_that_exits_costs_nothing_either(make_work: MakeWork, make_trai
     break_(task_of(work), "loss", 6, SystemExit(3))
     trainer = make_trainer(work)
     with pytest.raises(SystemExit):
-        trainer.run(StopRequest())
+        trainer.run()
     assert load_checkpoint(trainer.last).manifest["step"] == 5
 
 
@@ -110,7 +109,7 @@ def test_a_step_half_done_is_not_saved(make_work: MakeWork, make_trainer: MakeTr
     break_(task_of(work), "after_step", 6)
     trainer = make_trainer(work, reporter=lines)
     with pytest.raises(BoomError):
-        trainer.run(StopRequest())
+        trainer.run()
     assert load_checkpoint(trainer.last).manifest["step"] == 4  # the end of the epoch before
     assert lines.said == []
 
@@ -120,7 +119,7 @@ def test_where_nothing_was_learned_nothing_is_saved(make_work: MakeWork, make_tr
     break_(task_of(work), "loss", 1)
     trainer = make_trainer(work, reporter=lines)
     with pytest.raises(BoomError):
-        trainer.run(StopRequest())
+        trainer.run()
     assert not trainer.last.exists()
     assert lines.said == []
 
@@ -133,5 +132,5 @@ def test_what_stops_the_saving_does_not_hide_what_stopped_the_training(
     trainer = make_trainer(work, reporter=lines)
     break_(trainer, "_save_last", 2, OSError(28, "No space left on device"))
     with pytest.raises(BoomError):
-        trainer.run(StopRequest())
+        trainer.run()
     assert lines.said == []

@@ -44,7 +44,7 @@ class Recorder(Silent):
 def trained(work: Work, make_trainer: MakeTrainer) -> tuple[Trainer, Recorder]:
     recorder = Recorder(work.modules)
     trainer = make_trainer(work, reporter=recorder)
-    trainer.run(StopRequest())
+    trainer.run()
     return trainer, recorder
 
 
@@ -94,7 +94,7 @@ def test_three_in_a_row_stop_and_leave_the_good_weights(make_work: MakeWork, mak
     recorder = Recorder(work.modules)
     trainer = make_trainer(work, reporter=recorder)
     with pytest.raises(UsageError, match="3 non-finite losses in a row at pretrain step 7"):
-        trainer.run(StopRequest())
+        trainer.run()
     saved = load_checkpoint(trainer.last).tensors
     assert all(torch.equal(saved[name], tensor) for name, tensor in recorder.states[5].items())
     assert all(tensor.isfinite().all() for tensor in saved.values())
@@ -187,16 +187,16 @@ def test_resumed_in_either_phase_is_uninterrupted(
     settings = replace(PLAIN, schedule="onecycle", optimizer=optimizer)  # type: ignore[arg-type]
     stop = StopRequest()
     with pytest.raises(Interrupted):
-        make_trainer(make_work(settings, phases=head_then_all), reporter=StopAt(stop, step)).run(stop)
+        make_trainer(make_work(settings, phases=head_then_all, stop=stop), reporter=StopAt(stop, step)).run()
     resumed = make_work(settings, phases=head_then_all)
     trainer = make_trainer(resumed)
-    trainer.run(StopRequest())
+    trainer.run()
     trainer.last.unlink()
     trainer.last.with_suffix(".json").unlink()
     for left in trainer.last.parent.glob("*"):
         left.unlink()
     whole = make_work(settings, phases=head_then_all)
-    make_trainer(whole).run(StopRequest())
+    make_trainer(whole).run()
     assert same(resumed.modules.named_state(), whole.modules.named_state())
 
 
@@ -233,12 +233,12 @@ def test_best_epoch_survives_a_kill_before_the_last_checkpoint(
     with monkeypatch.context() as patched:
         patched.setattr(Trainer, "_save_last", killed)
         with pytest.raises(KilledError):
-            make_trainer(work).run(StopRequest())
+            make_trainer(work).run()
     trainer = make_trainer(make_work(PLAIN, scores=[(0.5,), (0.4,)]))
     # a checkpoint within epoch 1 is what the next start finds
     trainer._save_last()
     resumed = make_trainer(make_work(PLAIN, scores=[(0.5,), (0.4,)]))
-    assert resumed.run(StopRequest()).best_epoch == 1
+    assert resumed.run().best_epoch == 1
 
 
 # ---------------------------------------------------------------- resuming what does not belong
@@ -246,7 +246,7 @@ def test_checkpoint_of_another_model_is_named(make_work: MakeWork, make_trainer:
     trained(make_work(replace(PLAIN, epochs=1), manifest={"kind": "pretrain", "model": "a"}), make_trainer)
     other = make_work(replace(PLAIN, epochs=2), manifest={"kind": "pretrain", "model": "b"})
     with pytest.raises(UsageError, match="is of another model: a, not b"):
-        make_trainer(other).run(StopRequest())
+        make_trainer(other).run()
 
 
 def test_finished_stage_trains_no_further(make_work: MakeWork, make_trainer: MakeTrainer) -> None:

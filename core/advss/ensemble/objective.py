@@ -6,7 +6,7 @@ Eq. (2)-(3) of the paper: Σ_i ℓ^(i)(θ_p, θ_pc^(i), x + δ^(i)) + α·g. A c
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Literal
 
@@ -52,6 +52,7 @@ class TaskObjective(Objective):
         pixels: compares gradients in the images' pixels; None compares them in each task's own.
         bf16: run the forward passes under bfloat16 autocast.
         memory_format: layout of the inputs.
+        between: called between any two passes, forward or backward, of a member; what it raises ends the call.
     """
 
     def __init__(  # noqa: PLR0913 - what a step is made of
@@ -68,6 +69,7 @@ class TaskObjective(Objective):
         pixels: ImagePixels | None = None,
         bf16: bool = False,
         memory_format: torch.memory_format = torch.contiguous_format,
+        between: Callable[[], None] = lambda: None,
     ) -> None:
         self.root = _Root(trunk, members)
         self.members = dict(members)
@@ -81,7 +83,7 @@ class TaskObjective(Objective):
         self.key, self.calls = key, 0
         self.attack_weight = diversity
         self.loss_weight = diversity if loss_diversity is None else loss_diversity
-        self.pixels, self.bf16 = pixels, bf16
+        self.pixels, self.bf16, self.between = pixels, bf16, between
         self._gram_BMM: Tensor | None = None  # where the training loss was last evaluated with g
         self._attacked = False
         self._overrides: dict[str, Tensor] | None = None
@@ -113,11 +115,18 @@ class TaskObjective(Objective):
         self.calls += 1
         if weight == 0:
             losses = {key: self._member_loss(key, own, twice=False) for key, own in self._split(inputs).items()}
-            return _sum(losses, 0.0)
+            return self._sum(losses, 0.0)
         losses, gram_BMM = self._with_gram(inputs, differentiable=True)
         if not self._attacked:
             self._gram_BMM = gram_BMM.detach()
-        return _sum(losses, weight * log_det(gram_BMM))
+        return self._sum(losses, weight * log_det(gram_BMM))
+
+    def _sum(self, losses: dict[str, Loss], penalty: Tensor | float) -> Loss:
+        """The members' losses as one, whose backward pass calls ``between`` before each member's."""
+        for loss in losses.values():
+            if loss.value.grad_fn is not None:
+                loss.value.register_hook(lambda gradient: self.between())  # type: ignore[no-untyped-call]
+        return _sum(losses, penalty)
 
     def member(self, key: str) -> Loss:
         """One member's own loss at its unperturbed inputs."""
@@ -150,6 +159,7 @@ class TaskObjective(Objective):
     def _member_loss(self, key: str, inputs: tuple[Tensor, ...], *, twice: bool) -> Loss:
         """A member's loss; with ``twice`` it can be differentiated twice, and fast."""
         task = self.members[key]
+        self.between()
         with ExitStack() as stack:
             stack.enter_context(global_stream(self.device, *self.key, key, self.calls))
             stack.enter_context(self._autocast())

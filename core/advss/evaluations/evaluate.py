@@ -79,11 +79,12 @@ def evaluate_model(
     """
     model = model.to(device)
     chosen = test.subset(settings.limit, seed=seed)
-    ta = _clean_accuracy(model, test, settings.batch_size, device)
     attack = partial(right_clean_and_attacked, model)
-    _, robust = attack_images(
-        attack, chosen, settings, device=device, seed=seed, reporter=reporter, stop=stop, title=title
-    )
+    with stop.asked_by(model):
+        ta = _clean_accuracy(model, test, settings.batch_size, device)
+        _, robust = attack_images(
+            attack, chosen, settings, device=device, seed=seed, reporter=reporter, stop=stop, title=title
+        )
     ra = float(robust.double().mean())
     return {"ta": ta, "ra": ra, "ra_images": len(chosen), "ra_attack": attack_of(settings)}
 

@@ -67,16 +67,18 @@ class Making:
         if kept is not None:
             self.reporter.say(f"examples of {member.label}: those kept in {path}")
             return kept
-        clean, robust, x_NCHW = attack_images(
-            partial(adversarial_examples, member.model.to(self.device)),
-            self.images,
-            self.settings,
-            device=self.device,
-            seed=member.config.seed,
-            reporter=self.reporter,
-            stop=self.stop,
-            title=f"examples {member.label}",
-        )
+        model = member.model.to(self.device)
+        with self.stop.asked_by(model):
+            clean, robust, x_NCHW = attack_images(
+                partial(adversarial_examples, model),
+                self.images,
+                self.settings,
+                device=self.device,
+                seed=member.config.seed,
+                reporter=self.reporter,
+                stop=self.stop,
+                title=f"examples {member.label}",
+            )
         answers = {"clean": clean, "robust": robust}
         tensors = {"x": x_NCHW, "label": self.images.labels, "index": self.images.index, **answers}
         save_checkpoint(path, tensors, {"kind": FOLDER, "key": key})

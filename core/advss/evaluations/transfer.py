@@ -117,11 +117,10 @@ def _right(member: Finished, examples: Examples, making: Making) -> Tensor:
     model = member.model.to(making.device)
 
     def part(start: int, end: int) -> tuple[Tensor, ...]:
-        making.stop.check()
         x_BCHW = examples.x[start:end].to(making.device)
         return (model(x_BCHW).argmax(1).cpu() == making.images.labels[start:end],)
 
-    with as_victim(model), torch.no_grad():
+    with as_victim(model), making.stop.asked_by(model), torch.no_grad():
         (right_N,) = in_chunks(part, len(examples.robust), making.settings.batch_size, lambda done: None)
     return right_N
 

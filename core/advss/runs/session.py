@@ -70,7 +70,9 @@ class Session:
         """Every training image once, the validation part included, not augmented."""
         settings = self.config.pretraining
         for part in (self.splits.train, self.splits.valid):
-            yield from self.loader(part, settings, "prepare").in_order(settings.batch_size)
+            for batch in self.loader(part, settings, "prepare").in_order(settings.batch_size):
+                self.stop.check()
+                yield batch
 
     def spec(self, branches: tuple[str, ...]) -> ModelSpec:
         """The encoder that the configuration asks for, for this data."""
@@ -98,7 +100,7 @@ class Session:
             checkpoint_minutes=self.config.checkpoint_minutes,
             log_every=self.config.log_every,
         )
-        return trainer.run(self.stop)
+        return trainer.run()
 
     def _settle_layout(self, work: Work) -> None:
         """Choose the memory layout, by measurement where it is ``auto``, and put the modules into it.

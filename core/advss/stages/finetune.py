@@ -110,6 +110,7 @@ def _work(session: Session, source: Path | None, plugins: list[Record]) -> Work:
             "loaded": sorted(classifier.loaded),
         },
         plugins=plugins,
+        stop=session.stop,
     )
 
 

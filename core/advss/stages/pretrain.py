@@ -78,6 +78,7 @@ def _work(session: Session, plugins: list[Record]) -> Work:
             "starts": _starts(tasks, config.finetune_tail),
         },
         plugins=plugins,
+        stop=session.stop,
     )
 
 

@@ -34,20 +34,21 @@ def pretext_validation(
         count = 0
         with as_victim(modules):
             for place, batch in enumerate(loader.in_order(batch_size)):
-                stop.check()
                 count += len(batch.x)
-                for name, value in _measure(modules, batch, defense, (seed, "valid", place)).items():
+                for name, value in _measure(modules, batch, defense, (seed, "valid", place), stop).items():
                     sums[name] = sums.get(name, 0.0) + value * len(batch.x)
         return {name: total / count for name, total in sums.items()}
 
     return validate
 
 
-def _measure(modules: Modules, batch: Batch, defense: Defense, key: tuple[int | str, ...]) -> Metrics:
+def _measure(
+    modules: Modules, batch: Batch, defense: Defense, key: tuple[int | str, ...], stop: StopRequest
+) -> Metrics:
     tasks = modules.tasks()
     with torch.no_grad():
         views = tuple(task.views(batch, stream(batch.x.device, *key, name)) for name, task in tasks.items())
-    objective = TaskObjective(modules.trunk, tasks, views, stage=modules.stage, key=key)
+    objective = TaskObjective(modules.trunk, tasks, views, stage=modules.stage, key=key, between=stop.check)
     with torch.no_grad():
         measured = _named(CLEAN, objective, objective.inputs)
         if defense.adversarial:
@@ -84,7 +85,8 @@ def classifier_validation(
 
     def validate(modules: Modules) -> Metrics:
         batches = loader.in_order(evaluation.batch_size)
-        measured = [_accuracies(modules, batch, place) for place, batch in enumerate(batches)]
+        with stop.asked_by(modules.trunk):
+            measured = [_accuracies(modules, batch, place) for place, batch in enumerate(batches)]
         count = sum(n for n, _, _ in measured)
         metrics = {"ta": sum(ta for _, ta, _ in measured) / count}
         if adversarial:
@@ -93,7 +95,6 @@ def classifier_validation(
 
     def _accuracies(modules: Modules, batch: Batch, place: int) -> tuple[int, float, float]:
         def part(start: int, end: int) -> tuple[torch.Tensor, torch.Tensor]:
-            stop.check()
             x, label = batch.x[start:end], batch.label[start:end]
             if not adversarial:
                 with as_victim(modules), torch.no_grad():

@@ -1,16 +1,25 @@
-"""Ctrl-C and SIGTERM as a request that the trainer answers between two steps, with a checkpoint."""
+"""Ctrl-C, SIGTERM and SIGHUP as a request that is answered between two passes of a network, with a checkpoint."""
 
 from __future__ import annotations
 
 import os
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any
 
+from torch import nn
 
-class Interrupted(Exception):  # noqa: N818 - a request that was met, not an error
-    """Training stopped on request, after a checkpoint; ``exit_code`` is 143 for SIGTERM and 130 for Ctrl-C."""
+HEARD = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+
+
+class Interrupted(BaseException):
+    """Work stopped on request, after a checkpoint; ``exit_code`` is 143 for SIGTERM, 130 for Ctrl-C, 129 for SIGHUP.
+
+    No Exception, so that a plugin's ``except Exception`` does not swallow it.
+    """
 
     def __init__(self, number: int) -> None:
         super().__init__(f"stopped by {signal.Signals(number).name}")
@@ -19,7 +28,11 @@ class Interrupted(Exception):  # noqa: N818 - a request that was met, not an err
 
 
 class StopRequest:
-    """Context in which the first SIGINT or SIGTERM is only noted; a second Ctrl-C exits at once."""
+    """Context in which the first SIGINT, SIGTERM or SIGHUP is only noted; a second Ctrl-C exits at once.
+
+    A signal that is ignored as the context begins stays ignored: SIGHUP under nohup, SIGINT in a shell's background.
+    The request stands until the context ends: whoever swallows :class:`Interrupted` meets it again.
+    """
 
     def __init__(self) -> None:
         self.number: int | None = None
@@ -27,8 +40,11 @@ class StopRequest:
 
     def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._note)
+            for number in HEARD:
+                before = signal.getsignal(number)
+                if before not in (signal.SIG_IGN, None):  # None: not Python's, and could not be put back
+                    self._before[number] = before
+                    signal.signal(number, self._note)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
@@ -44,3 +60,12 @@ class StopRequest:
         """Raise :class:`Interrupted` when a signal has come."""
         if self.number is not None:
             raise Interrupted(self.number)
+
+    @contextmanager
+    def asked_by(self, model: nn.Module) -> Iterator[None]:
+        """Within, every forward pass of ``model`` checks first: an attack is many of them."""
+        hook = model.register_forward_pre_hook(lambda module, inputs: self.check())
+        try:
+            yield
+        finally:
+            hook.remove()

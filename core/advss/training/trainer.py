@@ -35,7 +35,7 @@ from advss.training.optimisation import (
 )
 from advss.training.progress import Progress
 from advss.training.reporting import Reporter
-from advss.training.signals import Interrupted, StopRequest
+from advss.training.signals import Interrupted
 from advss.training.work import Metrics, Modules, Work, set_trainable
 
 MOST_BAD_STEPS = 3  # non-finite losses in a row after which training stops
@@ -70,11 +70,11 @@ class Trainer:
         self._saved_at = self._resumed_at = time.monotonic()
 
     # ---- the run
-    def run(self, stop: StopRequest) -> Progress:
+    def run(self) -> Progress:
         """Train to the last epoch.
 
         Raises:
-            Interrupted: a signal came; the last checkpoint holds everything up to this step.
+            Interrupted: a signal came; the last checkpoint holds everything up to the last whole step.
             UsageError: three non-finite losses in a row; the last checkpoint holds the state before them.
             Exception: of a plugin, of memory; the last checkpoint holds the state before the step that raised it.
         """
@@ -84,8 +84,9 @@ class Trainer:
         self.reporter.start(work.stage, steps=total, done=self._step_number(), epochs=epochs)
         try:
             while self.progress.epoch < epochs:
-                self._epoch(stop)
+                self._epoch()
         except Interrupted:
+            self._put_back()
             self._save_last()
             raise
         except (Exception, SystemExit):  # the latter is a plugin's: no signal comes so
@@ -95,20 +96,21 @@ class Trainer:
             self.reporter.finish()
         return self.progress
 
-    def _epoch(self, stop: StopRequest) -> None:
+    def _epoch(self) -> None:
         self._enter_phase()
         while self.progress.batch < self.steps_per_epoch:
-            stop.check()
+            self.work.stop.check()
             self._train_step()
             if time.monotonic() - self._saved_at > self.checkpoint_s:
                 self._save_last()
-        stop.check()
+        self.work.stop.check()
         self._end_epoch()
 
     def _end_epoch(self) -> None:
         progress = self.progress
         trained = {f"train/{name}": total / max(progress.counted, 1) for name, total in progress.sums.items()}
         validated = {f"valid/{name}": value for name, value in self.work.validate(self._kept_modules()).items()}
+        self.work.stop.check()  # as in a step
         self._torn = True
         metrics, epoch = trained | validated, progress.epoch + 1
         score = [
@@ -156,6 +158,7 @@ class Trainer:
         generator = stream(work.device, work.seed, work.stage, step, "defense")
         inputs = work.defense.attack(objective, generator)
         loss = work.defense.loss(objective, inputs, generator)
+        work.stop.check()  # a plugin may have swallowed what was to stop it, and given anything
         logged = (step + 1) % self.log_every == 0
         measured = (objective.measured() or objective.measure(inputs)) if logged else {}  # before the weights move
         metrics = self._update(loss)
@@ -210,14 +213,18 @@ class Trainer:
         if self._kept_buffers:
             torch._foreach_copy_(list(self.work.modules.buffers()), self._kept_buffers)
 
+    def _put_back(self) -> None:
+        """Forget a step that was broken off, if one was."""
+        if self._trying:
+            self._forget_step()
+
     def _rescue(self) -> None:
         """Save what stood before the step that raised an exception, where that can still be had."""
         step, run = self._step_number(), self.last.parent.parent
         if self._torn or not step:
             return
         with suppress(Exception):  # what stopped the training is worth more than what stops this
-            if self._trying:
-                self._forget_step()
+            self._put_back()
             self._save_last()
             say = f"all that was learned is saved, and --resume {run} goes on from there"
             self.reporter.say(f"advss: {self.work.stage} stopped after step {step}; {say}")

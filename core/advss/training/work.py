@@ -18,6 +18,7 @@ from advss.ensemble.objective import Stage, TaskObjective
 from advss.hookspecs import Batch, Defense, Loss, Phase, Task, Views
 from advss.models.weights import load_strict
 from advss.randomness import Key, stream
+from advss.training.signals import StopRequest
 
 Metrics = dict[str, float]
 
@@ -89,6 +90,7 @@ class Work:
     memory_format: torch.memory_format = torch.contiguous_format
     manifest: dict[str, Any] = field(default_factory=dict)  # what rebuilds the model; must agree on resuming
     plugins: list[dict[str, str]] = field(default_factory=list)  # that it is made of; versions may change on resuming
+    stop: StopRequest = field(default_factory=StopRequest)  # asked at every call of the objective
 
     @property
     def stage(self) -> Stage:
@@ -114,6 +116,7 @@ class Work:
             pixels=pixels,
             bf16=self.bf16,
             memory_format=self.memory_format,
+            between=self.stop.check,
         )
 
     def total(self, loss: Loss) -> Tensor:
