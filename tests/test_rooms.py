@@ -34,6 +34,7 @@ STOREYS = [
         "errors",
         "switches",
         "cache",
+        "threads",
     },
 ]
 ENTRANCES = {"__init__", "api", "cli", "testing", "scaffold"}  # may call one another: `advss plugins check` does

@@ -20,6 +20,9 @@ def __dir__() -> list[str]:
 
 def __getattr__(name: str) -> Any:
     if name in __all__:
+        from advss.threads import settle
+
+        settle()  # before torch is loaded
         from advss import api
 
         return getattr(api, name)

@@ -93,7 +93,7 @@ def configured(arguments: Arguments) -> RunConfig:
     from advss.configuration.resolve import resolve
     from advss.runs.stored import resume_config
 
-    check_plugins(arguments)
+    check_plugins(arguments, computing="print-config" not in arguments.switches)
     configs, source, run = arguments.flags.get("config", []), arguments.flag("from"), arguments.flag("resume")
     if run is None and source is None:
         return resolve(arguments.settings, configs=configs, text=True)

@@ -10,6 +10,7 @@ from advss.configuration.layers import read_environment
 from advss.plugins import Registry, registry
 from advss.plugins.names import remember
 from advss.runs.folder import find_run
+from advss.threads import settle
 from advss.training.reporting import Reporter
 
 
@@ -20,8 +21,13 @@ def reporter_of(arguments: Arguments) -> Reporter:
     return reporter_for(quiet="quiet" in arguments.switches)
 
 
-def check_plugins(arguments: Arguments) -> Registry:
-    """The registry; broken plugins are an error under ``--strict-plugins``. Names are kept for shell completion."""
+def check_plugins(arguments: Arguments, *, computing: bool = True) -> Registry:
+    """The registry; broken plugins are an error under ``--strict-plugins``. Names are kept for shell completion.
+
+    The first plugin loads torch, so a command that will be ``computing`` settles its threads here.
+    """
+    if computing:
+        settle()
     installed = registry(strict="strict-plugins" in arguments.switches or None)
     remember(installed.found)
     return installed

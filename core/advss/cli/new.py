@@ -19,7 +19,7 @@ def plugins_new(arguments: Arguments) -> int:
     from advss.scaffold import name_of, new_package
 
     kind, folder = _kind(arguments.flag("kind")), Path(arguments.positionals[0])
-    check_plugins(arguments)
+    check_plugins(arguments, computing=False)
     name = arguments.flag("name")
     package = new_package(folder, kind, name_of(folder) if name is None else name)
     place, module = shlex.quote(str(folder)), folder / "src" / package.module / "__init__.py"

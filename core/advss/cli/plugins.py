@@ -19,7 +19,7 @@ def plugins_list(arguments: Arguments) -> int:
     """``advss plugins list``."""
     from advss.cli.layout import add_row, new_console, new_table, print_table
 
-    rows = check_plugins(arguments).rows()
+    rows = check_plugins(arguments, computing=False).rows()
     if "json" in arguments.switches:
         print(json.dumps([asdict(row) for row in rows], indent=2))
         return 0
@@ -32,7 +32,7 @@ def plugins_list(arguments: Arguments) -> int:
 
 def plugins_show(arguments: Arguments) -> int:
     """``advss plugins show NAME``."""
-    shown = described(check_plugins(arguments), arguments.positionals[0])
+    shown = described(check_plugins(arguments, computing=False), arguments.positionals[0])
     if "json" in arguments.switches:
         print(json.dumps(shown, indent=2))
         return 0
