@@ -7,6 +7,7 @@ import re
 from advss.errors import UsageError
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+#-]*")
+LONGEST = 200  # letters: a file system takes 255 bytes, MLflow 250, and names are lengthened to tell runs apart
 
 
 def check_name(name: str) -> str:
@@ -17,4 +18,6 @@ def check_name(name: str) -> str:
     """
     if not NAME.fullmatch(name) or ".." in name:
         raise UsageError(f"--name: '{name}' is no run name; use letters, digits and . _ - without '..' or separators")
+    if len(name) > LONGEST:
+        raise UsageError(f"--name: expected at most {LONGEST} letters, got {len(name)}: '{name[:20]}...'")
     return name

@@ -44,6 +44,8 @@ def test_after_pretraining_the_next_command_is_named(result: dict[str, Any]) -> 
     out = shown(result | {"ta": None, "ra": None, "ra_attack": None})
     assert f"advss finetune --from {result['folder']}" in out
     assert str(best) in out
+    out = shown(result | {"ta": None, "epochs": {"pretrain": 3, "finetune": 0}})
+    assert f"advss finetune --from {result['folder']} --finetune-epochs N" in out
 
 
 def test_the_table_of_a_long_run_fits_80_columns(result: dict[str, Any]) -> None:

@@ -74,6 +74,13 @@ def test_released_finetuning(pretext: str, defense: str) -> None:
     assert {name: settings[name] for name in FINETUNE} == FINETUNE
 
 
+def test_released_variants_with_trades_decay_earlier() -> None:
+    assert recipe("cifar10-paper", "rotation", "trades").finetuning.milestones == (40, 60)
+    said = {"finetune-defense": "trades", "finetune-milestones": "7,9"}
+    config = resolve(said, configs=["cifar10-paper"], environ={}, text=True)
+    assert config.finetuning.milestones == (7, 9)
+
+
 def test_released_backbone_and_attacks() -> None:
     config = recipe("cifar10-paper", "selfie", "pgd")
     training = {"norm": "linf", "eps": 8 / 255, "step_size": 2 / 255, "steps": 10, "random_start": True}

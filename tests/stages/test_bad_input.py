@@ -15,6 +15,7 @@ from advss.errors import UsageError
 from advss.evaluations.evaluate import evaluate
 from advss.runs import opened as run_module
 from advss.runs.classifier import load_classifier
+from advss.runs.folder import plan_run
 from advss.runs.session import open_data
 from advss.stages.fit import finetune as finetune_run
 from advss.stages.fit import fit
@@ -151,6 +152,21 @@ def test_folder_without_a_checkpoint_starts_afresh(settings: Settings) -> None:
     assert fit(config, resume=True, reporter=Silent())["status"] == "finished"
 
 
+@pytest.mark.parametrize("gone", ["best.json", "best.safetensors"])
+def test_half_a_checkpoint_is_told_by_the_missing_file(gone: str, settings: Settings) -> None:
+    config = pretrained(settings)
+    for stage in ("pretrain", "finetune"):
+        folder = config.runs_dir / "source" / stage
+        folder.mkdir(exist_ok=True)
+        (folder / "best.json").touch()
+        (folder / "best.safetensors").touch()
+        (folder / gone).unlink()
+    with pytest.raises(UsageError, match=rf"source/finetune/{gone} is missing: .* are one checkpoint"):
+        evaluate(config.runs_dir / "source", EvalSettings(steps=1), reporter=Silent())
+    with pytest.raises(UsageError, match=rf"source/pretrain/{gone} is missing: .* are one checkpoint"):
+        finetune_run(replace(config, name="next"), source=config.runs_dir / "source", reporter=Silent())
+
+
 # ---------------------------------------------------------------- before any training
 BAD: dict[str, tuple[dict[str, object], str]] = {
     "unknown backbone": ({"backbone": Choice("resnet81")}, "resnet81"),
@@ -188,6 +204,28 @@ class Forbidding(Silent):
 
     def start(self, stage: str, *, steps: int, done: int, epochs: int) -> None:
         raise AssertionError(f"{stage} has begun")
+
+
+def test_nothing_to_train_is_refused(settings: Settings) -> None:
+    none = replace(settings().finetuning, epochs=0)
+    for config in (settings("none", finetuning=none), settings(pretraining=none, finetuning=none)):
+        with pytest.raises(UsageError, match="advss fit: nothing to train"):
+            fit(config, reporter=Silent())
+        with pytest.raises(UsageError, match="advss finetune: nothing to train"):
+            finetune_run(config, source=None, reporter=Silent())
+
+
+@pytest.mark.parametrize("name", ["n" * 201, "n" * 300])
+def test_a_long_name_is_refused(name: str, settings: Settings) -> None:
+    with pytest.raises(UsageError, match=rf"--name: expected at most 200 letters, got {len(name)}"):
+        fit(settings(name=name), reporter=Silent())
+
+
+def test_a_run_of_many_tasks_finds_a_name(settings: Settings) -> None:
+    tasks = tuple(Choice("rotation", {}, f"rotation#{place}") for place in range(99))
+    folder = plan_run(replace(settings(), pretext=tasks, name=None), resume=False)
+    assert len(folder.name) == 200
+    folder.path.mkdir(parents=True)
 
 
 def test_pretraining_without_a_task_is_refused(settings: Settings) -> None:

@@ -135,3 +135,20 @@ def test_members_begin_the_same_in_any_order(order: str, settings: Settings, ten
     of_both, of_one = tensors(both, "pretrain", "best"), tensors(alone, "pretrain", "best")
     heads = {name: of_one[name] for name in ("tasks.jigsaw.head.weight", "tasks.jigsaw.orders")}
     assert changed(heads, of_both) == set()
+
+
+def test_fine_tuning_of_no_epochs_is_skipped(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+    config = settings()
+    config = replace(config, finetuning=replace(config.finetuning, epochs=0))
+    result = fit(config, reporter=Silent())
+    assert "--finetune-epochs 0: there is no classifier" in capsys.readouterr().err
+    assert (result["status"], result["ta"], result["ra"], result["epochs"]) == (
+        "finished",
+        None,
+        None,
+        {"pretrain": 1, "finetune": 0},
+    )
+    assert (config.runs_dir / "run/pretrain/best.safetensors").is_file()
+    assert not (config.runs_dir / "run/finetune").exists()
+    assert fit(config, resume=True, reporter=Silent()) == result
+    assert "is finished" in capsys.readouterr().err

@@ -88,12 +88,17 @@ def test_schedule_is_a_function_of_the_step_alone(name: str) -> None:
         assert optimizer.param_groups[0]["lr"] == pytest.approx(closed_form(step), rel=1e-9)
 
 
+# its rise takes 0.3 · 2 - 1 = -0.4 steps, so that its first step is 0.4 / 1.4 down from the top
+ONE_STEP_OF_ONECYCLE = 0.4 * (1 + math.cos(math.pi * 0.4 / 1.4)) / 2
+
+
 @pytest.mark.parametrize("schedule", ["cosine", "onecycle", "multistep", "constant"])
-def test_one_step_is_enough(schedule: str) -> None:
+def test_one_step_is_enough_and_no_library_warns_of_it(schedule: str, caplog: pytest.LogCaptureFixture) -> None:
     settings = replace(PLAIN, schedule=schedule, warmup_steps=200)  # type: ignore[arg-type]
     optimizer = make_optimizer(settings, [{"params": [nn.Parameter(torch.zeros(1))]}])
     make_schedule(settings, optimizer, steps=1, steps_per_epoch=1)(0)
-    assert optimizer.param_groups[0]["lr"] > 0
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.4 if schedule != "onecycle" else ONE_STEP_OF_ONECYCLE)
+    assert not caplog.records
 
 
 def test_sgd_is_as_said() -> None:

@@ -49,11 +49,13 @@ def pages(folder: Path) -> str:
 
 
 def _places(result: Mapping[str, Any], folder: Path) -> list[tuple[str, str]]:
+    stages = result.get("epochs") or {}
     models = [path for stage in ("finetune", "pretrain") if (path := folder / stage / "best.safetensors").is_file()]
     places = [("run", str(folder)), *(("checkpoint", str(path)) for path in models)]
     if models and result.get("ta") is None:
         tuned = models[0].parent.name == "finetune"
-        places.append(("next", f"advss {'evaluate' if tuned else 'finetune --from'} {folder}"))
+        more = " --finetune-epochs N" if stages.get("finetune") == 0 else ""  # else the run's own, none, count
+        places.append(("next", f"advss {'evaluate' if tuned else 'finetune --from'} {folder}{more}"))
     return places
 
 

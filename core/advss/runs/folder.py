@@ -11,7 +11,7 @@ from typing import Any
 
 from advss.config import RunConfig
 from advss.errors import UsageError, did_you_mean
-from advss.naming import check_name
+from advss.naming import LONGEST, check_name
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,8 @@ def plan_folder(runs_dir: Path, name: str | None, *, kind: str, resume: bool = F
     Raises:
         UsageError: the name is bad, a link's, or taken.
     """
-    path = runs_dir / check_name(name or f"{kind}-{time.strftime('%Y%m%d-%H%M%S')}")
+    now = time.strftime("-%Y%m%d-%H%M%S")
+    path = runs_dir / check_name(name or kind[: LONGEST - len(now)] + now)
     if path.is_symlink():
         raise UsageError(f"--name: {path} is a link; give the run a folder of its own")
     if name and path.exists() and not resume:
@@ -124,11 +125,13 @@ def classifier_of(folder: RunFolder) -> Path:
     Raises:
         UsageError: it has none yet; what to type is said.
     """
-    from advss.training.checkpoints import has_checkpoint  # torch, which names and folders do not need
+    from advss.training.checkpoints import has_checkpoint, missing_part  # torch, not needed for names and folders
 
     best = folder.best("finetune")
     if has_checkpoint(best):
         return best
+    if gone := missing_part(best):
+        raise UsageError(f"run {folder.path}: {gone}")
     unfinished = folder.read_result().get("status") != "finished"
     todo = f"advss fit --resume {folder.path}" if unfinished else f"advss finetune --from {folder.path}"
     raise UsageError(f"run {folder.path} has no fine-tuned model; run `{todo}` first")

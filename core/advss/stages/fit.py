@@ -13,14 +13,14 @@ from advss.runs.opened import Result, close, finished_result, opened
 from advss.runs.session import Session, tracked
 from advss.stages.finetune import check_finetuning, finetune_stage
 from advss.stages.pretrain import pretrain_stage
-from advss.training.checkpoints import has_checkpoint
+from advss.training.checkpoints import has_checkpoint, missing_part
 from advss.training.members import member_stage
 from advss.training.progress import Progress
 from advss.training.reporting import Reporter
 
 
 def fit(config: RunConfig, *, resume: bool = False, reporter: Reporter) -> Result:
-    """Pretrain, fine-tune and evaluate one run.
+    """Pretrain, fine-tune and evaluate one run; a stage of no epochs is skipped, and evaluation where none is tuned.
 
     Args:
         config: the run.
@@ -34,15 +34,21 @@ def fit(config: RunConfig, *, resume: bool = False, reporter: Reporter) -> Resul
         UsageError: bad input, before any training.
         Interrupted: a signal came; everything up to that step is saved.
     """
+    pretrains, finetunes = bool(config.pretext and config.pretraining.epochs), config.finetuning.epochs > 0
+    if not pretrains and not finetunes:
+        raise UsageError("advss fit: nothing to train; give --pretext and --pretrain-epochs, or --finetune-epochs")
     with opened(config, resume=resume, reporter=reporter) as session:
         if session is None:
             return finished_result(config, reporter)
-        source = None
-        if config.pretext and config.pretraining.epochs:
+        if pretrains and finetunes:
             check_finetuning(session)
+        if pretrains:
             _pretrain(session)
-            source = session.folder.best("pretrain")
-        _finetune(session, source)
+        if not finetunes:
+            reporter.say("--finetune-epochs 0: there is no classifier, so TA and RA are not measured")
+            session.record(epochs=session.folder.read_result()["epochs"] | {"finetune": 0})
+            return close(session)
+        _finetune(session, session.folder.best("pretrain") if pretrains else None)
         return evaluated(session)
 
 
@@ -67,6 +73,8 @@ def finetune(config: RunConfig, *, source: Path | None, resume: bool = False, re
         resume: as in :func:`fit`.
         reporter: told of every step.
     """
+    if not config.finetuning.epochs:
+        raise UsageError("advss finetune: nothing to train; give at least 1 --finetune-epochs")
     checkpoint = _pretrained(source) if source is not None else None
     with opened(config, resume=resume, reporter=reporter) as session:
         if session is None:
@@ -112,6 +120,8 @@ def _pretrained(source: Path) -> Path:
     if source.is_file():
         return source
     best = find_run(source).best("pretrain")
+    if gone := missing_part(best):
+        raise UsageError(f"--from: {gone}")
     if not has_checkpoint(best):
         raise UsageError(f"--from: run {source} has no pretrained encoder; run `advss pretrain` first")
     return best

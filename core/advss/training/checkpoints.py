@@ -69,7 +69,7 @@ def load_checkpoint(path: Path, *, warn: bool = True) -> Checkpoint:
     files = [p for p in (path, _previous(path)) if p.is_file()]
     manifests = [p for p in (path.with_suffix(MANIFEST), _previous(path.with_suffix(MANIFEST))) if p.is_file()]
     if not manifests or not files:
-        raise UsageError(f"there is no checkpoint {path} with its manifest {path.stem}{MANIFEST}")
+        raise UsageError(missing_part(path) or f"there is no checkpoint {path}")
     for manifest_path in manifests:
         manifest = _read_manifest(manifest_path)
         for file in files if "sha256" in manifest else ():
@@ -80,6 +80,15 @@ def load_checkpoint(path: Path, *, warn: bool = True) -> Checkpoint:
                 _warn(f"checkpoint {path} is damaged or half saved; falling back to step {manifest.get('step')}")
             return Checkpoint(load_bytes(data), manifest, file)
     raise UsageError(f"checkpoint {path} is damaged: its sha256 is not its manifest's, and none before it is whole")
+
+
+def missing_part(path: Path) -> str:
+    """What to say where one of a checkpoint's two files is there without the other; else empty."""
+    manifest = path.with_suffix(MANIFEST)
+    there, gone = (path, manifest) if path.is_file() else (manifest, path)
+    if not there.is_file() or gone.is_file():
+        return ""
+    return f"{gone} is missing: {there.name} and {gone.name} are one checkpoint; copy both"
 
 
 def has_checkpoint(path: Path) -> bool:

@@ -41,7 +41,7 @@ def make_schedule(settings: StageSettings, optimizer: Optimizer, *, steps: int, 
         "t_in_epochs": False,
     }
     timm_schedule: CosineLRScheduler | MultiStepLRScheduler
-    if settings.schedule == "cosine":
+    if settings.schedule == "cosine" and steps > 1:  # of one step it is the peak, and timm warns of it
         timm_schedule = CosineLRScheduler(optimizer, t_initial=steps, lr_min=settings.min_lr, **warmup)
     else:
         epochs = settings.milestones if settings.schedule == "multistep" else ()
