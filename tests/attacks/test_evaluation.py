@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from advss.attacks import Threat
-from advss.attacks.evaluation import adversarial_examples, as_victim, in_chunks, right_clean_and_attacked
+from advss.attacks.evaluation import NO_ANSWER, adversarial_examples, answered, in_chunks, right_clean_and_attacked
+from advss.attacks.victim import as_victim
 
 STAYING = 1e-30  # a step too short to move a pixel: an attack is then its random start
 
@@ -57,6 +59,36 @@ def test_what_is_wrong_when_clean_is_never_robust() -> None:
     clean, robust = attacked(model, x, (margin <= 0).long())
     assert not clean.any()
     assert not robust.any()
+
+
+class Broken(nn.Module):
+    """Logits (1, 0), class 0, but for a value of its own in the place of one logit of every second image."""
+
+    def __init__(self, value: float, place: int) -> None:
+        super().__init__()
+        self.value, self.place = value, place
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = torch.tensor([1.0, 0.0]).repeat(len(x), 1) + 0 * x.sum((1, 2, 3))[:, None]
+        broken = x[:, 0, 0, 0] > 0.5
+        logits[broken, self.place] = self.value
+        return logits
+
+
+@pytest.mark.parametrize(("value", "place"), [(math.nan, 0), (math.nan, 1), (math.inf, 0), (-math.inf, 1)])
+def test_an_image_with_logits_that_are_not_finite_is_wrong_clean_and_attacked(value: float, place: int) -> None:
+    x = torch.tensor([0.0, 1.0] * 3).view(6, 1, 1, 1)
+    label = torch.zeros(6, dtype=torch.int64)  # the class that an argmax gives of nan
+    clean, robust = attacked(Broken(value, place), x, label, steps=1)
+    assert clean.tolist() == robust.tolist() == [True, False] * 3
+
+
+def test_what_is_answered_does_not_depend_on_the_chunk_and_no_label_is_no_answer() -> None:
+    x = torch.tensor([0.0, 1.0] * 3).view(6, 1, 1, 1)
+    for chunk in (1, 4, 6):
+        found = answered(Broken(math.nan, 0), lambda a, b: x[a:b], 6, chunk)
+        assert found.tolist() == [0, NO_ANSWER] * 3
+    assert NO_ANSWER < -1
 
 
 class Bumpy(nn.Module):

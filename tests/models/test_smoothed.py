@@ -218,3 +218,19 @@ def test_it_can_be_interrupted_between_batches() -> None:
     with pytest.raises(InterruptedError):
         smoothed.count(IMAGE, 500, generator=seeded(0), batch_size=50)
     assert sum(map(len, recorder.seen)) == 100
+
+
+class Nan(nn.Module):
+    """Class 0 where the first pixel is at least ½, and no number at all elsewhere: the copies are halved by noise."""
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        known_B = x_BCHW[:, 0, 0, 0] >= 0.5
+        return torch.tensor([1.0, 0.0]).where(known_B[:, None], torch.nan)
+
+
+def test_copies_without_finite_logits_are_of_no_class() -> None:
+    smoothed = SmoothedClassifier(Nan(), classes=2, sigma=SIGMA)
+    counts = smoothed.count(IMAGE, 2000, generator=seeded(0), batch_size=300)
+    assert counts[1] == 0
+    assert 900 < counts[0] < 1100
+    assert smoothed.certify(IMAGE, n0=50, n=2000, alpha=0.01, generator=seeded(0), batch_size=300) == (ABSTAIN, 0.0)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -11,23 +10,28 @@ from torch import Generator, Tensor, nn
 
 from advss.attacks.gradient import maximise
 from advss.attacks.threat import Threat
+from advss.attacks.victim import as_victim
+
+NO_ANSWER = -2  # -1 is an image without a label
 
 
-@contextmanager
-def as_victim(model: nn.Module) -> Iterator[None]:
-    """Within: eval mode and no parameter gradients; modes and flags as found after it."""
-    modules, learning = list(model.modules()), [p for p in model.parameters() if p.requires_grad]
-    modes = [m.training for m in modules]
-    model.eval()
-    for parameter in learning:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for module, training in zip(modules, modes, strict=True):
-            module.training = training
-        for parameter in learning:
-            parameter.requires_grad_(True)
+def answers(logits_BK: Tensor) -> Tensor:
+    """The class of the largest logit (B,); ``NO_ANSWER``, which no label is, where a logit is not finite."""
+    return logits_BK.argmax(1).where(logits_BK.isfinite().all(1), NO_ANSWER)
+
+
+def answered(model: nn.Module, read: Callable[[int, int], Tensor], count: int, chunk: int) -> Tensor:
+    """What ``model`` answers about ``count`` images: (N,) classes or ``NO_ANSWER``, on the CPU.
+
+    Args:
+        model: images to logits.
+        read: the images from one place to before another, on the model's device.
+        count: number of images, at least 1.
+        chunk: images at once, at first; see :func:`in_chunks`.
+    """
+    with as_victim(model), torch.no_grad():
+        (answer_N,) = in_chunks(lambda start, end: (answers(model(read(start, end))),), count, chunk)
+    return answer_N
 
 
 def right_clean_and_attacked(
@@ -95,12 +99,12 @@ def _withstood(
 
 def _right(model: nn.Module, x_BCHW: Tensor, label_B: Tensor) -> Tensor:
     with torch.no_grad():
-        right_B: Tensor = model(x_BCHW).argmax(1) == label_B
+        right_B: Tensor = answers(model(x_BCHW)) == label_B
     return right_B
 
 
 def in_chunks(
-    measure: Callable[[int, int], tuple[Tensor, ...]], count: int, chunk: int, tick: Callable[[int], None]
+    measure: Callable[[int, int], tuple[Tensor, ...]], count: int, chunk: int, tick: Callable[[int], None] | None = None
 ) -> tuple[Tensor, ...]:
     """``measure(start, stop)`` over ``count`` images, ``chunk`` at once, halved when the device's memory runs out.
 
@@ -122,5 +126,6 @@ def in_chunks(
             continue
         chunks.append(tuple(part.cpu() for part in measured))
         start += len(measured[0])
-        tick(len(measured[0]))
+        if tick is not None:
+            tick(len(measured[0]))
     return tuple(torch.cat(parts) for parts in zip(*chunks, strict=True))

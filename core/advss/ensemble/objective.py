@@ -16,6 +16,7 @@ from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from advss.attacks.victim import as_victim
 from advss.ensemble.columns import ImagePixels, check_same_shape, input_gradients, own_pixels
 from advss.ensemble.diversity import described, gram, log_det
 from advss.ensemble.second_order import FastSecondOrder
@@ -186,25 +187,14 @@ class TaskObjective(Objective):
     @contextmanager
     def attacking(self, mode: Literal["train", "eval"] = "train") -> Iterator[None]:
         """See :meth:`advss.hookspecs.Objective.attacking`."""
-        modules = list(self.root.modules())
-        modes = [m.training for m in modules]
-        learning = [p for p in self.root.parameters() if p.requires_grad]
         views, attacked = self.views, self._attacked
         self._attacked = True
-        for parameter in learning:
-            parameter.requires_grad_(False)
         try:
-            if mode == "eval":
-                self.root.eval()
-            with self.holding_statistics():
+            with as_victim(self.root, mode), self.holding_statistics():
                 self.views = {key: self._frozen(key, self.members[key], v) for key, v in views.items()}
                 yield
         finally:
             self.views, self._attacked = views, attacked
-            for module, training in zip(modules, modes, strict=True):
-                module.training = training
-            for parameter in learning:
-                parameter.requires_grad_(True)
 
     def _frozen(self, key: str, task: Task, views: Views) -> Views:
         if type(task).freeze is Task.freeze:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from advss.attacks.evaluation import in_chunks, right_clean_and_attacked
+from advss.attacks.evaluation import answered, in_chunks, right_clean_and_attacked
 from advss.config import EvalSettings
 from advss.data.splits import Part, part_tensors
 from advss.randomness import stream
@@ -141,14 +141,8 @@ def attack_of(settings: EvalSettings) -> dict[str, Any]:
 
 
 def _clean_accuracy(model: nn.Module, test: Part, chunk: int, device: torch.device) -> float:
-    def part(start: int, end: int) -> tuple[torch.Tensor, torch.Tensor]:
-        x, label = _read(test, start, end, device)
-        with torch.no_grad():
-            right = model(x).argmax(1) == label
-        return right, right
-
-    right, _ = in_chunks(part, len(test), chunk, lambda images: None)
-    return float(right.double().mean())
+    answer_N = answered(model, lambda start, end: _read(test, start, end, device)[0], len(test), chunk)
+    return float((answer_N == test.labels).double().mean())
 
 
 def _read(part: Part, start: int, end: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:

@@ -21,10 +21,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from advss.attacks.evaluation import as_victim, in_chunks
+from advss.attacks.evaluation import answered
 from advss.data.splits import Part, open_splits
 from advss.data.statistics import digest
 from advss.evaluations.evaluate import attack_of
@@ -116,13 +115,14 @@ def _right(member: Finished, examples: Examples, making: Making) -> Tensor:
     """Which of another model's examples this one classifies right: (N,) bool."""
     model = member.model.to(making.device)
 
-    def part(start: int, end: int) -> tuple[Tensor, ...]:
-        x_BCHW = examples.x[start:end].to(making.device)
-        return (model(x_BCHW).argmax(1).cpu() == making.images.labels[start:end],)
-
-    with as_victim(model), making.stop.asked_by(model), torch.no_grad():
-        (right_N,) = in_chunks(part, len(examples.robust), making.settings.batch_size, lambda done: None)
-    return right_N
+    with making.stop.asked_by(model):
+        answer_N = answered(
+            model,
+            lambda start, end: examples.x[start:end].to(making.device),
+            len(examples.robust),
+            making.settings.batch_size,
+        )
+    return answer_N == making.images.labels
 
 
 def _outcome(members: Sequence[Finished], made: Mapping[str, Examples], succeeded: Successes, images: Part) -> Outcome:

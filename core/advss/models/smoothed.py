@@ -12,6 +12,8 @@ import torch
 from scipy.stats import binomtest, norm
 from torch import Generator, Tensor, nn
 
+from advss.attacks.evaluation import NO_ANSWER, answers
+
 ABSTAIN = -1
 DRAWN_AT_ONCE = 50  # copies whose noise is one draw: the same whatever the batch, so that it does not change the noise
 
@@ -54,10 +56,14 @@ class SmoothedClassifier:
 
     @torch.inference_mode()
     def count(self, x_CHW: Tensor, n: int, *, generator: Generator, batch_size: int) -> Tensor:
-        """How many of ``n`` noisy copies f puts into each class: (K,) int64; the paper's SAMPLEUNDERNOISE."""
+        """How many of ``n`` noisy copies f puts into each class: (K,) int64; the paper's SAMPLEUNDERNOISE.
+
+        A copy whose logits are not finite is in none, and counts among the ``n`` all the same.
+        """
         counts_K = torch.zeros(self.classes, dtype=torch.int64, device=x_CHW.device)
         for copies_BCHW in self._noisy(x_CHW, n, generator, batch_size):
-            counts_K += torch.bincount(self._answers(copies_BCHW), minlength=self.classes)
+            answer_B = self._answers(copies_BCHW)
+            counts_K += torch.bincount(answer_B[answer_B != NO_ANSWER], minlength=self.classes)
             self.between()
         return counts_K
 
@@ -74,14 +80,14 @@ class SmoothedClassifier:
                 yield copies_BCHW[start : start + batch_size]
 
     def _answers(self, copies_BCHW: Tensor) -> Tensor:
-        """The classes of a batch (B,); in halves where the device's memory is too small."""
+        """The answers to a batch (B,); in halves where the device's memory is too small."""
         try:
-            classes_B: Tensor = self.base(copies_BCHW).argmax(1)
+            answer_B = answers(self.base(copies_BCHW))
         except torch.OutOfMemoryError:
             if len(copies_BCHW) == 1:
                 raise
-            classes_B = torch.cat([self._answers(half) for half in copies_BCHW.chunk(2)])
-        return classes_B
+            answer_B = torch.cat([self._answers(half) for half in copies_BCHW.chunk(2)])
+        return answer_B
 
 
 def lower_bound(hits: int, n: int, alpha: float) -> float:

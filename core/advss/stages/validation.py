@@ -6,9 +6,10 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from advss.attacks.evaluation import as_victim, in_chunks, right_clean_and_attacked
+from advss.attacks.evaluation import answered, in_chunks, right_clean_and_attacked
+from advss.attacks.victim import as_victim
 from advss.config import EvalSettings
 from advss.data.loader import Loader
 from advss.ensemble.objective import TaskObjective
@@ -82,34 +83,24 @@ def classifier_validation(
 ) -> Callable[[Modules], Metrics]:
     """TA, and RA under a PGD of ``valid_steps`` steps when the stage trains adversarially."""
     threat = replace(evaluation.threat, steps=evaluation.valid_steps)
+    names = ("ta", "ra") if adversarial else ("ta",)
 
     def validate(modules: Modules) -> Metrics:
         batches = loader.in_order(evaluation.batch_size)
         with stop.asked_by(modules.trunk):
-            measured = [_accuracies(modules, batch, place) for place, batch in enumerate(batches)]
-        count = sum(n for n, _, _ in measured)
-        metrics = {"ta": sum(ta for _, ta, _ in measured) / count}
+            measured = [_right(modules.trunk, batch, place) for place, batch in enumerate(batches)]
+        return {name: float(torch.cat(parts).double().mean()) for name, *parts in zip(names, *measured, strict=True)}
+
+    def _right(model: nn.Module, batch: Batch, place: int) -> tuple[Tensor, ...]:
+        x, label, count = batch.x, batch.label, len(batch.x)
+
+        def attacked(start: int, end: int) -> tuple[Tensor, Tensor]:
+            draws = stream(x.device, seed, "valid", place, start)
+            return right_clean_and_attacked(model, x[start:end], label[start:end], draws, threat)
+
         if adversarial:
-            metrics["ra"] = sum(ra for _, _, ra in measured) / count
-        return metrics
-
-    def _accuracies(modules: Modules, batch: Batch, place: int) -> tuple[int, float, float]:
-        def part(start: int, end: int) -> tuple[torch.Tensor, torch.Tensor]:
-            x, label = batch.x[start:end], batch.label[start:end]
-            if not adversarial:
-                with as_victim(modules), torch.no_grad():
-                    right = modules.trunk(x).argmax(1) == label
-                return right, right
-            return right_clean_and_attacked(
-                modules.trunk,
-                x,
-                label,
-                stream(x.device, seed, "valid", place, start),
-                threat,
-            )
-
-        clean, robust = in_chunks(part, len(batch.x), len(batch.x), lambda done: None)
-        return len(clean), float(clean.sum()), float(robust.sum())
+            return in_chunks(attacked, count, count)
+        return (answered(model, lambda start, end: x[start:end], count, count) == label.cpu(),)
 
     return validate
 

@@ -1,0 +1,48 @@
+"""Validation of classifiers: what counts as right."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from advss.config import EvalSettings
+from advss.hookspecs import Batch, accuracy
+from advss.stages.validation import classifier_validation
+from advss.training.signals import StopRequest
+
+
+class HalfNan(nn.Module):
+    """Class 0, but no number at all for dark images."""
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        dark_B = x_BCHW.mean((1, 2, 3)) < 0.25
+        return (torch.tensor([1.0, 0.0]) + 0 * x_BCHW.sum((1, 2, 3))[:, None]).masked_fill(dark_B[:, None], torch.nan)
+
+
+class Batches:
+    """Two batches, of 3 images and of 1; the last two of the first are dark."""
+
+    def in_order(self, size: int) -> Iterator[Batch]:
+        for levels in ([0.5, 0.0, 0.0], [0.5]):
+            x = torch.tensor(levels).view(-1, 1, 1, 1).expand(-1, 3, 4, 4).clone()
+            yield Batch(x, x, torch.arange(len(x)), torch.zeros(len(x), dtype=torch.int64))
+
+
+@pytest.mark.parametrize(("adversarial", "metrics"), [(False, {"ta": 0.5}), (True, {"ta": 0.5, "ra": 0.5})])
+def test_images_without_finite_logits_are_wrong(adversarial: bool, metrics: dict[str, float]) -> None:
+    settings = EvalSettings(eps=0.01, step_size=0.01, valid_steps=1)
+    validate = classifier_validation(
+        cast(Any, Batches()), settings, seed=0, adversarial=adversarial, stop=StopRequest()
+    )
+    assert validate(cast(Any, SimpleNamespace(trunk=HalfNan()))) == metrics
+
+
+def test_a_tasks_accuracy_ranks_no_answer_first_where_the_largest_is_not_finite() -> None:
+    nan, inf = torch.nan, torch.inf
+    logits = torch.tensor([[1.0, 0.0], [1.0, -inf], [nan, nan], [1.0, nan], [inf, 0.0], [-inf, -inf], [0.0, 1.0]])
+    assert accuracy(logits, torch.zeros(7, dtype=torch.int64)) == pytest.approx(2 / 7)
