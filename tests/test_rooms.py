@@ -33,6 +33,7 @@ STOREYS = [
         "files",
         "errors",
         "switches",
+        "output",
         "cache",
         "threads",
     },

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from advss.cli.arguments import Arguments, Grammar
 from advss.cli.context import check_plugins, find, reporter_of
 from advss.cli.table import pages, percent, print_places
 from advss.config import CertifySettings
+from advss.output import tell
 from advss.plugins.options import Option, convert, options_of
 from advss.training.signals import Interrupted
 
@@ -37,7 +37,7 @@ def certify(arguments: Arguments) -> int:
     try:
         content = stage.certify(folder, settings, device=config.device, reporter=reporter_of(arguments))
     except Interrupted as stop:
-        print(f"advss: {stop}; images that were done are kept, the same command goes on", file=sys.stderr)
+        tell(f"advss: {stop}; images that were done are kept, the same command goes on")
         return stop.exit_code
     print_certified(folder, content)
     return 0

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from advss.cli.arguments import Arguments, Grammar
 from advss.cli.context import check_plugins
 from advss.errors import UsageError
+from advss.output import printed
 from advss.plugins import KINDS, Kind, options_of
 from advss.plugins.discovery import Fault, Plugin
 from advss.plugins.options import typed
@@ -37,7 +38,7 @@ def plugins_check(arguments: Arguments) -> int:
     subjects = [Subject(plugin, _options(plugin, said, plugins)) for plugin in plugins]
     if "json" in arguments.switches:
         return _print_json(subjects)
-    return max(_print_checks(subject) for subject in subjects)
+    return printed(max(_print_checks(subject) for subject in subjects))
 
 
 def _kind(said: str | None) -> Kind | None:
@@ -102,7 +103,7 @@ def _print_json(subjects: list[Subject]) -> int:
     verdicts = [list(check(subject)) for subject in subjects]
     described = [_described(s, found) for s, found in zip(subjects, verdicts, strict=True)]
     print(json.dumps(described, indent=2, ensure_ascii=False))
-    return int(any(verdict.outcome == "failed" for found in verdicts for verdict in found))
+    return printed(int(any(verdict.outcome == "failed" for found in verdicts for verdict in found)))
 
 
 def _described(subject: Subject, verdicts: list[Verdict]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from advss.cli.context import check_plugins, find, find_tracked, reporter_of, ru
 from advss.config import RunConfig
 from advss.configuration.settings import COMPONENTS, SETTINGS
 from advss.errors import UsageError
+from advss.output import printed
 
 PRETRAINING = ("pretext", "defense", "diversity", "backbone")  # what `advss finetune --from RUN` takes from RUN
 
@@ -129,7 +130,7 @@ def _print_config(config: RunConfig) -> int:
     from advss.configuration.resolve import to_yaml
 
     print(to_yaml(config), end="")
-    return 0
+    return printed()
 
 
 def _print_result(result: Mapping[str, Any]) -> int:

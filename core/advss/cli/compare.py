@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from advss.cli.arguments import Arguments, Grammar
 from advss.cli.context import check_plugins, find, reporter_of, runs_dir_of
 from advss.cli.table import percent, print_result
 from advss.configuration.settings import SETTINGS
+from advss.output import tell
 from advss.training.signals import Interrupted
 
 
@@ -83,7 +83,7 @@ def _until_stopped(work: Callable[[], None], hint: str) -> int:
     try:
         work()
     except Interrupted as stop:
-        print(f"advss: {stop}; {hint}", file=sys.stderr)
+        tell(f"advss: {stop}; {hint}")
         return stop.exit_code
     return 0
 

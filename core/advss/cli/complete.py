@@ -11,6 +11,7 @@ from pathlib import Path
 
 from advss.cli.candidates import candidates
 from advss.cli.vocabulary import make_vocabulary, vocabulary
+from advss.output import printed
 
 SHELLS = ("bash", "zsh", "fish")
 
@@ -27,7 +28,7 @@ def print_script(words: Sequence[str]) -> int:
     if said not in SHELLS:
         raise UsageError(f"--print-completion: expected {', '.join(SHELLS)}, got '{said}'")
     print((Path(__file__).parent / "scripts" / f"advss.{said}").read_text("utf-8"), end="")
-    return 0
+    return printed()
 
 
 def answer(words: Sequence[str]) -> int:

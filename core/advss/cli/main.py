@@ -10,21 +10,24 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from advss.output import printed, process_output, tell
+
 if TYPE_CHECKING:
     from advss.cli.arguments import Command
 
-USAGE_ERROR, CTRL_C, BROKEN_PIPE = 2, 130, 141
+USAGE_ERROR, CTRL_C = 2, 130
 DEBUG = "ADVSS_DEBUG"  # set to anything, the traceback of what became one line is printed before it
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code: 2 for bad input, 130 and 143 where a signal stopped it."""
     words = list(sys.argv[1:] if argv is None else argv)
-    if words[:1] == ["--complete"]:
-        from advss.cli.complete import answer
+    with process_output():
+        if words[:1] == ["--complete"]:
+            from advss.cli.complete import answer
 
-        return answer(words[1:])
-    return _surviving(words)
+            return answer(words[1:])
+        return _surviving(words)
 
 
 def _surviving(words: list[str]) -> int:
@@ -36,19 +39,16 @@ def _surviving(words: list[str]) -> int:
     except UsageError as error:
         if os.environ.get(DEBUG):
             sys.excepthook(type(error), error, error.__traceback__)
-        print(f"advss: error: {' '.join(str(error).split())}", file=sys.stderr)
+        tell(f"advss: error: {' '.join(str(error).split())}")
         return USAGE_ERROR
     except Interrupted as stop:
-        print(f"advss: {stop}; go on with --resume {stop.run}".rstrip(), file=sys.stderr)
+        tell(f"advss: {stop}; go on with --resume {stop.run}".rstrip())
         return stop.exit_code
     except KeyboardInterrupt:
         return CTRL_C
     except PermissionError as error:
-        print(f"advss: error: {error.filename}: permission denied; runs are written where they lie", file=sys.stderr)
+        tell(f"advss: error: {error.filename}: permission denied; runs are written where they lie")
         return USAGE_ERROR
-    except BrokenPipeError:  # the reader of a pipe has gone; nothing more may be written, at exit neither
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return BROKEN_PIPE
 
 
 def _run(words: list[str]) -> int:
@@ -70,7 +70,7 @@ def _run(words: list[str]) -> int:
         from advss.cli.help import print_overview
 
         print_overview()
-        return 0
+        return printed()
     from advss.cli.arguments import sort_words
 
     command, rest = _command(words)
@@ -81,7 +81,7 @@ def _run(words: list[str]) -> int:
         from advss.cli.help import print_help
 
         print_help(command.grammar, arguments)
-        return 0
+        return printed()
     return command.run(arguments)
 
 
@@ -89,7 +89,7 @@ def _print_version() -> int:
     from importlib.metadata import version
 
     print(f"advss {version('advss')}")
-    return 0
+    return printed()
 
 
 def _command(words: list[str]) -> tuple[Command, list[str]]:

@@ -10,6 +10,7 @@ from typing import Any
 from advss.cli.arguments import Arguments, Grammar
 from advss.cli.context import check_plugins
 from advss.errors import UsageError, did_you_mean
+from advss.output import printed
 from advss.plugins import Option, PluginRow, Registry, options_of
 
 REQUIRED = "required"
@@ -22,12 +23,12 @@ def plugins_list(arguments: Arguments) -> int:
     rows = check_plugins(arguments, computing=False).rows()
     if "json" in arguments.switches:
         print(json.dumps([asdict(row) for row in rows], indent=2))
-        return 0
+        return printed()
     table = new_table("", ("kind", "name", "distribution", "version", "API", "status"))
     for row in rows:
         add_row(table, row.kind or "-", row.name or "-", row.distribution, row.version, row.api or "-", row.status)
     print_table(new_console(), table)
-    return 0
+    return printed()
 
 
 def plugins_show(arguments: Arguments) -> int:
@@ -35,10 +36,10 @@ def plugins_show(arguments: Arguments) -> int:
     shown = described(check_plugins(arguments, computing=False), arguments.positionals[0])
     if "json" in arguments.switches:
         print(json.dumps(shown, indent=2))
-        return 0
+        return printed()
     for plugin in shown:
         print_plugin(plugin)
-    return 0
+    return printed()
 
 
 def described(installed: Registry, name: str) -> list[dict[str, Any]]:

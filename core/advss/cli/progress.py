@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from advss.output import forgiving_output
 from advss.training.reporting import Reporter
 
 MEMBERS = 2  # slashes in a metric's name from which on it is a member's, such as clean/rotation/accuracy
@@ -43,7 +44,8 @@ class Quiet:
 
     def say(self, line: str) -> None:
         """Print the line."""
-        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        with forgiving_output():  # called from Python, the streams are as strict as Python's
+            self.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 class Lines(Quiet):

@@ -109,7 +109,7 @@ class Kept:
         if not self.path.is_file():
             return []
         try:
-            return [Certified(**row) for row in json.loads(self.path.read_text())["results"]]
+            return [Certified(**row) for row in json.loads(self.path.read_text("utf-8"))["results"]]
         except (ValueError, KeyError, TypeError) as error:
             raise UsageError(f"{self.path} is damaged ({error}); remove it to measure its images again") from error
 

@@ -10,6 +10,7 @@ from typing import Any, Literal, cast
 
 from advss.config import Choice, RunConfig
 from advss.errors import UsageError
+from advss.output import tell
 from advss.plugins.blame import Suspect, package_of, suspect
 from advss.plugins.discovery import Kind
 from advss.plugins.options import options_of, read_defense
@@ -132,7 +133,7 @@ def warn_of_other_versions(records: Any, *, what: str) -> None:
         here = versions.get(name, was)
         if here != was and (name, was, here) not in _warned:
             _warned.add((name, was, here))
-            print(f"advss: warning: {what} was made with {name} {was}; {name} {here} is installed", file=sys.stderr)
+            tell(f"advss: warning: {what} was made with {name} {was}; {name} {here} is installed")
 
 
 def agrees(was: Any, now: Any) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import os
-import sys
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 from advss.config import Choice
 from advss.errors import UsageError, did_you_mean
+from advss.output import tell
 from advss.plugins.blame import culprit, suspect
 from advss.plugins.discovery import KINDS, Disabled, Discovery, Kind, Plugin, discover
 from advss.plugins.installed import GROUP
@@ -281,7 +281,7 @@ def _discovered_without(switches: tuple[tuple[str, str], ...]) -> Discovery:
 
 @cache
 def _warn(line: str) -> None:
-    print(f"advss: warning: {line}", file=sys.stderr)
+    tell(f"advss: warning: {line}")
 
 
 def _full(plugin: Plugin) -> str:

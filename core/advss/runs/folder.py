@@ -57,7 +57,7 @@ class RunFolder:
         if not self.result.is_file():
             return {}
         try:
-            content: dict[str, Any] = json.loads(self.result.read_text())
+            content: dict[str, Any] = json.loads(self.result.read_text("utf-8"))
         except ValueError as error:
             raise UsageError(f"{self.result} is not JSON ({error}); move it away and use --resume again") from error
         return content

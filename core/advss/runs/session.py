@@ -19,6 +19,7 @@ from advss.errors import UsageError
 from advss.files import write_json
 from advss.hookspecs import Batch, Defense
 from advss.models.spec import ModelSpec
+from advss.output import forgiving_output
 from advss.plugins.provenance import used
 from advss.plugins.registry import build
 from advss.runs.folder import RunFolder
@@ -147,7 +148,7 @@ def followed(folder: Path, *, tracking: bool) -> Iterator[tuple[Tracker, StopReq
     """What is done in a folder within the context is tracked, can be stopped, and ends in MLflow as it ended here."""
     tracker = Tracker(folder, name=folder.name, enabled=tracking)
     status: Status = "FAILED"
-    with StopRequest() as stop:
+    with StopRequest() as stop, forgiving_output():
         try:
             yield tracker, stop
             status = "FINISHED"

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 from advss.errors import UsageError
+from advss.output import tell
 from advss.tracking.journal import NAME
 from advss.tracking.replay import Replay
 from advss.tracking.sender import one_line
@@ -29,7 +29,7 @@ def sync(folder: Path, *, uri: str | None = None) -> int:
         raise UsageError(f"'{folder}' has no {NAME}: expected the folder of a run")
     to = uri or store_uri(folder.resolve().parent)
     if ignored := elsewhere(folder, to):
-        print(f"advss: {ignored}", file=sys.stderr)
+        tell(f"advss: {ignored}")
     replay = Replay(folder, uri=to)
     try:
         sent = replay.send()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from advss.errors import UsageError
+from advss.output import tell
 from advss.tracking.journal import NAME, Journal, Status
 from advss.tracking.sender import Sender
 from advss.tracking.store import EXPERIMENT, RUNS_PAGE, SentState, elsewhere, is_server, store_uri
@@ -34,7 +34,7 @@ class Tracker:
         self._folder = folder.resolve()
         self._uri = uri or store_uri(self._folder.parent)
         if enabled and (ignored := elsewhere(self._folder, self._uri)):
-            print(f"advss: {ignored}", file=sys.stderr)
+            tell(f"advss: {ignored}")
         self._journal = Journal(self._folder / NAME)
         self._journal.run(name=name, experiment=experiment)
         self._warned = self._finished = False
@@ -127,8 +127,7 @@ class Tracker:
         self._warned = True
         beside = self._folder.parent == Path("runs").resolve()
         run = self._folder.name if beside else self._folder
-        print(
+        tell(
             f"advss: warning: MLflow ({self._uri}): {problem}; the run is not disturbed and its journal is whole; "
-            f"what is missing at the end: advss sync {run}",
-            file=sys.stderr,
+            f"what is missing at the end: advss sync {run}"
         )

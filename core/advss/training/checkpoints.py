@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from torch import Tensor
 
 from advss.errors import UsageError
 from advss.files import saving, sync_folder, write_aside
+from advss.output import tell
 
 MANIFEST = ".json"
 OWN_DIGEST = "manifest_sha256"  # a manifest's key for the sha256 of its other content
@@ -98,7 +98,7 @@ def has_checkpoint(path: Path) -> bool:
 
 
 def _warn(line: str) -> None:
-    print(f"advss: warning: {line}", file=sys.stderr)
+    tell(f"advss: warning: {line}")
 
 
 def _previous(path: Path) -> Path:

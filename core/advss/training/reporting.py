@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from typing import Protocol
+
+from advss.output import tell
 
 
 class Reporter(Protocol):
@@ -43,4 +44,4 @@ class Silent:
 
     def say(self, line: str) -> None:
         """Print the line."""
-        print(line, file=sys.stderr)
+        tell(line)
