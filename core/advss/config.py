@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from advss.attacks.threat import Norm, Threat
+from advss.attacks.threat import Norm, Threat, whole
 
 Precision = Literal["auto", "float32", "bf16"]
 MemoryFormat = Literal["auto", "contiguous", "channels_last"]
@@ -72,23 +72,31 @@ class EvalSettings:
 
     Attributes:
         norm: shape of the ball
-        eps: radius of the ball, pixels in [0, 1]
-        step_size: length of one ascent step, pixels in [0, 1]
+        eps: radius of the ball, pixels in [0, 1]; null is the norm's usual one, 8/255 or 0.5
+        step_size: length of one ascent step, pixels in [0, 1]; null is the norm's usual one, 2/255 or 0.1
         steps: ascent steps
         restarts: random starts; an image counts as robust when it withstands all
         limit: attack a seeded, class-balanced subset of this many test images; 0 takes all
         batch_size: images at once; halved when memory runs out
         valid_steps: steps of the attack on the validation images after each epoch
+
+    Raises:
+        ValueError: a value that makes no attack, or a length in 0...255; its option's name comes first
     """
 
     norm: Norm = "linf"
-    eps: float = 8 / 255
-    step_size: float = 2 / 255
+    eps: float | None = None
+    step_size: float | None = None
     steps: int = 20
     restarts: int = 1
     limit: int = 0
     batch_size: int = 256
     valid_steps: int = 10
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "eps", self.threat.eps)
+        object.__setattr__(self, "step_size", self.threat.step_size)
+        whole("valid_steps", self.valid_steps)
 
     @property
     def threat(self) -> Threat:

@@ -321,6 +321,7 @@ def test_another_sigma_is_refused_unless_it_is_meant(run: Path) -> None:
         ({"sigma": 0.0}, "--sigma: must be above 0 and finite, got 0"),
         ({"sigma": float("inf")}, "--sigma: must be above 0 and finite, got inf"),
         ({"sigma": float("nan")}, "--sigma: must be above 0 and finite, got nan"),
+        ({"sigma": 64.0}, r"--sigma: must be at most 4, got 64\.0: pixels are .* so say 64/255"),
         ({"n": 9, "alpha": 0.001}, r"--n: 9 copies can certify nothing .* use --n 10 or more"),
     ],
     ids=lambda value: str(value) if isinstance(value, dict) else "",

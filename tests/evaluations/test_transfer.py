@@ -121,7 +121,7 @@ def test_kept_examples_lie_in_the_ball_around_the_test_images(compared: Compared
     runs, _, _ = compared
     x, label = advss.load_data("a", runs_dir=runs)
     made = kept(runs, "b")
-    assert (made["x"] - x).abs().max() <= EVALUATION.eps + 1e-6
+    assert (made["x"] - x).abs().max() <= EVALUATION.threat.eps + 1e-6
     assert 0 <= made["x"].min() < made["x"].max() <= 1
     assert torch.equal(made["label"], label)
 
@@ -132,13 +132,13 @@ def by_hand(net: torch.nn.Module, x: Tensor, label: Tensor, generator: torch.Gen
     made = x.clone()
     for chosen in (right, ~right):
         clean, target = x[chosen], label[chosen]
-        start = torch.empty_like(clean).uniform_(-EVALUATION.eps, EVALUATION.eps, generator=generator)
+        start = torch.empty_like(clean).uniform_(-EVALUATION.threat.eps, EVALUATION.threat.eps, generator=generator)
         z = (clean + start).clamp(0, 1)
         for _ in range(EVALUATION.steps):
             z.requires_grad_()
             (gradient,) = torch.autograd.grad(F.cross_entropy(net(z), target, reduction="sum"), z)
-            moved = z.detach() + EVALUATION.step_size * gradient.sign()
-            z = torch.min(torch.max(moved, clean - EVALUATION.eps), clean + EVALUATION.eps).clamp(0, 1)
+            moved = z.detach() + EVALUATION.threat.step_size * gradient.sign()
+            z = torch.min(torch.max(moved, clean - EVALUATION.threat.eps), clean + EVALUATION.threat.eps).clamp(0, 1)
         made[chosen] = z.detach()
     healed = (~right) & (net(made).argmax(1) == label)
     made[healed] = x[healed]

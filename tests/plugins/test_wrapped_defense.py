@@ -108,6 +108,12 @@ def test_its_options_are_read_in_their_own_types(tmp_path: Path) -> None:
     assert base(said, folder=tmp_path) == trades(step_size=4 / 255, attack="ce")
 
 
+def test_another_norm_within_drops_the_radius_of_the_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = {"defense": {"around": {"base": {"trades": {"eps": 0.01, "norm": "linf"}}}}}
+    assert base(file, {"defense.base.norm": "l2"}, folder=tmp_path) == trades(norm="l2", eps=0.5, step_size=0.1)
+    assert "--defense.base.trades.norm, --finetune-defense.base.trades.norm l2: eps 0.5" in capsys.readouterr().err
+
+
 def test_hyphens_in_a_name_are_its_own(tmp_path: Path) -> None:
     said = {"defense": "around", "defense.base": "fgsm-rs", "defense.base.fgsm-rs.step": "1"}
     assert base(said, folder=tmp_path)["fgsm-rs"]["step"] == 1.0

@@ -12,7 +12,7 @@ from numbers import Integral, Real
 from typing import Literal, get_args
 
 Norm = Literal["linf", "l2"]
-USUAL: Mapping[Norm, Mapping[str, float]] = {  # the field's radius and step, for who names a norm alone
+USUAL: Mapping[str, Mapping[str, float]] = {  # the field's radius and step, for who names a norm alone
     "linf": {"eps": 8 / 255, "step_size": 2 / 255},
     "l2": {"eps": 0.5, "step_size": 0.1},
 }

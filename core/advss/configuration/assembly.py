@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from advss.configuration.layers import Said
+from advss.configuration.radius import LENGTHS, drop_lengths, order
 from advss.errors import UsageError
 from advss.plugins.options import Option, options_of, read_defense
 from advss.plugins.registry import wrapped_class
@@ -44,6 +45,11 @@ def _assign(options: dict[str, Any], offered: type | None, path: Path, said: Sai
         options[name] = dict(nested) if isinstance(nested, dict) else {}
         _assign(options[name], None, tuple(inner), said)
     else:
+        if option is not None and name == "norm":
+            lengths = (
+                [o.name for o in options_of(offered) if o.name in LENGTHS and o.default is None] if offered else []
+            )
+            drop_lengths(options, lengths, was=options.get(name, option.default), norm=said.value)
         options[name] = said.value
 
 
@@ -65,7 +71,7 @@ def _choose(before: tuple[str, dict[str, Any]] | None, said: Said) -> dict[str, 
     name, more = read_defense(said.value, flag=said.origin)
     offered = wrapped_class(name, flag=said.origin)
     options = before[1] if before and before[0] == name else {}
-    for key, value in more.items():
+    for key, value in sorted(more.items(), key=lambda one: order(one[:1])):
         _assign(options, offered, (key,), Said(value, f"{said.origin}.{name}.{key}"))
     return {name: options}
 

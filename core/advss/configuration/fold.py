@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from advss.config import Choice, EvalSettings, RunConfig, StageSettings
 from advss.configuration.assembly import Assignments, assembled
 from advss.configuration.layers import Layer, Said
+from advss.configuration.radius import LENGTHS, Unsaid, drop_lengths, lines, order, unsaid
 from advss.configuration.settings import COMPONENTS, SETTINGS, Section, typed_setting
 from advss.errors import UsageError, did_you_mean
 from advss.plugins.discovery import Kind
@@ -84,6 +86,7 @@ class _Folded:
             (component, member.key): [] for component in COMPONENTS for member in self.final.members[component]
         }
         self.settings: dict[str, Said] = {}
+        self.unsaid: list[Unsaid] = []
 
     def take(self, layer: Layer, place: int) -> None:
         """Take the layer at a place: what it says of members that stay chosen from there on, and settings."""
@@ -96,20 +99,28 @@ class _Folded:
                 for path, value in part.options
                 for member in self._targets(component, path, value, members)
             ]
-            for member, inner, value in sorted(said, key=lambda one: len(one[1])):  # a name, then what is below it
+            for member, inner, value in sorted(said, key=lambda one: order(one[1])):
                 self._add(component, member, [(inner, value)], place)
-        self.settings.update(layer.settings)
+        self._set(layer.settings)
 
     def take_case(self, layer: Layer) -> None:
         """Take a case's layer, whose options are the finally chosen members', chosen by a later layer or not."""
         for component, part in layer.parts.items():
-            for path, value in part.options:
+            for path, value in sorted(part.options, key=lambda one: order(one[0])):
                 for member in self.final.members[component]:
                     inner = _option_path(path, member)
                     if (len(path) > 1 and not _names(path, member)) or not _has_option(component, member, inner[0]):
                         continue  # a case may speak of members that are not there
                     self.options[component, member.key].append((inner, value))
-        self.settings.update(layer.settings)
+        self._set(layer.settings)
+
+    def _set(self, said: Mapping[str, Said]) -> None:
+        """Keep what one more layer says of settings."""
+        if "eval-norm" in said:
+            before = self.settings.get("eval-norm", Said(EvalSettings.norm, ""))
+            flags = [f"eval-{name.replace('_', '-')}" for name in LENGTHS]
+            drop_lengths(self.settings, flags, was=before.value, norm=said["eval-norm"].value)
+        self.settings |= said
 
     def _add(self, component: str, member: Choice, said: Assignments, place: int) -> None:
         """Keep what the layer at ``place`` says of a member, unless another one stands in its place later."""
@@ -146,19 +157,35 @@ class _Folded:
             backbone=chosen["backbone"][0],
             pretraining=pretraining if chosen["pretext"] else replace(pretraining, epochs=0),
             finetuning=finetuning,
-            evaluation=EvalSettings(**sections["eval"]),
+            evaluation=self._evaluation(sections["eval"]),
             **sections["run"],
         )
         _check(config)
+        for line in lines(self.unsaid):
+            print(line, file=sys.stderr)
         return config
+
+    def _evaluation(self, said: Mapping[str, Any]) -> EvalSettings:
+        """The attack that measures RA; what is wrong with it begins with the option's name."""
+        try:
+            evaluation = EvalSettings(**said)
+        except ValueError as error:
+            option, _, wrong = str(error).partition(" ")
+            flag = f"eval-{option.replace('_', '-')}"
+            raise UsageError(f"{self.settings[flag].origin}: {wrong}") from error
+        self.unsaid += unsaid(said, vars(evaluation), "--eval-")
+        return evaluation
 
     def _choices(self, component: str) -> tuple[Choice, ...]:
         members = self.final.members[component]
-        prefixes = {m.key: f"--{component}.{m.key}." if len(members) > 1 else f"--{component}." for m in members}
-        return tuple(
-            Choice(m.name, _complete(component, replace(m, options=self._said(component, m)), prefixes[m.key]), m.key)
-            for m in members
-        )
+        chosen = []
+        for member in members:
+            prefix = f"--{component}.{member.key}." if len(members) > 1 else f"--{component}."
+            said = self._said(component, member)
+            options = _complete(component, replace(member, options=said), prefix)
+            self.unsaid += unsaid(said, options, prefix)
+            chosen.append(replace(member, options=options))
+        return tuple(chosen)
 
     def _said(self, component: str, member: Choice) -> dict[str, Any]:
         """What was said of a member; fine-tuning's defense takes what is not said from the same one of pretraining."""
@@ -175,7 +202,8 @@ def _names(path: tuple[str, ...], member: Choice) -> bool:
 
 def _inline(component: str, member: Choice) -> Assignments:
     """What was said of a member beside its name."""
-    return [((name,), Said(value, f"--{component}.{name}")) for name, value in member.options.items()]
+    said = sorted(member.options.items(), key=lambda one: order(one[:1]))
+    return [((name,), Said(value, f"--{component}.{name}")) for name, value in said]
 
 
 def _option_path(path: tuple[str, ...], member: Choice) -> tuple[str, ...]:

@@ -71,13 +71,9 @@ RULES: Mapping[Section, Mapping[str, Rule]] = {
     "pretrain": STAGE_RULES,
     "finetune": STAGE_RULES,
     "eval": {
-        "eps": _at_least(0),
-        "step_size": ABOVE_0,
-        "steps": _at_least(1),
         "restarts": _at_least(1),
         "limit": _at_least(0),
         "batch_size": _at_least(1),
-        "valid_steps": _at_least(1),
     },
     "run": {
         "diversity": _at_least(0),

@@ -18,6 +18,7 @@ from typing import Any, Final
 import torch
 from torch import nn
 
+from advss.attacks.threat import LARGEST, in_pixels
 from advss.config import CertifySettings
 from advss.data.splits import Part, part_tensors
 from advss.errors import UsageError
@@ -121,8 +122,11 @@ def _check(settings: CertifySettings) -> None:
             raise UsageError(f"--{flag}: must be at least 1, got {value}")
     if settings.limit < 0:
         raise UsageError(f"--limit: expected a number of test images, or 0 for all, got {settings.limit}")
-    if settings.sigma is not None and not 0 < settings.sigma < math.inf:  # nan too
-        raise UsageError(f"--sigma: must be above 0 and finite, got {settings.sigma:g}")
+    if settings.sigma is not None:
+        try:
+            in_pixels("--sigma:", settings.sigma, most=LARGEST["noise"])
+        except ValueError as error:
+            raise UsageError(str(error)) from error
     if not 0 < settings.alpha < 0.5:
         raise UsageError(f"--alpha: must be above 0 and below 0.5, got {settings.alpha:g}")
     if settings.n < (fewest := fewest_copies(settings.alpha)):

@@ -13,6 +13,7 @@ from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import cache
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from advss.attacks.threat import USUAL
 from advss.errors import UsageError, did_you_mean
 from advss.plugins.discovery import own_parameters
 
@@ -92,6 +93,8 @@ def typed(offered: type, said: Mapping[str, Any], *, flag: str, what: str) -> di
 def completed(offered: type, said: Mapping[str, Any], *, flag: str, what: str) -> dict[str, Any]:
     """All options of a class: what was said, typed, and the defaults of the rest.
 
+    Where ``eps`` or ``step_size`` beside a ``norm`` is None, it is what is usual for the norm.
+
     Raises:
         UsageError: as :func:`typed`, or an option without a default that was not given.
     """
@@ -100,7 +103,9 @@ def completed(offered: type, said: Mapping[str, Any], *, flag: str, what: str) -
         if option.name not in options and option.required:
             line = f"{flag}{option.name} is missing: {what} has no default for it ({option.type})"
             raise MissingOptionError(line, offered=offered, flag=flag, what=what)
-    return {option.name: options.get(option.name, option.default) for option in options_of(offered)}
+    full = {option.name: options.get(option.name, option.default) for option in options_of(offered)}
+    usual = USUAL.get(str(full.get("norm")), {})
+    return full | {name: length for name, length in usual.items() if name in full and full[name] is None}
 
 
 def convert(option: Option, value: Any, *, flag: str) -> Any:

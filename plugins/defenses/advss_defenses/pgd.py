@@ -19,8 +19,8 @@ class PGD(Defense):
 
     Args:
         norm: shape of the ball around each image.
-        eps: its radius, pixels in [0, 1].
-        step_size: length of one ascent step, pixels in [0, 1].
+        eps: its radius, pixels in [0, 1]; null is the norm's usual one, 8/255 or 0.5.
+        step_size: length of one ascent step, pixels in [0, 1]; null is the norm's usual one, 2/255 or 0.1.
         steps: number of ascent steps.
         random_start: start uniformly in the ball rather than at the image.
         clean_weight: weight of the loss at the unperturbed inputs, the attacked having the rest; auto is 0.5 in
@@ -35,8 +35,8 @@ class PGD(Defense):
         self,
         *,
         norm: Norm = "linf",
-        eps: float = 8 / 255,
-        step_size: float = 2 / 255,
+        eps: float | None = None,
+        step_size: float | None = None,
         steps: int = 10,
         random_start: bool = True,
         clean_weight: float | Literal["auto"] = "auto",

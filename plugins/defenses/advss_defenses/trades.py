@@ -27,8 +27,8 @@ class Trades(Defense):
 
     Args:
         norm: shape of the ball around each image.
-        eps: its radius, pixels in [0, 1].
-        step_size: length of one ascent step, pixels in [0, 1].
+        eps: its radius, pixels in [0, 1]; null is the norm's usual one, 8/255 or 0.5.
+        step_size: length of one ascent step, pixels in [0, 1]; null is the norm's usual one, 2/255 or 0.1.
         steps: number of ascent steps.
         beta: weight of the divergence; 0 is standard training.
         attack: what the attack ascends: the divergence, from a Gaussian start of 0.001, or the loss as PGD does, from
@@ -43,8 +43,8 @@ class Trades(Defense):
         self,
         *,
         norm: Norm = "linf",
-        eps: float = 8 / 255,
-        step_size: float = 2 / 255,
+        eps: float | None = None,
+        step_size: float | None = None,
         steps: int = 10,
         beta: float = 6.0,
         attack: Literal["kl", "ce"] = "kl",
