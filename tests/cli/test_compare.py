@@ -34,11 +34,15 @@ SUBSETS = [
     {"members": ["jigsaw", "rotation"], "ta": 0.8536, "ra": 0.5308},
 ]
 REGIONS = [{"models": ["b"], "count": 12, "share": 0.2}, {"models": ["b", "c"], "count": 48, "share": 0.8}]
-OVERLAP = {"others": {"regions": REGIONS, "union": 60, "not_shared": 0.2}}
+OVERLAP = {"others_right": {"regions": REGIONS, "union": 60, "not_shared": 0.2}}
 OUTCOME: dict[str, Any] = {
     "models": ["a", "b", "c"],
     "ta": [0.8602, 0.8566, 0.845],
     "asr": [[0.4895, 0.3775, 0.3665], [0.3892, 0.496, 0.3812], [0.3896, 0.3956, 0.5117]],
+    "error": [0.1398, 0.1434, 0.155],
+    "both_right": [[172, 150, 149], [150, 171, 148], [149, 148, 169]],
+    "asr_both_right": [[0.4, 0.25, 0.2], [0.3, 0.42, None], [0.21, 0.26, 0.43]],
+    "all_right": list(range(140)),
     "overlap": dict.fromkeys("abc", OVERLAP),
     "folder": "runs/transfer",
 }
@@ -166,15 +170,22 @@ def shown(draw: Callable[..., None], content: dict[str, Any], width: int = 100) 
 
 def test_rows_of_the_matrix_are_the_attacked_models() -> None:
     lines = shown(print_transfer, OUTCOME)
-    assert ["b", "38.92", "%", "49.60", "%", "38.12", "%", "85.66", "%"] in lines
+    assert ["b", "38.92", "%", "49.60", "%", "38.12", "%", "85.66", "%", "14.34", "%"] in lines
     assert ["a", "60", "images", "48", "20.00", "%"] in lines
     assert ["numbers", "runs/transfer/transfer.json"] in lines
 
 
+def test_success_over_images_that_both_have_right_says_how_many_they_are() -> None:
+    lines = shown(print_transfer, OUTCOME)
+    assert [*lines[6][:5]] == ["of", "images", "both", "have", "right"]
+    assert ["b", "30.00", "%", "of", "150", "42.00", "%", "of", "171", "-", "of", "148"] in lines
+    assert lines[12][:6] == ["of", "140", "images", "all", "have", "right"]
+
+
 def test_of_two_models_no_overlap_is_shown() -> None:
-    two = OUTCOME | {"models": ["a", "b"], "ta": [0.1, 0.2], "asr": [[0.3, 0.4], [0.5, 0.6]]}
-    lines = shown(print_transfer, two)
-    assert ["b", "50.00", "%", "60.00", "%", "20.00", "%"] in lines
+    two = OUTCOME | {"models": ["a", "b"], "ta": [0.1, 0.2], "error": [0.9, 0.8], "asr": [[0.3, 0.4], [0.5, 0.6]]}
+    lines = shown(print_transfer, two | {"both_right": [[9, 8], [8, 7]], "asr_both_right": [[0.2, 0.1], [0.1, 0.3]]})
+    assert ["b", "50.00", "%", "60.00", "%", "20.00", "%", "80.00", "%"] in lines
     assert not [line for line in lines if "shared" in line]
 
 

@@ -82,7 +82,9 @@ def test_share_that_is_not_shared(sets: dict[str, set[int]], expected: float | N
 def outcome(count: int) -> dict[str, Any]:
     labels, draws = [f"run{i}" for i in range(count)], random.Random(0)
     sets = {s: {t: sorted(draws.sample(range(50), 20)) for t in labels} for s in labels}
-    return {"models": labels, "asr": [[draws.random() for _ in labels] for _ in labels], "sets": sets}
+    asr = [[draws.random() for _ in labels] for _ in labels]
+    of_right = [[None if row == column == 0 else asr[row][column] for column in range(count)] for row in range(count)]
+    return {"models": labels, "asr": asr, "asr_both_right": of_right, "sets": sets, "all_right": list(range(40))}
 
 
 @pytest.mark.parametrize("count", [2, 3, 4])

@@ -155,6 +155,42 @@ def test_off_diagonals_are_those_of_an_attack_written_by_hand(runs: Path) -> Non
         assert outcome["asr"][1 - column][column] == pytest.approx(float(wrong), abs=1e-12)
 
 
+def test_success_over_images_that_both_have_right_is_recomputed(compared: Compared) -> None:
+    runs, outcome, _ = compared
+    x, label = advss.load_data("a", runs_dir=runs)
+    with torch.no_grad():
+        right = {name: model(runs, name)(x).argmax(1) == label for name in "abc"}
+    for column, source in enumerate("abc"):
+        made = kept(runs, source)["x"]
+        for row, attacked in enumerate("abc"):
+            with torch.no_grad():
+                fell = model(runs, attacked)(made).argmax(1) != label
+            both = right[source] & right[attacked]
+            assert outcome["both_right"][row][column] == int(both.sum())
+            expected = float(fell[both].double().mean()) if both.any() else None
+            assert outcome["asr_both_right"][row][column] == expected
+    everyone = right["a"] & right["b"] & right["c"]
+    assert outcome["all_right"] == sorted(kept(runs, "a")["index"][everyone].tolist())
+    assert outcome["error"] == [1 - ta for ta in outcome["ta"]]
+
+
+def test_nothing_transfers_to_a_model_of_one_class(runs: Path) -> None:
+    """Every example "succeeds" on the nine classes in ten that it never answers; none on what it has right."""
+    best = load_checkpoint(runs / "b/finetune/best.safetensors")
+    best.tensors["head.weight"].zero_()
+    best.tensors["head.bias"].copy_(torch.eye(10)[3])
+    save_checkpoint(best.path, best.tensors, {k: v for k, v in best.manifest.items() if k != "sha256"})
+    outcome = between(runs, "a", "b", evaluation=EVALUATION)
+    x, label = advss.load_data("a", runs_dir=runs)
+    with torch.no_grad():
+        both = int(((model(runs, "a")(x).argmax(1) == label) & (label == 3)).sum())
+    assert outcome["asr"][1] == pytest.approx([0.9, 0.9])
+    assert outcome["error"][1] == pytest.approx(0.9)
+    assert outcome["asr_both_right"][1] == [0.0, 0.0]
+    assert outcome["both_right"][1] == [both, 10]
+    assert 0 < both <= 10
+
+
 def test_sets_are_places_in_the_test_set_of_what_succeeds(compared: Compared) -> None:
     runs, outcome, _ = compared
     made, (_, label) = kept(runs, "a"), advss.load_data("a", runs_dir=runs)
@@ -173,6 +209,7 @@ def test_overlap_leaves_the_source_out_or_has_it(compared: Compared) -> None:
     regions = {tuple(region["models"]): region["count"] for region in found["all"]["regions"]}
     assert regions[("a", "b", "c")] == len(sets["a"] & sets["b"] & sets["c"])
     assert regions.get(("b", "c"), 0) == len(sets["b"] & sets["c"] - sets["a"])
+    assert found["others_right"]["union"] == len((sets["b"] | sets["c"]) & set(outcome["all_right"]))
 
 
 def test_the_folder_holds_what_was_returned_and_figures(compared: Compared) -> None:
@@ -188,7 +225,9 @@ def test_rates_are_tracked(compared: Compared) -> None:
     runs, outcome, _ = compared
     (metrics,) = [one for one in read_metrics(runs / "transfer" / "metrics.jsonl") if one.stage == ""]
     assert metrics.values["asr/b/a"] == outcome["asr"][1][0]
-    assert len(metrics.values) == 9
+    assert metrics.values["asr_both_right/c/a"] == outcome["asr_both_right"][2][0]
+    known = [rate for row in outcome["asr_both_right"] for rate in row if rate is not None]
+    assert len(metrics.values) == 9 + len(known)
 
 
 # ---------------------------------------------------------------- kept examples

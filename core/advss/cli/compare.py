@@ -13,7 +13,7 @@ from rich.table import Table
 
 from advss.cli.arguments import Arguments, Grammar
 from advss.cli.context import check_plugins, find, reporter_of, runs_dir_of
-from advss.cli.table import percent, print_result
+from advss.cli.table import percent, print_places, print_result
 from advss.configuration.settings import SETTINGS
 from advss.output import tell
 from advss.training.signals import Interrupted
@@ -52,25 +52,32 @@ def print_ensemble(result: Mapping[str, Any], console: Console | None = None) ->
 
 
 def print_transfer(outcome: Mapping[str, Any], console: Console | None = None) -> None:
-    """Print the ASR matrix, how far the transferred examples overlap, and where everything lies."""
+    """Print both ASR matrices, how far the transferred examples overlap, and where everything lies."""
     console = console or Console()
     labels = outcome["models"]
-    table = _table("attacked \\ attack made on", *labels, "TA")
-    for label, row, ta in zip(labels, outcome["asr"], outcome["ta"], strict=True):
-        table.add_row(label, *map(percent, row), percent(ta))
+    table = _table("1 - RA: attacked \\ made on", *labels, "TA", "clean error")
+    for label, row, ta, error in zip(labels, outcome["asr"], outcome["ta"], outcome["error"], strict=True):
+        table.add_row(label, *map(percent, row), percent(ta), percent(error))
+    console.print(table)
+    console.print()
+    table = _table("of images both have right", *labels)
+    for label, rates, counts in zip(labels, outcome["asr_both_right"], outcome["both_right"], strict=True):
+        table.add_row(label, *(f"{percent(rate)} of {count}" for rate, count in zip(rates, counts, strict=True)))
     console.print(table)
     console.print()
     if len(labels) > 2:
         _print_overlap(outcome, console)
-    for what, where in (("numbers", "transfer.json"), ("figures", "figures")):
-        place = Path(outcome["folder"]) / where
-        console.print(f"{what:<9} {place}", markup=False, highlight=False, soft_wrap=True)
+    folder = Path(outcome["folder"])
+    print_places([(what, str(folder / where)) for what, where in _FILES], console)
+
+
+_FILES = (("numbers", "transfer.json"), ("figures", "figures"))
 
 
 def _print_overlap(outcome: Mapping[str, Any], console: Console) -> None:
-    table = _table("attack made on", "succeeds on others", "on all of them", "not shared")
+    table = _table(f"of {len(outcome['all_right'])} images all have right", "on others", "on all of them", "not shared")
     for source in outcome["models"]:
-        found = outcome["overlap"][source]["others"]
+        found = outcome["overlap"][source]["others_right"]
         others = len(outcome["models"]) - 1
         shared = sum(region["count"] for region in found["regions"] if len(region["models"]) == others)
         table.add_row(source, f"{found['union']} images", str(shared), percent(found["not_shared"]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,40 +50,55 @@ def overlap(sets: Mapping[str, Set[int]]) -> dict[str, Any]:
 
 
 def draw_asr(outcome: Mapping[str, Any], path: Path) -> Path:
-    """Write the ASR matrix as a heat map with its numbers in per cent; returns ``path``."""
-    labels, rates = short_labels(outcome["models"]), outcome["asr"]
+    """Write both ASR matrices as heat maps with their numbers in per cent; returns ``path``.
+
+    Left as in Table 4, over all images; right over those that both models have right unperturbed.
+    """
+    labels = short_labels(outcome["models"])
     side = 1.6 + 0.9 * len(labels)
-    figure = _figure(width=side + 1.2, height=side)
-    axes = figure.subplots()
-    image = axes.imshow([[100 * rate for rate in row] for row in rates], vmin=0, vmax=100, cmap="Reds")
-    for row, column in ((r, c) for r in range(len(labels)) for c in range(len(labels))):
-        rate = rates[row][column]
-        colour = "white" if rate > 0.6 else "black"
-        axes.text(column, row, f"{100 * rate:.2f}", ha="center", va="center", color=colour)
-    axes.set_xticks(range(len(labels)), labels, rotation=30, ha="right", rotation_mode="anchor")
-    axes.set_yticks(range(len(labels)), labels)
-    axes.set(xlabel="attack made on", ylabel="attacked")
-    figure.colorbar(image, label="ASR, %", shrink=0.8)
+    figure = _figure(width=2 * side + 1.6, height=side + 0.4)
+    panels = figure.subplots(1, 2)
+    titles = ("ASR = 1 - RA, of all images", "ASR of images both have right")
+    for axes, title, rates in zip(panels, titles, (outcome["asr"], outcome["asr_both_right"]), strict=True):
+        image = _heat_map(axes, labels, [[math.nan if rate is None else 100 * rate for rate in row] for row in rates])
+        axes.set_title(title, fontsize="medium")
+    panels[0].set(xlabel="attack made on", ylabel="attacked")
+    figure.colorbar(image, ax=list(panels), label="ASR, %", shrink=0.8)
     figure.savefig(path, dpi=120)
     return path
+
+
+def _heat_map(axes: Any, labels: Sequence[str], rates: Sequence[Sequence[float]]) -> Any:
+    """One matrix of per cents; what is not a number stays empty."""
+    image = axes.imshow(rates, vmin=0, vmax=100, cmap="Reds")
+    for row, column in ((r, c) for r in range(len(labels)) for c in range(len(labels))):
+        rate = rates[row][column]
+        text = "-" if math.isnan(rate) else f"{rate:.2f}"
+        axes.text(column, row, text, ha="center", va="center", color="white" if rate > 60 else "black")
+    axes.set_xticks(range(len(labels)), labels, rotation=30, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(len(labels)), labels)
+    return image
 
 
 def draw_overlap(outcome: Mapping[str, Any], path: Path) -> Path:
     """Write, for each source, on which models its examples succeed; returns ``path``.
 
     Of three models, Venn diagrams of the two others, as in Figure 5; else bars, of all models where there are two.
+    Only images that every model has right unperturbed count: what a model has wrong anyway is no success of an attack.
     """
+    right = set(outcome["all_right"])
     labels = outcome["models"]
     short = dict(zip(labels, short_labels(labels), strict=True))
     panels = [
         {
-            short[name]: set(places)
+            short[name]: right.intersection(places)
             for name, places in outcome["sets"][source].items()
             if name != source or len(short) == 2
         }
         for source in labels
     ]
     figure = _venns(panels, list(short.values())) if len(short) == 3 else _bars(list(map(exclusive_regions, panels)))
+    figure.suptitle(f"of the {len(right)} images that every model has right unperturbed", fontsize="medium")
     for axes, label in zip(figure.axes, short.values(), strict=True):
         axes.set_title(f"attack made on {label}", fontsize="medium")
     figure.savefig(path, dpi=120)

@@ -3,11 +3,15 @@
 Letters: N images, M models. The outcome, ``transfer.json``, holds:
 
 - ``models``: the M labels; ``runs``: what each is, its folder, its checkpoint's sha256, its seed, its examples;
-- ``ta``: each model's share of right answers on the unperturbed images;
-- ``asr``: M rows, the attacked models, of M columns, the models that the attack was made on, as in Table 4;
+- ``ta``: each model's share of right answers on the unperturbed images; ``error``: 1 - TA;
+- ``asr``: M rows, the attacked models, of M columns, the models that the attack was made on, as in Table 4: what is
+  wrong without any attack counts as success;
+- ``both_right``: the number of images that both models have right unperturbed, and ``asr_both_right``, the share of
+  these on which the example succeeds, null where there are none: M rows of M columns, as ``asr``. This is transfer;
+- ``all_right``: places in the test set of the images that every model has right unperturbed;
 - ``sets``: source -> attacked model -> places in the test set of the images whose example succeeds;
-- ``overlap``: source -> ``others`` (the source left out, as in Figure 5) and ``all`` -> ``regions``, ``union`` and
-  ``not_shared``, see :func:`advss.evaluations.overlap.overlap`;
+- ``overlap``: source -> ``others`` (the source left out, as in Figure 5), ``all``, and ``others_right``, the others on
+  ``all_right`` alone -> ``regions``, ``union`` and ``not_shared``, see :func:`advss.evaluations.overlap.overlap`;
 - ``attack``, as ``ra_attack`` of a run's result; ``images``: of which data, of which run's
   configuration, how many, their sha256.
 """
@@ -21,6 +25,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from advss.attacks.evaluation import answered
@@ -127,37 +132,64 @@ def _right(member: Finished, examples: Examples, making: Making) -> Tensor:
 
 def _outcome(members: Sequence[Finished], made: Mapping[str, Examples], succeeded: Successes, images: Part) -> Outcome:
     labels = [member.label for member in members]
+    clean = {label: made[label].clean for label in labels}
+    all_right = _places(images, torch.stack(list(clean.values())).all(0))
     sets = {
-        source: {label: images.index[success_N].sort().values.tolist() for label, success_N in of_source.items()}
+        source: {label: _places(images, success_N) for label, success_N in of_source.items()}
         for source, of_source in succeeded.items()
     }
     return {
         "models": labels,
-        "runs": [
-            {
-                "model": member.label,
-                "folder": str(member.folder.path),
-                "sha256": member.manifest["sha256"],
-                "seed": member.config.seed,
-                "examples": str(made[member.label].path),
-            }
-            for member in members
-        ],
-        "ta": [_share(made[label].clean) for label in labels],
+        "runs": [_ran(member, made[member.label]) for member in members],
+        "ta": [_share(clean[label]) for label in labels],
+        "error": [1 - _share(clean[label]) for label in labels],
         "asr": [[1 - _share(~succeeded[source][attacked]) for source in labels] for attacked in labels],
+        **_of_both_right(labels, clean, succeeded),
+        "all_right": all_right,
         "sets": sets,
-        "overlap": {
-            source: {
-                "others": overlap({label: set(one) for label, one in of_source.items() if label != source}),
-                "all": overlap({label: set(one) for label, one in of_source.items()}),
-            }
-            for source, of_source in sets.items()
-        },
+        "overlap": {source: _overlaps(source, of_source, all_right) for source, of_source in sets.items()},
     }
 
 
-def _share(right_N: Tensor) -> float:
-    return float(right_N.double().mean())
+def _ran(member: Finished, examples: Examples) -> Outcome:
+    return {
+        "model": member.label,
+        "folder": str(member.folder.path),
+        "sha256": member.manifest["sha256"],
+        "seed": member.config.seed,
+        "examples": str(examples.path),
+    }
+
+
+def _of_both_right(labels: Sequence[str], clean: Mapping[str, Tensor], succeeded: Successes) -> Outcome:
+    """Counts and rates over the images that source and attacked model both have right unperturbed."""
+    both = [[clean[source] & clean[attacked] for source in labels] for attacked in labels]
+    rates = [
+        [
+            _share(succeeded[source][attacked][both_N]) if both_N.any() else None
+            for source, both_N in zip(labels, row, strict=True)
+        ]
+        for attacked, row in zip(labels, both, strict=True)
+    ]
+    return {"both_right": [[int(both_N.sum()) for both_N in row] for row in both], "asr_both_right": rates}
+
+
+def _overlaps(source: str, of_source: Mapping[str, list[int]], all_right: list[int]) -> Outcome:
+    """How far one source's successes are the same images on the models."""
+    every = {label: set(places) for label, places in of_source.items()}
+    others = {label: places for label, places in every.items() if label != source}
+    right = {label: places & set(all_right) for label, places in others.items()}
+    return {"others": overlap(others), "all": overlap(every), "others_right": overlap(right)}
+
+
+def _places(images: Part, chosen_N: Tensor) -> list[int]:
+    """Places in the test set of some of the images, in order."""
+    places: list[int] = images.index[chosen_N].sort().values.tolist()
+    return places
+
+
+def _share(chosen_N: Tensor) -> float:
+    return float(chosen_N.double().mean())
 
 
 def _write(outcome: Outcome, folder: RunFolder, tracker: Tracker) -> None:
@@ -170,5 +202,9 @@ def _write(outcome: Outcome, folder: RunFolder, tracker: Tracker) -> None:
         tracker.artifact(file)
     labels = outcome["models"]
     cells = [(row, column) for row in range(len(labels)) for column in range(len(labels))]
-    rates = {f"asr/{labels[row]}/{labels[column]}": outcome["asr"][row][column] for row, column in cells}
-    tracker.metrics("", 0, rates)
+    rates = {
+        f"{kind}/{labels[row]}/{labels[column]}": outcome[kind][row][column]
+        for kind in ("asr", "asr_both_right")
+        for row, column in cells
+    }
+    tracker.metrics("", 0, {name: rate for name, rate in rates.items() if rate is not None})
