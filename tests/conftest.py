@@ -114,7 +114,7 @@ def three_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
             device="cpu",
             memory_format="contiguous",
             tracking=False,
-            **{"data.limit": 100},
+            data_limit=100,
         )
     return folder
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 from torch import Tensor, nn
 
+from advss.cli.progress import reporter_for
+from advss.configuration.keywords import Keywords
 from advss.configuration.resolve import from_mapping
 from advss.data.splits import open_splits, part_tensors
 from advss.errors import UsageError
@@ -17,11 +19,12 @@ from advss.stages.fit import fit as fit_run
 from advss.training.reporting import Silent
 
 
-def fit(**settings: Any) -> dict[str, Any]:
+def fit(*, progress: bool = False, **settings: Unpack[Keywords]) -> dict[str, Any]:
     """Pretrain, fine-tune and evaluate.
 
     Args:
-        **settings: the command line's options, with underscores and without dashes, e.g. ``pretext="selfie"``,
+        progress: show a bar on a terminal and in a notebook, elsewhere a line an epoch; on stderr.
+        **settings: the command line's options, with underscores, e.g. ``pretext="selfie"``,
             ``defense={"pgd": {"steps": 5}}``, ``pretrain_epochs=1``.
 
     Returns:
@@ -30,7 +33,7 @@ def fit(**settings: Any) -> dict[str, Any]:
     Raises:
         UsageError: an unknown or unusable setting, before any training.
     """
-    return fit_run(from_mapping(settings), reporter=Silent())
+    return fit_run(from_mapping(settings), reporter=reporter_for(quiet=False) if progress else Silent())
 
 
 def load_model(run: str | Path, *, runs_dir: str | Path = "runs") -> nn.Module:

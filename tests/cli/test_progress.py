@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import io
 import re
+from typing import Any
 
 import pytest
 from rich.console import Console
 
+import advss
+from advss import api
+from advss.cli import progress
 from advss.cli.progress import Bar, Lines, Quiet, reporter_for
-from advss.training.reporting import Reporter
+from advss.training.reporting import Reporter, Silent
 
 FINETUNED = {"train/loss": 1.5, "train/accuracy": 0.5, "valid/ta": 0.9, "valid/ra": 0.4}
 PRETRAINED = {
@@ -104,3 +108,20 @@ def test_a_log_of_an_ensemble_shows_the_whole_and_the_members_mean_accuracies() 
     line = written(target).splitlines()[1]
     assert line.startswith("finetune 1/2  loss 1.5  clean/loss 3  adversarial/diversity -0.1  acc 0.700 adv 0.200  ")
     assert "cosine" not in line
+
+
+@pytest.mark.parametrize(("widgets", "kind"), [(object(), Bar), (None, Lines)])
+def test_a_notebook_has_a_bar_where_it_can_show_one(
+    widgets: object, kind: type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "find_spec", lambda name: widgets)
+    notebook = Console(file=io.StringIO(), force_jupyter=True)
+    assert type(reporter_for(quiet=False, console=notebook)) is kind
+
+
+@pytest.mark.parametrize(("asked", "kind"), [({}, Silent), ({"progress": True}, Lines)])
+def test_python_shows_progress_when_asked(asked: Any, kind: type, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[Reporter] = []
+    monkeypatch.setattr(api, "fit_run", lambda config, *, reporter: given.append(reporter))
+    advss.fit(seed=3, **asked)
+    assert [type(reporter) for reporter in given] == [kind]

@@ -241,10 +241,12 @@ def test_bad_settings_are_one_line(said: dict[str, str], error: str) -> None:
 @pytest.mark.parametrize(
     ("keyword", "hint"),
     [
-        ("data_limit", 'options stand below a name: data={"NAME": {"limit": ...}}'),
+        ("epochs", "did you mean 'pretrain_epochs' or 'finetune_epochs'?"),
+        ("lr", "did you mean 'pretrain_lr' or 'finetune_lr'?"),
+        ("data_limt", 'options stand below a name: data={"NAME": {"limt": ...}}'),
         ("pretext_crop_size", 'options stand below a name: pretext={"NAME": {"crop_size": ...}}'),
         ("finetune_defense_eps", 'options stand below a name: finetune_defense={"NAME": {"eps": ...}}'),
-        ("finetune_epoch", "did you mean 'finetune-epochs'?"),
+        ("finetune_epoch", "did you mean 'finetune_epochs'?"),
     ],
 )
 def test_an_unknown_keyword_is_told_how_python_writes_it(keyword: str, hint: str) -> None:

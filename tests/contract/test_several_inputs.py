@@ -221,7 +221,7 @@ def run(pretext: str, monkeypatch: pytest.MonkeyPatch, folder: Path) -> Path:
     found = registry().found
     plugins = [*found.plugins, Plugin("pretext", "contrast", Contrast, "elsewhere", "1.0")]
     monkeypatch.setattr(import_module("advss.plugins.registry"), "_discovered", lambda: Discovery(plugins))
-    settings = {
+    settings: Any = {
         "pretext": pretext,
         "defense": {"pgd": {"steps": 1}},
         "finetune": "partial",

@@ -106,7 +106,9 @@ def test_its_second_pass_moves_no_statistics_and_counts_no_diversity(flat: Any) 
 def test_the_keywords_of_the_page_are_settings() -> None:
     (code,) = [code for code in python_of("configuration.md") if "advss.fit(" in code]
     (call,) = [node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Call)]
-    config = from_mapping({word.arg or "": ast.literal_eval(word.value) for word in call.keywords}, environ={})
+    said = {word.arg or "": ast.literal_eval(word.value) for word in call.keywords}
+    assert said.pop("progress")
+    config = from_mapping(said, environ={})
     assert (config.limit, config.data.name, config.defense.options["steps"]) == (200, "digits", 5)
 
 

@@ -56,7 +56,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         device="cpu",
         memory_format="contiguous",
         tracking=False,
-        **{"data.limit": 200},
+        data_limit=200,
     )
     tell_noise(runs / "digits", noise=SIGMA)
     return runs / "digits"

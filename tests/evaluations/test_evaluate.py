@@ -48,7 +48,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, A
         device="cpu",
         memory_format="contiguous",
         tracking=False,
-        **{"data.limit": 300},
+        data_limit=300,
     )
     return runs / "digits", result
 

@@ -7,6 +7,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -65,7 +66,7 @@ class Stripes(DataSource):
 def advss_datasets():
     return [Stripes]
 """
-SMALL = {
+SMALL: Any = {
     "pretext": "none",
     "defense": "none",
     "backbone": {"resnet18": {"layers": [1, 1, 1, 1], "channels": [8, 8, 8, 8]}},

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -60,13 +61,13 @@ def advss_pretext_tasks(): return [Flip]
 def advss_defenses(): return [Calm, Wrap]
 def advss_finetune_schemes(): return [Everything]
 """
-SETTINGS = {
+SETTINGS: Any = {
     "pretext": "flip",
     "defense": "calm",
     "finetune": "everything",
     "finetune_defense": "none",
     "backbone": {"resnet18": {"layers": [1, 1, 1, 1], "channels": [8, 8, 8, 8]}},
-    "data.limit": 40,
+    "data_limit": 40,
     "pretrain_epochs": 1,
     "finetune_epochs": 1,
     "pretrain_batch_size": 18,
@@ -305,7 +306,7 @@ def test_a_backbone_s_options_may_not() -> None:
 
 def test_fine_tuning_what_another_version_pretrained_names_it(run: Path, install: Install, capsys: Capture) -> None:
     install("acme-lab", CODE, version="2.6")
-    words = ["--finetune", "full", "--finetune-epochs", "0", "--runs-dir", str(run.parent), "--name", "two", "--quiet"]
+    words = ["--finetune", "full", "--finetune-epochs", "1", "--runs-dir", str(run.parent), "--name", "two", "--quiet"]
     main(["finetune", "--from", str(run), *words])
     warnings = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
     checkpoint = run / "pretrain" / "best.safetensors"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from advss.configuration.settings import COMPONENTS, SETTINGS
-from advss.errors import UsageError, did_you_mean
+from advss.configuration.settings import COMPONENTS, SETTINGS, nearest_flag
+from advss.errors import UsageError
 from advss.switches import is_switch, take_switch
 
 EVERYWHERE = ("help", "strict-plugins")
@@ -95,7 +95,8 @@ def _sort_flag(word: str, left: list[str], arguments: Arguments, grammar: Gramma
         return
     if not (component or flag in grammar.flags or flag in grammar.settings):
         known = [*grammar.flags, *grammar.switches, *EVERYWHERE, *grammar.settings]
-        raise UsageError(f"unknown flag --{flag} of `advss {grammar.command}`{_nearest(flag, known)}")
+        hint = nearest_flag(flag, known, write=lambda name: f"--{name}")
+        raise UsageError(f"unknown flag --{flag} of `advss {grammar.command}`{hint}")
     if equals:
         value = inline
     elif left and not left[0].startswith("--") and not is_switch(left[0]):
@@ -112,16 +113,6 @@ def _sort_flag(word: str, left: list[str], arguments: Arguments, grammar: Gramma
 
 def _is_switch(flag: str) -> bool:
     return flag in SETTINGS and SETTINGS[flag].option.annotation is bool
-
-
-def _nearest(flag: str, known: list[str]) -> str:
-    of_stages = [f"'--{name}'" for name in known if name in (f"pretrain-{flag}", f"finetune-{flag}")]
-    if of_stages:
-        return f"; did you mean {' or '.join(of_stages)}?"
-    hint = did_you_mean(flag, known)
-    if hint.startswith("; did"):
-        return hint.replace("'", "'--", 1)
-    return "; see --help"
 
 
 def _count(positionals: list[str], grammar: Grammar) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Mapping
+from importlib.util import find_spec
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -21,7 +22,9 @@ def reporter_for(*, quiet: bool, console: Console | None = None) -> Reporter:
     console = console or Console(stderr=True)
     if quiet:
         return Quiet(console)
-    return Bar(console) if console.is_terminal else Lines(console)
+    # without widgets a notebook shows no bar, and rich warns of it at every step
+    bar = console.is_terminal or (console.is_jupyter and find_spec("ipywidgets") is not None)
+    return Bar(console) if bar else Lines(console)
 
 
 class Quiet:

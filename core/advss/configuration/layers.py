@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from advss.config import Choice
-from advss.configuration.settings import COMPONENTS, SETTINGS
+from advss.configuration.settings import COMPONENTS, SETTINGS, nearest_flag, python_keyword
 from advss.errors import UsageError, did_you_mean
 
 SPECIAL_VARIABLES = ("ADVSS_DEBUG", "ADVSS_DISABLE_PLUGINS", "ADVSS_STRICT_PLUGINS")
@@ -87,8 +87,10 @@ def read_layer(content: Mapping[str, Any], *, where: str = "", text: bool = Fals
         elif flag == "description" and where:
             layer.description = str(value)
         else:
+            write = str if where or text else python_keyword
             hint = "" if where or text else _keyword_hint(flag)
-            raise UsageError(f"unknown setting {origin}{hint or did_you_mean(flag, [*SETTINGS, *COMPONENTS])}")
+            hint = hint or nearest_flag(flag, [*SETTINGS, *COMPONENTS], write=write)
+            raise UsageError(f"unknown setting {origin}{hint}")
     return layer
 
 

@@ -7,8 +7,8 @@ count right after it. When a layer names another component, the options that bel
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path, PurePath
 from typing import Any
 
 import yaml
@@ -17,7 +17,8 @@ from advss.config import RunConfig
 from advss.configuration.fold import fold
 from advss.configuration.layers import Layer, read_environment, read_layer
 from advss.configuration.recipes import is_recipe, read_config
-from advss.configuration.settings import COMPONENTS, SETTINGS
+from advss.configuration.settings import COMPONENTS, SETTINGS, python_keyword
+from advss.errors import UsageError
 
 DEFAULT_RECIPES = {"digits": "digits"}  # data -> recipe where no --config names one
 OTHER_RECIPE = "cifar10-paper"
@@ -55,9 +56,18 @@ def resolve(
 def from_mapping(settings: Mapping[str, Any], *, environ: Mapping[str, str] | None = None) -> RunConfig:
     """The configuration from Python's keywords: ``{"pretext": "selfie", "pretrain_epochs": 1, "pretext.grid": 4}``.
 
-    ``config`` is a file, a recipe or a list of them.
+    ``config`` is a file, a recipe or a list of them. Values may be numpy's, torch's, paths or tuples.
     """
-    said = dict(settings)
+    flags = {python_keyword(flag): flag for flag in SETTINGS}
+
+    def refuse(value: Any) -> Any:
+        raise UsageError(
+            f"{keyword}: expected text, numbers, true or false, lists and mappings of these, got {value!r}"
+        )
+
+    said: dict[str, Any] = {}
+    for keyword, value in settings.items():
+        said[flags.get(keyword, keyword)] = plain(value, other=refuse)
     configs = said.pop("config", ())
     return resolve(said, configs=[configs] if isinstance(configs, str | Path) else configs, environ=environ)
 
@@ -79,13 +89,25 @@ def to_mapping(config: RunConfig) -> dict[str, Any]:
     }
 
 
-def plain(value: Any) -> Any:
-    """A value in the types that YAML and JSON have."""
+def plain(value: Any, *, other: Callable[[Any], Any] = str) -> Any:
+    """A value in the types that YAML and JSON have, and in no types derived from these.
+
+    Args:
+        value: what is said: numbers and arrays of numpy and torch, paths, sets and tuples, too.
+        other: makes something of what is none of these.
+    """
+    if hasattr(value, "tolist"):  # numpy's and torch's numbers and arrays
+        value = value.tolist()
     if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
+        return {str(key): plain(item, other=other) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
-        return [plain(item) for item in value]
-    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
+        return [plain(item, other=other) for item in value]
+    for kind in (bool, int, float):
+        if isinstance(value, kind):
+            return kind(value)
+    if isinstance(value, str):
+        return str.__str__(value)
+    return value if value is None else str(value) if isinstance(value, PurePath) else other(value)
 
 
 def _default_recipe(layers: Sequence[Layer]) -> str:

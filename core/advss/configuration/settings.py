@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any, Literal
 
 from advss.config import EvalSettings, RunConfig, StageSettings
@@ -41,6 +42,27 @@ def _settings() -> dict[str, Setting]:
 
 
 SETTINGS = _settings()
+
+
+def python_keyword(flag: str) -> str:
+    """A flag as Python writes it: ``data.limit`` is ``data_limit``."""
+    return flag.replace("-", "_").replace(".", "_")
+
+
+def nearest_flag(flag: str, known: Iterable[str], *, write: Callable[[str], str] = str) -> str:
+    """The end of an error message about an unknown flag: of both stages, where only the stage is missing.
+
+    Args:
+        flag: what was said.
+        known: flags that there are.
+        write: how the user writes a flag.
+    """
+    names = list(known)
+    of_stages = [name for name in names if name in (f"pretrain-{flag}", f"finetune-{flag}")]
+    close = of_stages or get_close_matches(flag, sorted(names), n=1, cutoff=0.6)
+    meant = " or ".join(f"'{write(name)}'" for name in close)
+    return f"; did you mean {meant}?" if close else "; see --help"
+
 
 Rule = tuple[str, Callable[[Any], bool]]
 

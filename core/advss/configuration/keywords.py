@@ -1,0 +1,81 @@
+"""The keywords of :func:`advss.fit`, so that editors complete them and type checkers judge them.
+
+They are the flags, with underscores. A test holds this page equal to the settings there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypedDict
+
+Component = str | Mapping[str, Any]  # a name, or {name: {option: value}}
+
+
+class Keywords(TypedDict, total=False):
+    """What may be said of a run; :mod:`advss.config` says what each means."""
+
+    config: str | Path | Sequence[str | Path]
+    pretext: Component | Sequence[Component]
+    defense: Component
+    finetune: Component
+    finetune_defense: Component
+    data: Component
+    backbone: Component
+    diversity: float
+    diversity_in: Literal["both", "attack", "loss"]
+    diversity_sign: Literal["plus", "minus"]
+    diversity_every: int
+    diversity_pixels: Literal["task", "image"]
+    ensemble_loss: Literal["sum", "mean"]
+    finetune_tail: str
+    data_limit: int
+    seed: int
+    name: str | None
+    precision: Literal["auto", "float32", "bf16"]
+    device: str
+    memory_format: Literal["auto", "contiguous", "channels_last"]
+    runs_dir: str | Path
+    checkpoint_minutes: float
+    log_every: int
+    tracking: bool
+    pretrain_epochs: int
+    pretrain_batch_size: int
+    pretrain_optimizer: Literal["sgd", "adamw"]
+    pretrain_lr: float
+    pretrain_momentum: float
+    pretrain_nesterov: bool
+    pretrain_weight_decay: float
+    pretrain_schedule: Literal["cosine", "onecycle", "multistep", "constant"]
+    pretrain_warmup_steps: int
+    pretrain_warmup_lr: float
+    pretrain_min_lr: float
+    pretrain_milestones: Sequence[int]
+    pretrain_clip: float
+    pretrain_ema: float
+    pretrain_crop: int
+    pretrain_flip: bool
+    finetune_epochs: int
+    finetune_batch_size: int
+    finetune_optimizer: Literal["sgd", "adamw"]
+    finetune_lr: float
+    finetune_momentum: float
+    finetune_nesterov: bool
+    finetune_weight_decay: float
+    finetune_schedule: Literal["cosine", "onecycle", "multistep", "constant"]
+    finetune_warmup_steps: int
+    finetune_warmup_lr: float
+    finetune_min_lr: float
+    finetune_milestones: Sequence[int]
+    finetune_clip: float
+    finetune_ema: float
+    finetune_crop: int
+    finetune_flip: bool
+    eval_norm: Literal["linf", "l2"]
+    eval_eps: float
+    eval_step_size: float
+    eval_steps: int
+    eval_restarts: int
+    eval_limit: int
+    eval_batch_size: int
+    eval_valid_steps: int
