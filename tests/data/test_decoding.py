@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,9 +11,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from advss.data.decoding import Decoder
+from advss.data.decoding import Background, Decoder
 from advss.errors import UsageError
 
+Pixels = NDArray[np.uint8]
 NOISE = np.random.default_rng(0).integers(0, 256, (12, 20, 3), dtype=np.uint8)
 
 
@@ -51,18 +54,81 @@ def test_size_halves_by_an_average_that_keeps_the_mean() -> None:
     assert np.abs(halved[1:-1] - (4 + 16 * np.arange(1, 9))).max() <= 1
 
 
-def test_photographs_are_turned_as_their_exif_says() -> None:
-    upper = np.zeros((16, 16, 3), dtype=np.uint8)
-    upper[:8] = 255
+# ---------------------------------------------------------------- as a viewer shows them
+UPRIGHT: dict[int, Callable[[Pixels], Pixels]] = {  # EXIF 2.3, tag 0x112: where row 0 and column 0 are seen
+    1: lambda stored: stored,  # top, left
+    2: lambda stored: stored[:, ::-1],  # top, right
+    3: lambda stored: stored[::-1, ::-1],  # bottom, right
+    4: lambda stored: stored[::-1],  # bottom, left
+    5: lambda stored: stored.transpose(1, 0, 2),  # left, top
+    6: lambda stored: stored[::-1].transpose(1, 0, 2),  # right, top
+    7: lambda stored: stored[::-1, ::-1].transpose(1, 0, 2),  # right, bottom
+    8: lambda stored: stored[:, ::-1].transpose(1, 0, 2),  # left, bottom
+}
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF", "JPEG"])
+@pytest.mark.parametrize("orientation", UPRIGHT)
+def test_images_are_turned_as_their_exif_says(kind: str, orientation: int) -> None:
     exif = Image.Exif()
-    exif[0x0112] = 3  # turned by half a circle
+    exif[0x0112] = orientation
+    options: dict[str, Any] = {"lossless": True} if kind == "WEBP" else {"quality": 100}
+    plain, tagged = io.BytesIO(), io.BytesIO()
+    Image.fromarray(NOISE[:12, :12]).save(plain, kind, **options)
+    Image.fromarray(NOISE[:12, :12]).save(tagged, kind, exif=exif, **options)
+    stored = np.asarray(Image.open(plain))
+    assert np.array_equal(_decode(tagged.getvalue())[0].permute(1, 2, 0).numpy(), UPRIGHT[orientation](stored))
+
+
+def test_damaged_exif_data_hide_no_image() -> None:
     buffer = io.BytesIO()
-    Image.fromarray(upper).save(buffer, "JPEG", quality=100, exif=exif)
-    decoded = _decode(buffer.getvalue())[0, 0].float()
-    assert float(decoded[:8].mean()) < 5
-    assert float(decoded[8:].mean()) > 250
+    Image.fromarray(NOISE[:12, :12]).save(buffer, "PNG", exif=b"Exif\0\0no tags at all")
+    assert np.array_equal(_decode(buffer.getvalue())[0].permute(1, 2, 0).numpy(), NOISE[:12, :12])
 
 
+COLOURS, ALPHA = NOISE[:12, :12], NOISE[:12, 8:, :1]
+INDEX = COLOURS[..., 0] % 16  # into the first 16 entries of the palette, of which entry i has opacity 17 i
+
+
+def _palette() -> Image.Image:
+    image = Image.fromarray(INDEX, "P")
+    image.putpalette(COLOURS.reshape(-1)[:48].tobytes())
+    return image
+
+
+TRANSPARENT: dict[str, tuple[Image.Image, dict[str, Any], Pixels, Pixels]] = {  # with colours and opacity as expected
+    "RGBA": (Image.fromarray(np.dstack([COLOURS, ALPHA])), {}, COLOURS, ALPHA),
+    "black drawing": (Image.fromarray(np.dstack([0 * COLOURS, ALPHA])), {}, 0 * COLOURS, ALPHA),
+    "LA": (Image.fromarray(np.dstack([COLOURS[..., :1], ALPHA])), {}, COLOURS[..., :1], ALPHA),
+    "palette": (
+        _palette(),
+        {"transparency": bytes(range(0, 256, 17))},
+        COLOURS.reshape(-1, 3)[:16][INDEX],
+        17 * INDEX[..., None],
+    ),
+    "one grey level": (
+        Image.fromarray(INDEX),
+        {"transparency": 3},
+        INDEX[..., None],
+        np.where(INDEX == 3, 0, 255).astype(np.uint8)[..., None],
+    ),
+}
+
+
+@pytest.mark.parametrize(("background", "level"), [("white", 255), ("black", 0)])
+@pytest.mark.parametrize("case", TRANSPARENT)
+def test_transparent_images_are_seen_over_the_background(case: str, background: Background, level: int) -> None:
+    image, options, colours, alpha = TRANSPARENT[case]
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", **options)
+    opacity = alpha / 255
+    expected = colours * opacity + level * (1 - opacity)
+    decoder = Decoder(size=0, background=background)
+    found = decoder(1, lambda i: (case, buffer.getvalue()))[0].permute(1, 2, 0).numpy()
+    assert np.abs(found - expected).max() <= 0.5
+
+
+# ---------------------------------------------------------------- what cannot be read
 @pytest.mark.parametrize("damage", [b"", b"not an image", _file(NOISE)[:60], _file(NOISE)[:-300]])
 def test_damaged_image_is_named(damage: bytes) -> None:
     good = _file(NOISE[:12, :12])

@@ -74,17 +74,6 @@ def test_folder_labels_follow_the_names_of_the_classes(folder_root: Path) -> Non
     assert source.labels("test").tolist() == [0] * 4 + [1] * 4
 
 
-def test_folder_takes_val_for_test(folder_root: Path) -> None:
-    (folder_root / "test").rename(folder_root / "val")
-    assert len(make_source("imagefolder", {"root": folder_root}).labels("test")) == 8
-
-
-def test_folder_passes_over_what_is_no_image(folder_root: Path) -> None:
-    (folder_root / "train/cat/notes.txt").write_text("not an image")
-    (folder_root / "train/cat/.000.png").write_text("not an image")
-    assert len(make_source("imagefolder", {"root": folder_root}).labels("train")) == 20
-
-
 def test_corrupt_file_is_named(folder_root: Path) -> None:
     path = folder_root / "train/dog/004.png"
     path.write_bytes(path.read_bytes()[:50])

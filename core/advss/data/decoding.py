@@ -11,11 +11,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from advss.errors import UsageError
@@ -36,24 +37,37 @@ WORKERS = min(16, os.cpu_count() or 1)
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, struct.error, zlib.error)
 _DEEP = ("I", "F")  # modes of more than 8 bits a channel, which Pillow would clip
 
+_TURNED = {  # EXIF's orientation: what brings the stored image upright
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+Background = Literal["white", "black"]
 Encoded = tuple[str, Path | bytes]  # a name for messages, and where the image is or what it is
 
 
 class Decoder:
-    """Decodes images to one common square.
+    """Decodes images, as a viewer shows them, to one common square.
 
     Args:
         size: side in pixels: the shorter side is resized to it (bilinear) and the centre cropped; 0 takes the images as
             they are, which must then all be squares of one side.
+        background: what is seen where an image is transparent.
 
     Raises:
         UsageError: ``size`` is negative.
     """
 
-    def __init__(self, *, size: int) -> None:
+    def __init__(self, *, size: int, background: Background = "white") -> None:
         if size < 0:
             raise UsageError(f"--data.size {size}: expected a side in pixels, or 0 to take the images as they are")
         self.size = size
+        self.background = background
         self.side = size  # of every image; the first one decides when no size is asked for
 
     def __call__(self, count: int, encoded: Callable[[int], Encoded]) -> Tensor:
@@ -85,9 +99,7 @@ class Decoder:
 
     def _pixels(self, name: str, content: Path | bytes) -> NDArray[np.uint8]:
         with _opened(name, content) as image:
-            if image.format == "JPEG":
-                ImageOps.exif_transpose(image, in_place=True)
-            rgb = image if image.mode == "RGB" else image.convert("RGB")
+            rgb = _opaque(_upright(image), self.background)
             if self.size and rgb.size != (self.size, self.size):
                 rgb = ImageOps.fit(rgb, (self.size, self.size), Image.Resampling.BILINEAR)
             pixels = np.asarray(rgb)
@@ -98,6 +110,24 @@ class Decoder:
         if height != width or (self.side and height != self.side):
             wanted = f"{self.side}x{self.side} like the others" if self.side else "a square"
             raise UsageError(f"{name}: {width}x{height} pixels, expected {wanted}; `--data.size N` brings all to NxN")
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """The image turned as its EXIF data say, whatever its format."""
+    image.load()  # PNG may carry them behind its pixels; TIFF is turned by Pillow itself as it is loaded
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
+    except _BROKEN:  # viewers show an image whose EXIF data are damaged as it is stored
+        return image
+    return image.transpose(_TURNED[orientation]) if orientation in _TURNED else image
+
+
+def _opaque(image: Image.Image, background: Background) -> Image.Image:
+    """The image as RGB, over ``background`` where it is transparent."""
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", rgba.size, background), rgba)
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 @contextmanager

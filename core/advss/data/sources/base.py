@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from advss.data.decoding import Decoder, Encoded
+from advss.data.decoding import Background, Decoder, Encoded
 from advss.hookspecs import DataSource, Split
 
 
@@ -16,10 +16,11 @@ class EncodedSource(DataSource):
 
     Args:
         size: side in pixels of the images, see :class:`advss.data.decoding.Decoder`.
+        background: what is seen where an image is transparent.
     """
 
-    def __init__(self, *, size: int) -> None:
-        self._decoder = Decoder(size=size)
+    def __init__(self, *, size: int, background: Background = "white") -> None:
+        self._decoder = Decoder(size=size, background=background)
 
     @abstractmethod
     def encoded(self, split: Split, places_B: Tensor) -> Callable[[int], Encoded]:

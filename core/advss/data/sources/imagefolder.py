@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
@@ -10,40 +11,59 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from advss.data.decoding import SUFFIXES, Encoded
-from advss.data.sources.base import EncodedSource
+from advss.data.decoding import SUFFIXES, Background, Encoded
+from advss.data.sources.divided import HOW, DividedSource
+from advss.data.sources.walking import files_below, kind_of
 from advss.errors import UsageError
 from advss.hookspecs import Split
 
+FOLDERS: dict[Split, tuple[str, ...]] = {
+    "train": ("train",),
+    "valid": ("valid", "validation", "val"),
+    "test": ("test",),
+}
 
-class ImageFolder(EncodedSource):
-    """``ROOT/train/CLASS/*.png`` and ``ROOT/test/CLASS/*.png`` (or ``ROOT/val``); classes in the order of their names.
 
-    Images lie at any depth below their class; files of other types and hidden ones are passed over.
+class ImageFolder(DividedSource):
+    """``ROOT/train/CLASS/*.png`` and ``ROOT/test/CLASS/*.png``; classes in the order of their names.
+
+    Images in ``ROOT/valid``, ``validation`` or ``val`` are validated on. They lie at any depth below their class; files
+    of other types and hidden ones are passed over, linked folders are followed once.
 
     Args:
-        root: the folder that holds ``train`` and ``test`` or ``val``.
+        root: the folder that holds ``train`` and ``test``, or with ``test-share`` the folders of the classes.
         size: side in pixels to which the shorter side is resized before the centre is cropped; 0 takes square images
             as they are.
+        background: what is seen where an image is transparent.
+        test_share: of the training images, tested on where there is no ``test``; the same under every seed.
     """
 
     name: ClassVar[str] = "imagefolder"
 
-    def __init__(self, *, root: Path, size: int = 0) -> None:
-        super().__init__(size=size)
+    def __init__(self, *, root: Path, size: int = 0, background: Background = "white", test_share: float = 0.0) -> None:
+        super().__init__(size=size, background=background, test_share=test_share)
         self.root = root
         self._files: dict[Split, list[tuple[Path, int]]] = {}
+        self._passed_over: dict[Split, Counter[str]] = {}
 
     def classes(self) -> tuple[str, ...]:
         """As :meth:`DataSource.classes`."""
         return self._classes
 
-    def labels(self, split: Split) -> Tensor:
-        """As :meth:`DataSource.labels`."""
+    def passed_over(self) -> Mapping[str, int]:
+        """As :meth:`DataSource.passed_over`."""
+        return sum(self._passed_over.values(), Counter())
+
+    def stores(self, split: Split) -> bool:
+        """As :meth:`DividedSource.stores`."""
+        return bool(self._places(split))
+
+    def stored_labels(self, split: Split) -> Tensor:
+        """As :meth:`DividedSource.stored_labels`."""
         return torch.tensor([label for _, label in self._listed(split)])
 
-    def encoded(self, split: Split, places_B: Tensor) -> Callable[[int], Encoded]:
-        """As :meth:`EncodedSource.encoded`."""
+    def stored(self, split: Split, places_B: Tensor) -> Callable[[int], Encoded]:
+        """As :meth:`DividedSource.stored`."""
         files = self._listed(split)
         places = places_B.tolist()
 
@@ -55,25 +75,55 @@ class ImageFolder(EncodedSource):
 
     @cached_property
     def _classes(self) -> tuple[str, ...]:
-        names = _subfolders(self._folder("train"))
+        folder = self._folder("train")
+        names = _subfolders(folder)
         if not names:
-            raise UsageError(f"no class folders in '{self._folder('train')}'; expected {self.root}/train/CLASS/*.png")
+            raise UsageError(f"no class folders in '{folder}'; expected {folder}/CLASS/*.png")
         return names
 
+    def _places(self, split: Split) -> list[Path]:
+        return [folder for name in FOLDERS[split] if (folder := self.root / name).is_dir()]
+
     def _folder(self, split: Split) -> Path:
-        places = [self.root / name for name in (("train",) if split == "train" else ("test", "val"))]
-        for folder in places:
-            if folder.is_dir():
-                return folder
-        raise UsageError(f"no folder {' or '.join(map(str, places))}; `--data.root FOLDER` must hold train and test")
+        places = self._places(split)
+        if len(places) > 1:
+            raise UsageError(f"both '{places[0]}' and '{places[1]}' hold {split} images; keep one of them")
+        if places:
+            return places[0]
+        if split == "test":
+            raise UsageError(f"no folder '{self.root / split}' to test on; {HOW}")
+        if self.test_share and self.root.is_dir():
+            return self.root
+        raise UsageError(
+            f"no folder '{self.root / split}'; `--data.root FOLDER` must hold train and test, or with "
+            "`--data.test-share 0.2` the folders of the classes"
+        )
 
     def _listed(self, split: Split) -> list[tuple[Path, int]]:
         if split not in self._files:
             folder = self._folder(split)
             self._check_classes(folder)
+            self._passed_over[split] = Counter()
+            images = self._images_below(folder, self._passed_over[split])
             labelled = enumerate(self._classes)
-            self._files[split] = [(path, label) for label, name in labelled for path in _images_in(folder / name)]
+            self._files[split] = [(path, label) for label, name in labelled for path in images[name]]
         return self._files[split]
+
+    def _images_below(self, folder: Path, passed_over: Counter[str]) -> dict[str, list[Path]]:
+        """The images of each class."""
+        images: dict[str, list[Path]] = {name: [] for name in self._classes}
+        for path in files_below(folder, passed_over):
+            name, *below = path.relative_to(folder).parts
+            if not below:
+                passed_over[f"{kind_of(path)} beside the classes"] += 1
+            elif path.suffix.lower() not in SUFFIXES:
+                passed_over[kind_of(path)] += 1
+            else:
+                images[name].append(path)
+        for name, found in images.items():
+            if not found:
+                raise _empty(folder / name)
+        return images
 
     def _check_classes(self, folder: Path) -> None:
         differing = sorted(set(self._classes) ^ set(_subfolders(folder)))
@@ -88,10 +138,9 @@ def _subfolders(folder: Path) -> tuple[str, ...]:
     return tuple(sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")))
 
 
-def _images_in(folder: Path) -> list[Path]:
-    """The images below a class folder, sorted."""
-    found = (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and not path.name.startswith("."))
-    images = sorted(found)
-    if not images:
-        raise UsageError(f"class folder '{folder}' is empty; expected images ({', '.join(sorted(SUFFIXES))})")
-    return images
+def _empty(folder: Path) -> UsageError:
+    if folder.is_symlink():
+        return UsageError(
+            f"class folder '{folder}' is a link to '{folder.resolve()}', where no images are left to read"
+        )
+    return UsageError(f"class folder '{folder}' is empty; expected images ({', '.join(sorted(SUFFIXES))})")
