@@ -130,7 +130,7 @@ class RunConfig:
         name: of the run and its folder; made from the date and the choices when absent
         precision: of the networks' arithmetic; auto is bf16 where a GPU has it, else float32
         device: auto, cpu, cuda, cuda:1; auto is cuda where there is one
-        memory_format: of images and weights; auto measures which is faster
+        memory_format: of images and weights; auto measures which is faster, once on a machine
         runs_dir: folder of the run folders
         checkpoint_minutes: minutes between checkpoints within an epoch
         log_every: optimiser steps between logged training metrics

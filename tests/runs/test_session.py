@@ -31,11 +31,11 @@ def test_resuming_keeps_the_layout_that_was_measured(
     settings: Settings, stopper: Stop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = settings("none", "none", memory_format="auto")
-    monkeypatch.setattr(session_module, "choose_format", lambda asked, trial, device: "channels_last")
+    monkeypatch.setattr(session_module, "choose_format", lambda trial, **facts: "channels_last")
     with pytest.raises(Interrupted):
         fit(config, reporter=stopper("finetune", "step", 1))
     assert layout(config) == "channels_last"
-    monkeypatch.setattr(session_module, "choose_format", lambda asked, trial, device: "contiguous")
+    monkeypatch.setattr(session_module, "choose_format", lambda trial, **facts: "contiguous")
     fit(config, resume=True, reporter=Silent())
     assert layout(config) == "channels_last"
 
@@ -46,7 +46,7 @@ def test_measuring_the_layout_leaves_the_run_as_it_would_be(
     plain = settings("selfie", name="plain")
     fit(plain, reporter=Silent())
 
-    def measured(asked: str, trial: Callable[[torch.memory_format], object], device: torch.device) -> str:
+    def measured(trial: Callable[[torch.memory_format], object], **facts: object) -> str:
         for memory_format in (torch.channels_last, torch.contiguous_format):
             trial(memory_format)
         return "contiguous"
@@ -56,6 +56,21 @@ def test_measuring_the_layout_leaves_the_run_as_it_would_be(
     fit(auto, reporter=Silent())
     one, other = tensors(plain, "finetune", "last"), tensors(auto, "finetune", "last")
     assert [name for name in one if not torch.equal(one[name], other[name])] == []
+
+
+def test_the_layout_is_measured_once_for_all_stages(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = iter(["channels_last"])
+    monkeypatch.setattr(session_module, "choose_format", lambda trial, **facts: next(answers))
+    config = settings("rotation", "none", memory_format="auto")
+    fit(config, reporter=Silent())
+    assert layout(config) == "channels_last"
+
+
+def test_a_layout_that_is_asked_for_is_not_measured(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(session_module, "choose_format")
+    config = settings("none", "none", memory_format="channels_last")
+    fit(config, reporter=Silent())
+    assert layout(config) == "channels_last"
 
 
 @pytest.mark.parametrize("change", [{"precision": "bf16"}, {"memory_format": "channels_last"}])

@@ -104,19 +104,30 @@ class Session:
         return trainer.run()
 
     def _settle_layout(self, work: Work) -> None:
-        """Choose the memory layout, by measurement where it is ``auto``, and put the modules into it.
+        """Put the modules into the memory layout that is asked for, or for ``auto`` the faster.
 
-        A stage that is resumed keeps the layout it was begun in, so that its numbers stay the same.
+        A run keeps the layout it was begun in, through its stages and where it is resumed: its numbers stay the same.
         """
-        last = self.folder.last(work.stage)
-        if has_checkpoint(last):
-            chosen = load_checkpoint(last, warn=False).manifest["memory_format"]
-        else:
-            set_trainable(work.modules, work.phases[0])
-            chosen = choose_format(self.config.memory_format, lambda f: trial(work, f), self.device)
+        begun = [last for stage in (work.stage, "pretrain") if has_checkpoint(last := self.folder.last(stage))]
+        chosen: str = self.config.memory_format
+        if begun:
+            chosen = load_checkpoint(begun[0], warn=False).manifest["memory_format"]
+        elif chosen == "auto":
+            chosen = self._faster_layout(work)
         work.memory_format = FORMATS[chosen]
         work.manifest["memory_format"] = chosen
         work.modules.to(memory_format=work.memory_format)
+
+    def _faster_layout(self, work: Work) -> str:
+        set_trainable(work.modules, work.phases[0])
+        backbone, batch = self.config.backbone, work.settings.batch_size
+        return choose_format(
+            lambda memory_format: trial(work, memory_format),
+            modules=work.modules,
+            network=(backbone.name, plain(backbone.options), f"{batch} x {self.splits.facts.side} px"),
+            device=self.device,
+            bf16=work.bf16,
+        )
 
     def record(self, **content: Any) -> dict[str, Any]:
         """Merge ``content`` into result.json and return the whole."""
