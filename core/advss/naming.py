@@ -1,8 +1,10 @@
-"""What a run may be called: a plain file name."""
+"""What a run may be called, a plain file name, and how it is named on a command line."""
 
 from __future__ import annotations
 
 import re
+import shlex
+from pathlib import Path
 
 from advss.errors import UsageError
 
@@ -21,3 +23,9 @@ def check_name(name: str) -> str:
     if len(name) > LONGEST:
         raise UsageError(f"--name: expected at most {LONGEST} letters, got {len(name)}: '{name[:20]}...'")
     return name
+
+
+def as_typed(path: str | Path) -> str:
+    """A file as a user types it here, short and quoted for the shell: what a message says to type must work."""
+    whole, here = Path(path), Path.cwd()
+    return shlex.quote(str(whole.relative_to(here) if whole.is_relative_to(here) else whole))

@@ -14,6 +14,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from advss.output import tell
+
 LOOK_S = 0.05  # processor times are counted in hundredths of a second
 LACKING = 0.5  # cores short of the threads from which on threads must not spin
 THREADS = ("OMP_NUM_THREADS", "OMP_THREAD_LIMIT")
@@ -26,7 +28,7 @@ def settle() -> None:
         return
     for variable, (value, why) in chosen(os.environ).items():
         os.environ[variable] = value
-        print(f"advss: {why}: {variable}={value}; a value of your own wins", file=sys.stderr)
+        tell(f"advss: {why}: {variable}={value}; a value of your own wins")
 
 
 def chosen(environ: Mapping[str, str]) -> dict[str, tuple[str, str]]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -195,6 +197,44 @@ def test_a_signal_is_an_exit_code(
 
     monkeypatch.setattr("advss.stages.fit.fit", stopped)
     assert main(["fit"]) == code
+
+
+@pytest.mark.parametrize(
+    ("line", "called", "said"),
+    [
+        ("fit", "stages.fit.fit", "go on with: advss fit --resume 'my runs/first'"),
+        ("finetune --resume first", "stages.fit.finetune", "go on with: advss finetune --resume 'my runs/first'"),
+        ("evaluate first", "evaluations.evaluate.evaluate", "the same command begins again"),
+    ],
+)
+@pytest.mark.usefixtures("first")
+def test_after_a_signal_it_is_said_what_to_type(
+    line: str, called: str, said: str, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    def stopped(*args: object, **kwargs: object) -> dict[str, Any]:
+        stop = Interrupted(15)
+        stop.run = "my runs/first"
+        raise stop
+
+    monkeypatch.setattr(f"advss.{called}", stopped)
+    assert main(line.split()) == 143
+    assert error(capsys) == f"advss: stopped by SIGTERM; {said}"
+
+
+def test_a_finished_run_is_told_without_torch(first: Path, tmp_path: Path) -> None:
+    (first / "result.json").write_text(json.dumps(RESULT | {"status": "finished"}))
+    (tmp_path / "torch.py").write_text("raise SystemExit('torch is imported')")
+    environ = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    line = [sys.executable, "-m", "advss.cli.main", "fit", "--resume", "first"]
+    done = subprocess.run(line, env=environ, capture_output=True, text=True, check=True)
+    assert done.stderr == "run runs/first is finished; nothing to do\n"
+    assert "86.02 %" in done.stdout
+
+
+@pytest.mark.parametrize("more", [["--seed", "5"], ["--config", "digits"], ["--print-config"]])
+def test_what_is_said_beside_a_finished_run_is_judged(more: list[str], calls: Calls, first: Path) -> None:
+    (first / "result.json").write_text(json.dumps(RESULT | {"status": "finished"}))
+    assert main(["fit", "--resume", "first", *more]) == (0 if more == ["--print-config"] else 2)
 
 
 @pytest.mark.parametrize(

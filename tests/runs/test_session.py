@@ -2,21 +2,25 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
 from advss.config import RunConfig
+from advss.data.splits import Splits
 from advss.errors import UsageError
 from advss.hookspecs import Phase
 from advss.plugins import registry
+from advss.runs import opened as opened_module
 from advss.runs import session as session_module
 from advss.runs.session import choose_device
 from advss.stages.fit import fit
 from advss.training.checkpoints import load_checkpoint
 from advss.training.reporting import Reporter, Silent
 from advss.training.signals import Interrupted
+from advss.training.work import Work
 
 Settings = Callable[..., RunConfig]
 Tensors = Callable[[RunConfig, str, str], dict[str, Tensor]]
@@ -56,6 +60,32 @@ def test_measuring_the_layout_leaves_the_run_as_it_would_be(
     fit(auto, reporter=Silent())
     one, other = tensors(plain, "finetune", "last"), tensors(auto, "finetune", "last")
     assert [name for name in one if not torch.equal(one[name], other[name])] == []
+
+
+def test_a_run_is_named_before_its_data_are_read(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def unreadable(config: RunConfig) -> Splits:
+        raise UsageError("cannot be read")
+
+    monkeypatch.setattr(opened_module, "open_data", unreadable)
+    with pytest.raises(UsageError):
+        fit(settings(), reporter=Silent())
+    assert capsys.readouterr().err == "starting run\n"
+
+
+def test_a_run_that_cannot_begin_leaves_no_folder_and_nothing_to_sync(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def cannot(work: Work) -> None:
+        raise UsageError("cannot run")
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")  # where nothing listens
+    monkeypatch.setattr(session_module, "check_runs", cannot)
+    with pytest.raises(UsageError, match="cannot run"):
+        fit(settings("none", tracking=True), reporter=Silent())
+    assert "sync" not in capsys.readouterr().err
+    assert list((tmp_path / "runs").iterdir()) == []
 
 
 def test_the_layout_is_measured_once_for_all_stages(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -113,10 +113,19 @@ def test_name_that_could_leave_the_folder_is_refused(name: str, settings: Settin
         check_name(name)
 
 
-def test_existing_folder_needs_resume(settings: Settings) -> None:
+def test_existing_run_needs_resume(settings: Settings, tmp_path: Path) -> None:
+    config = settings(runs_dir=tmp_path / "my runs")
+    folder = config.runs_dir / "run"
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").touch()
+    with pytest.raises(UsageError, match=f"run folder {folder} exists; continue it by --resume '{folder}' or choose"):
+        fit(config, reporter=Silent())
+
+
+def test_a_folder_that_is_no_run_is_not_to_be_resumed(settings: Settings) -> None:
     config = settings()
     (config.runs_dir / "run").mkdir(parents=True)
-    with pytest.raises(UsageError, match=r"run folder .* exists; continue it by --resume run"):
+    with pytest.raises(UsageError, match=r"run folder .* exists; choose another --name"):
         fit(config, reporter=Silent())
 
 

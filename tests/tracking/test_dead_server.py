@@ -57,6 +57,14 @@ def test_dead_from_the_start(
     assert len(journaled()) == 500
 
 
+def test_no_sync_is_advised_of_a_folder_that_will_go(
+    folder: Path, closed_port: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tracker = Tracker(folder, name="sample", uri=f"http://127.0.0.1:{closed_port}", lasts=lambda: False)
+    assert not tracker.finish("FAILED", wait_s=30)
+    assert capsys.readouterr().err == ""
+
+
 def test_dying_and_never_back(
     folder: Path, server: Server, uri: str, stored: Stored, journaled: Stored, capsys: pytest.CaptureFixture[str]
 ) -> None:

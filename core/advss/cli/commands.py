@@ -11,6 +11,7 @@ from advss.cli import certify, check, compare, new, plugins
 from advss.cli.arguments import Arguments, Command, Grammar
 from advss.cli.context import check_plugins, find, find_tracked, reporter_of, runs_dir_of
 from advss.config import RunConfig
+from advss.configuration.layers import read_environment
 from advss.configuration.settings import COMPONENTS, SETTINGS
 from advss.errors import UsageError
 from advss.output import printed
@@ -20,6 +21,8 @@ PRETRAINING = ("pretext", "defense", "diversity", "backbone")  # what `advss fin
 
 def fit(arguments: Arguments) -> int:
     """``advss fit``."""
+    if result := _finished(arguments):
+        return _print_result(result)
     config = configured(arguments)
     if "print-config" in arguments.switches:
         return _print_config(config)
@@ -30,6 +33,8 @@ def fit(arguments: Arguments) -> int:
 
 def pretrain(arguments: Arguments) -> int:
     """``advss pretrain``."""
+    if result := _finished(arguments):
+        return _print_result(result)
     config = configured(arguments)
     if "print-config" in arguments.switches:
         return _print_config(config)
@@ -40,6 +45,8 @@ def pretrain(arguments: Arguments) -> int:
 
 def finetune(arguments: Arguments) -> int:
     """``advss finetune``."""
+    if result := _finished(arguments):
+        return _print_result(result)
     source, resume = arguments.flag("from"), "resume" in arguments.flags
     if (source is None) != resume:
         raise UsageError(
@@ -124,6 +131,22 @@ def _finetune_config(start: Path, arguments: Arguments) -> RunConfig:
 def _start(source: str, arguments: Arguments) -> Path:
     """What ``--from`` means: a checkpoint's file, or a run's folder."""
     return Path(source) if Path(source).is_file() else find(source, arguments)
+
+
+def _finished(arguments: Arguments) -> Mapping[str, Any] | None:
+    """The result of a finished run that nothing but --resume asks for: neither torch nor plugins are needed to tell it.
+
+    None where there is more to do, or to judge.
+    """
+    from advss.runs.folder import RunFolder, told_finished
+    from advss.runs.stored import HARMLESS
+
+    run = arguments.flag("resume")
+    settings = {*arguments.settings, *read_environment(os.environ).settings}
+    if run is None or len(arguments.flags) > 1 or arguments.switches - {"quiet"} or settings - {*HARMLESS}:
+        return None
+    folder = RunFolder(find(run, arguments))
+    return told_finished(folder, reporter_of(arguments)) if folder.finished else None
 
 
 def _print_config(config: RunConfig) -> int:

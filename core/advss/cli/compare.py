@@ -15,6 +15,7 @@ from advss.cli.arguments import Arguments, Grammar
 from advss.cli.context import check_plugins, find, reporter_of, runs_dir_of
 from advss.cli.table import percent, print_places, print_result
 from advss.configuration.settings import SETTINGS
+from advss.naming import as_typed
 from advss.output import tell
 from advss.training.signals import Interrupted
 
@@ -25,7 +26,7 @@ def ensemble(arguments: Arguments) -> int:
 
     runs, asked = _runs(arguments), _asked(arguments)
     subsets, reporter = "subsets" in arguments.switches, reporter_of(arguments)
-    hint = "where a run was named, its model is kept: `advss evaluate` measures it"
+    hint = "the model is kept: `advss evaluate {run}` measures it"
     return _until_stopped(lambda: print_ensemble(average(runs, asked, subsets=subsets, reporter=reporter)), hint)
 
 
@@ -90,7 +91,7 @@ def _until_stopped(work: Callable[[], None], hint: str) -> int:
     try:
         work()
     except Interrupted as stop:
-        tell(f"advss: {stop}; {hint}")
+        tell(f"advss: {stop}; {hint.format(run=as_typed(stop.run))}")
         return stop.exit_code
     return 0
 

@@ -42,13 +42,22 @@ def _surviving(words: list[str]) -> int:
         tell(f"advss: error: {' '.join(str(error).split())}")
         return USAGE_ERROR
     except Interrupted as stop:
-        tell(f"advss: {stop}; go on with --resume {stop.run}".rstrip())
+        tell(f"advss: {stop}{_going_on(words[0], stop.run)}")
         return stop.exit_code
     except KeyboardInterrupt:
         return CTRL_C
     except PermissionError as error:
         tell(f"advss: error: {error.filename}: permission denied; runs are written where they lie")
         return USAGE_ERROR
+
+
+def _going_on(command: str, run: str) -> str:
+    """What to type after a command was stopped in a run's folder."""
+    from advss.naming import as_typed
+
+    if command not in ("fit", "pretrain", "finetune"):
+        return "; the same command begins again"
+    return f"; go on with: advss {command} --resume {as_typed(run)}" if run else ""
 
 
 def _run(words: list[str]) -> int:

@@ -10,6 +10,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from advss.naming import as_typed
 from advss.tracking.store import SENT
 
 
@@ -45,7 +46,7 @@ def pages(folder: Path) -> str:
     """The command that shows a run's pages in MLflow; empty where nothing of it was ever sent."""
     if not (folder / SENT).is_file():
         return ""
-    return "advss ui" + ("" if folder.parent == Path("runs") else f" --runs-dir {folder.parent}")
+    return "advss ui" + ("" if folder.parent == Path("runs") else f" --runs-dir {as_typed(folder.parent)}")
 
 
 def _places(result: Mapping[str, Any], folder: Path) -> list[tuple[str, str]]:
@@ -55,7 +56,7 @@ def _places(result: Mapping[str, Any], folder: Path) -> list[tuple[str, str]]:
     if models and result.get("ta") is None:
         tuned = models[0].parent.name == "finetune"
         more = " --finetune-epochs N" if stages.get("finetune") == 0 else ""  # else the run's own, none, count
-        places.append(("next", f"advss {'evaluate' if tuned else 'finetune --from'} {folder}{more}"))
+        places.append(("next", f"advss {'evaluate' if tuned else 'finetune --from'} {as_typed(folder)}{more}"))
     return places
 
 

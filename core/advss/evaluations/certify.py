@@ -25,6 +25,7 @@ from advss.errors import UsageError
 from advss.evaluations.certified import Certified, draw_certified, shown, summary
 from advss.files import write_json
 from advss.models.smoothed import SmoothedClassifier, fewest_copies, largest_radius
+from advss.naming import as_typed
 from advss.randomness import stream
 from advss.runs.classifier import load_classifier
 from advss.runs.folder import RunFolder, classifier_of, find_run
@@ -142,7 +143,8 @@ def _sigma(settings: CertifySettings, trained: float, folder: RunFolder) -> floa
     if asked is None and not trained:
         raise UsageError(
             f"the model of {run} was fine-tuned without noise, so no --sigma follows from it; certify it all the same "
-            f"by `advss certify {run} --sigma 0.25 --other-sigma`, or fine-tune with a defense that trains on noise"
+            f"by `advss certify {as_typed(run)} --sigma 0.25 --other-sigma`, or fine-tune with a defense that trains "
+            "on noise"
         )
     if asked is None or math.isclose(asked, trained):
         return trained

@@ -44,6 +44,7 @@ from advss.training.memory import keep_freed_memory
 from advss.training.reporting import Reporter
 
 KIND = "transfer"
+OUTCOME = "transfer.json"
 
 Outcome = dict[str, Any]
 Successes = dict[str, dict[str, Tensor]]  # source -> attacked model -> (N,) bool: its example succeeds
@@ -80,7 +81,10 @@ def transfer(runs: Sequence[str | Path], asked: Asked, *, reporter: Reporter) ->
     fingerprint = digest([(images.images, images.labels)], splits.classes)
     folder = make_folder(planned, resume=False, named=asked.name is not None)
     keep_freed_memory()
-    with _nothing_left(folder), followed(folder.path, tracking=asked.tracking) as (tracker, stop):
+    with (
+        _nothing_left(folder),
+        followed(folder.path, tracking=asked.tracking, lasts=(folder.path / OUTCOME).is_file) as (tracker, stop),
+    ):
         reporter.say(f"transfer {folder.path}")
         note_images(members, asked.evaluation, splits.test, reporter)
         tracker.params({"models": [m.label for m in members], **attack_of(asked.evaluation)})
@@ -194,7 +198,7 @@ def _share(chosen_N: Tensor) -> float:
 
 def _write(outcome: Outcome, folder: RunFolder, tracker: Tracker) -> None:
     """The outcome as JSON, one key a line, its figures, and both for the tracker."""
-    path, figures = folder.path / "transfer.json", folder.path / "figures"
+    path, figures = folder.path / OUTCOME, folder.path / "figures"
     lines = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in outcome.items()]
     write_text(path, "{\n" + ",\n".join(lines) + "\n}\n")
     figures.mkdir(exist_ok=True)

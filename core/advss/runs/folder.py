@@ -11,7 +11,8 @@ from typing import Any
 
 from advss.config import RunConfig
 from advss.errors import UsageError, did_you_mean
-from advss.naming import LONGEST, check_name
+from advss.naming import LONGEST, as_typed, check_name
+from advss.training.reporting import Reporter
 
 
 @dataclass(frozen=True)
@@ -62,16 +63,28 @@ class RunFolder:
             raise UsageError(f"{self.result} is not JSON ({error}); move it away and use --resume again") from error
         return content
 
+    @property
+    def finished(self) -> bool:
+        """Whether the run has come to its end."""
+        return self.read_result().get("status") == "finished"
+
+
+def told_finished(folder: RunFolder, reporter: Reporter) -> dict[str, Any]:
+    """What a finished run came to, which the user is told."""
+    reporter.say(f"run {folder.path} is finished; nothing to do")
+    return folder.read_result()
+
 
 def plan_run(config: RunConfig, *, resume: bool) -> RunFolder:
     """The folder of a run that is to be started or resumed; nothing is made yet; errors as :func:`plan_folder`."""
     pretext = "+".join(member.name.split(":")[-1] for member in config.pretext) or "scratch"
     kind = f"{pretext}-{config.defense.name}-{config.finetune.name}".replace(":", "-")
-    hint = f"continue it by --resume {config.name} or "
-    return plan_folder(config.runs_dir, config.name, kind=kind, resume=resume, hint=hint)
+    return plan_folder(config.runs_dir, config.name, kind=kind, resume=resume, resumable=True)
 
 
-def plan_folder(runs_dir: Path, name: str | None, *, kind: str, resume: bool = False, hint: str = "") -> RunFolder:
+def plan_folder(
+    runs_dir: Path, name: str | None, *, kind: str, resume: bool = False, resumable: bool = False
+) -> RunFolder:
     """The folder that something is to have among the runs; nothing is made yet.
 
     Args:
@@ -79,7 +92,7 @@ def plan_folder(runs_dir: Path, name: str | None, *, kind: str, resume: bool = F
         name: that the user chose; None makes one of ``kind`` and the time.
         kind: what it is, such as ``transfer``.
         resume: it may be there.
-        hint: what to do with one that is there, beside choosing another name.
+        resumable: a run that is there can be gone on with.
 
     Raises:
         UsageError: the name is bad, a link's, or taken.
@@ -89,7 +102,9 @@ def plan_folder(runs_dir: Path, name: str | None, *, kind: str, resume: bool = F
     if path.is_symlink():
         raise UsageError(f"--name: {path} is a link; give the run a folder of its own")
     if name and path.exists() and not resume:
-        raise UsageError(f"--name: run folder {path} exists; {hint}choose another --name")
+        begun = resumable and RunFolder(path).config.is_file()
+        go_on = f"continue it by --resume {as_typed(path)} or " if begun else ""
+        raise UsageError(f"--name: run folder {path} exists; {go_on}choose another --name")
     return RunFolder(path)
 
 
@@ -132,9 +147,10 @@ def classifier_of(folder: RunFolder) -> Path:
         return best
     if gone := missing_part(best):
         raise UsageError(f"run {folder.path}: {gone}")
-    unfinished = folder.read_result().get("status") != "finished"
-    todo = f"advss fit --resume {folder.path}" if unfinished else f"advss finetune --from {folder.path}"
-    raise UsageError(f"run {folder.path} has no fine-tuned model; run `{todo}` first")
+    result = folder.read_result()
+    go_on = "finetune --resume" if "source" in result else "fit --resume"
+    todo = "finetune --from" if result.get("status") == "finished" else go_on
+    raise UsageError(f"run {folder.path} has no fine-tuned model; run `advss {todo} {as_typed(folder.path)}` first")
 
 
 def find_run(run: str | Path, runs_dir: Path = Path("runs")) -> RunFolder:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,7 +20,7 @@ from advss.models.families import family_of
 from advss.plugins.provenance import choices_of, saying_what_is_needed, used_by
 from advss.runs.curves import draw_curves
 from advss.runs.diversity import draw_diversity
-from advss.runs.folder import RunFolder, make_folder, plan_run
+from advss.runs.folder import RunFolder, make_folder, plan_run, told_finished
 from advss.runs.session import Session, choose_device, followed, open_data
 from advss.runs.stored import stored_config
 from advss.tracking.tracker import Tracker
@@ -35,9 +35,10 @@ Result = dict[str, Any]
 def opened(config: RunConfig, *, resume: bool, reporter: Reporter) -> Iterator[Session | None]:
     """A session in the run's folder, made or gone on with; None when the run is finished."""
     folder = plan_run(config, resume=resume)
-    if resume and folder.read_result().get("status") == "finished":
+    if resume and folder.finished:
         yield None
         return
+    reporter.say(f"{'resuming' if resume else 'starting'} {folder.name}")
     with saying_what_is_needed(lambda: folder.read_result().get("plugins"), run=folder.name):
         family_of(config.backbone.name)
     splits, device = open_data(config), choose_device(config.device)
@@ -45,11 +46,15 @@ def opened(config: RunConfig, *, resume: bool, reporter: Reporter) -> Iterator[S
         reporter.say(line)
     new = not (resume and folder.path.exists())
     folder = make_folder(folder, resume=resume, named=config.name is not None)
-    with _no_folder_left(folder, new=new):
+
+    def lasts() -> bool:
+        return not new or any(has_checkpoint(folder.last(stage)) for stage in ("pretrain", "finetune"))
+
+    with _no_folder_left(folder, lasts):
         if not folder.config.is_file():
             write_text(folder.config, to_yaml(dataclasses.replace(config, name=None)))
         config = dataclasses.replace(config, name=folder.name, device=str(device))
-        with open_session(config, folder, splits, reporter) as session:
+        with open_session(config, folder, splits, reporter, lasts=lasts) as session:
             plugins = used_by(choices_of(config, "pretrain", "finetune"))
             now = {"plugins": plugins, "status": "running"}
             session.record(**(blank_result(config, folder) | folder.read_result() | now))
@@ -60,12 +65,12 @@ def opened(config: RunConfig, *, resume: bool, reporter: Reporter) -> Iterator[S
 
 
 @contextmanager
-def _no_folder_left(folder: RunFolder, *, new: bool) -> Iterator[None]:
+def _no_folder_left(folder: RunFolder, lasts: Callable[[], bool]) -> Iterator[None]:
     """Remove a new folder when bad input shows before there is anything to go on from."""
     try:
         yield
     except UsageError:
-        if new and not any(has_checkpoint(folder.last(stage)) for stage in ("pretrain", "finetune")):
+        if not lasts():
             shutil.rmtree(folder.path, ignore_errors=True)
         raise
 
@@ -91,10 +96,20 @@ def reopened(
 
 
 @contextmanager
-def open_session(config: RunConfig, folder: RunFolder, splits: Splits, reporter: Reporter) -> Iterator[Session]:
-    """What every stage of one run shares, for as long as it is open; the configuration and the data are tracked."""
+def open_session(
+    config: RunConfig,
+    folder: RunFolder,
+    splits: Splits,
+    reporter: Reporter,
+    *,
+    lasts: Callable[[], bool] = lambda: True,
+) -> Iterator[Session]:
+    """What every stage of one run shares, for as long as it is open; the configuration and the data are tracked.
+
+    ``lasts`` as of :func:`followed`.
+    """
     keep_freed_memory()
-    with followed(folder.path, tracking=config.tracking) as (tracker, stop):
+    with followed(folder.path, tracking=config.tracking, lasts=lasts) as (tracker, stop):
         tracker.params(_as_params(config))
         log_data(tracker, splits, config)
         yield Session(config, folder, splits, choose_device(config.device), tracker, reporter, stop)
@@ -112,9 +127,7 @@ def close(session: Session, *, status: str = "finished") -> Result:
 
 def finished_result(config: RunConfig, reporter: Reporter) -> Result:
     """What a finished run came to, which the user is told."""
-    folder = plan_run(config, resume=True)
-    reporter.say(f"run {folder.path} is finished; nothing to do")
-    return folder.read_result()
+    return told_finished(plan_run(config, resume=True), reporter)
 
 
 def blank_result(config: RunConfig, folder: RunFolder) -> Result:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -155,9 +155,14 @@ def described(choice: Choice) -> dict[str, Any]:
 
 
 @contextmanager
-def followed(folder: Path, *, tracking: bool) -> Iterator[tuple[Tracker, StopRequest]]:
-    """What is done in a folder within the context is tracked, can be stopped, and ends in MLflow as it ended here."""
-    tracker = Tracker(folder, name=folder.name, enabled=tracking)
+def followed(
+    folder: Path, *, tracking: bool, lasts: Callable[[], bool] = lambda: True
+) -> Iterator[tuple[Tracker, StopRequest]]:
+    """What is done in a folder within the context is tracked, can be stopped, and ends in MLflow as it ended here.
+
+    ``lasts`` says whether the folder is there to stay, whatever comes.
+    """
+    tracker = Tracker(folder, name=folder.name, enabled=tracking, lasts=lasts)
     status: Status = "FAILED"
     with StopRequest() as stop, forgiving_output():
         try:

@@ -8,6 +8,7 @@ from pathlib import Path
 from advss.config import RunConfig
 from advss.errors import UsageError
 from advss.evaluations.evaluate import evaluated
+from advss.naming import as_typed
 from advss.runs.folder import find_run
 from advss.runs.opened import Result, close, finished_result, opened
 from advss.runs.session import Session, tracked
@@ -119,9 +120,13 @@ def _pretrained(source: Path) -> Path:
     """The checkpoint that ``--from`` means: a file, or a run's best pretraining epoch."""
     if source.is_file():
         return source
-    best = find_run(source).best("pretrain")
+    folder = find_run(source)
+    best = folder.best("pretrain")
     if gone := missing_part(best):
         raise UsageError(f"--from: {gone}")
     if not has_checkpoint(best):
-        raise UsageError(f"--from: run {source} has no pretrained encoder; run `advss pretrain` first")
+        result = folder.read_result()
+        pretraining = result.get("pretext") and result.get("status") != "finished" and "source" not in result
+        todo = f"run `advss fit --resume {as_typed(folder.path)}` first" if pretraining else "name a run that has"
+        raise UsageError(f"--from: run {source} has no pretrained encoder; {todo}")
     return best

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from advss.errors import UsageError
+from advss.naming import as_typed
 from advss.output import tell
 from advss.tracking.journal import NAME, Journal, Status
 from advss.tracking.sender import Sender
@@ -25,11 +26,19 @@ class Tracker:
         name: of the run in MLflow.
         enabled: False keeps the journal and does nothing else.
         experiment: MLflow's experiment.
+        lasts: whether the folder is there to stay: only then it is told what MLflow lacks, for it can be sent later.
         uri: of MLflow's store; default ``MLFLOW_TRACKING_URI``, else the file ``mlflow.db`` beside the folder of runs.
     """
 
     def __init__(
-        self, folder: Path, *, name: str, enabled: bool = True, experiment: str = EXPERIMENT, uri: str | None = None
+        self,
+        folder: Path,
+        *,
+        name: str,
+        enabled: bool = True,
+        experiment: str = EXPERIMENT,
+        uri: str | None = None,
+        lasts: Callable[[], bool] = lambda: True,
     ) -> None:
         self._folder = folder.resolve()
         self._uri = uri or store_uri(self._folder.parent)
@@ -37,7 +46,7 @@ class Tracker:
             tell(f"advss: {ignored}")
         self._journal = Journal(self._folder / NAME)
         self._journal.run(name=name, experiment=experiment)
-        self._warned = self._finished = False
+        self._lasts, self._warned, self._finished = lasts, False, False
         self._monitor = SystemMonitor(self._journal) if enabled else None
         self._sender = Sender(self._folder, uri=self._uri, report=self._warn) if enabled else None
         for thread in (self._monitor, self._sender):
@@ -122,12 +131,10 @@ class Tracker:
         return whole.relative_to(self._folder)
 
     def _warn(self, problem: str) -> None:
-        if self._warned:
+        if self._warned or not self._lasts():
             return
         self._warned = True
-        beside = self._folder.parent == Path("runs").resolve()
-        run = self._folder.name if beside else self._folder
         tell(
             f"advss: warning: MLflow ({self._uri}): {problem}; the run is not disturbed and its journal is whole; "
-            f"what is missing at the end: advss sync {run}"
+            f"what is missing at the end: advss sync {as_typed(self._folder)}"
         )

@@ -20,6 +20,7 @@ from torch.optim import Optimizer
 
 from advss.errors import UsageError
 from advss.hookspecs import Loss, PretextTask
+from advss.naming import as_typed
 from advss.plugins.provenance import agrees, warn_of_other_versions
 from advss.randomness import stream
 from advss.tracking.tracker import Tracker
@@ -226,7 +227,7 @@ class Trainer:
         with suppress(Exception):  # what stopped the training is worth more than what stops this
             self._put_back()
             self._save_last()
-            say = f"all that was learned is saved, and --resume {run} goes on from there"
+            say = f"all that was learned is saved, and --resume {as_typed(run)} goes on from there"
             self.reporter.say(f"advss: {self.work.stage} stopped after step {step}; {say}")
 
     def _log(self, step: int, metrics: Metrics) -> None:
