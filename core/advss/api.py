@@ -12,6 +12,7 @@ from advss.configuration.keywords import Keywords
 from advss.configuration.resolve import from_mapping
 from advss.data.splits import open_splits, part_tensors
 from advss.errors import UsageError
+from advss.models.entrance import guarded
 from advss.runs.classifier import load_classifier
 from advss.runs.folder import classifier_of, find_run
 from advss.runs.stored import stored_config
@@ -44,13 +45,14 @@ def load_model(run: str | Path, *, runs_dir: str | Path = "runs") -> nn.Module:
         runs_dir: where names are looked up.
 
     Returns:
-        A module from images in [0, 1] (B, 3, H, W) to logits (B, K); normalisation is inside.
+        A module from images in [0, 1] (B, 3, S, S), S the side it was trained on, to logits (B, K); normalisation is
+        inside. Called with images of another dtype or shape, or first with values in 0...255, it raises UsageError.
 
     Raises:
         UsageError: there is no such run or model, or its bytes are not those saved.
     """
     path = Path(run)
-    return load_classifier(path if path.is_file() else classifier_of(find_run(run, Path(runs_dir))))
+    return guarded(load_classifier(path if path.is_file() else classifier_of(find_run(run, Path(runs_dir)))))
 
 
 def load_data(

@@ -240,14 +240,15 @@ def test_the_model_is_loaded_without_pickle(
 ) -> None:
     weights, manifest = folder / "best.safetensors", folder / "best.json"
     save_file({"weight": torch.arange(12.0).reshape(4, 3)}, weights)
-    manifest.write_text('{"step": 7}')
+    described = {"model": {"data": {"channels": 3, "side": 8}}, "classes": list("abcd")}
+    manifest.write_text(json.dumps(described))
     for _ in range(2):
         tracker = Tracker(folder, name="sample")
         tracker.model(weights, manifest)
         assert tracker.finish("FINISHED", wait_s=60)
 
     def load_model(path: str) -> torch.nn.Module:
-        assert json.loads(Path(path).with_suffix(".json").read_text()) == {"step": 7}
+        assert json.loads(Path(path).with_suffix(".json").read_text()) == described
         head = torch.nn.Linear(3, 4, bias=False)
         head.load_state_dict(load_file(path))
         return torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), head)
@@ -263,3 +264,6 @@ def test_the_model_is_loaded_without_pickle(
     images = np.random.default_rng(0).random((5, 3, 8, 8), dtype=np.float32)
     expected = images.mean((2, 3)) @ np.arange(12, dtype=np.float32).reshape(4, 3).T
     np.testing.assert_allclose(model.predict(images), expected, rtol=1e-5)
+    for other in (images.astype(np.float64), images[:, :, :4], images[:, :1]):
+        with pytest.raises(mlflow.MlflowException, match=r"float32|shape"):
+            model.predict(other)

@@ -13,7 +13,7 @@ BATCH = 256  # images at once
 
 
 class ImageClassifier(PythonModel):
-    """Images (B, C, H, W) float32 in [0, 1] -> logits (B, K) float32, on the CPU."""
+    """Images (B, C, S, S) float32 in [0, 1] -> logits (B, K) float32, on the CPU."""
 
     def load_context(self, context: PythonModelContext) -> None:
         """Load the weights, whose manifest lies beside them under the same stem."""
@@ -25,7 +25,7 @@ class ImageClassifier(PythonModel):
         self, context: PythonModelContext, model_input: np.ndarray, params: dict[str, Any] | None = None
     ) -> np.ndarray:
         """Logits of the images."""
-        x_BCHW = torch.from_numpy(np.ascontiguousarray(model_input, dtype=np.float32))
+        x_BCHW = torch.from_numpy(np.ascontiguousarray(model_input))
         with torch.inference_mode():
             return torch.cat([self.classifier(part).float() for part in torch.split(x_BCHW, BATCH)]).numpy()
 

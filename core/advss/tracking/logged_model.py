@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import json
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -20,8 +21,8 @@ DIGEST = "advss.sha256"  # tag of each of our models
 def log_model(client: MlflowClient, run: str, experiment: str, *, weights: Path, manifest: Path) -> None:
     """Log the classifier as an output of a run; equal weights are logged once.
 
-    It is loaded by ``mlflow.pyfunc.load_model("runs:/RUN/classifier")``; ``predict`` takes images (B, C, H, W) float32
-    in [0, 1] and returns logits (B, K).
+    It is loaded by ``mlflow.pyfunc.load_model("runs:/RUN/classifier")``; ``predict`` takes images (B, C, S, S) float32
+    in [0, 1], S the side that the model was made for, and returns logits (B, K); it refuses any other.
     """
     from mlflow.entities import LoggedModelOutput, LoggedModelStatus
 
@@ -52,8 +53,9 @@ def _save(folder: Path, model: LoggedModel, run: str, weights: Path, manifest: P
     from mlflow.pyfunc import save_model
     from mlflow.types import Schema, TensorSpec
 
-    images = Schema([TensorSpec(np.dtype(np.float32), (-1, -1, -1, -1))])
-    logits = Schema([TensorSpec(np.dtype(np.float32), (-1, -1))])
+    channels, side, classes = _sizes(json.loads(manifest.read_text()))
+    images = Schema([TensorSpec(np.dtype(np.float32), (-1, channels, side, side))])
+    logits = Schema([TensorSpec(np.dtype(np.float32), (-1, classes))])
     save_model(
         folder,
         python_model=str(LOADER),
@@ -62,6 +64,15 @@ def _save(folder: Path, model: LoggedModel, run: str, weights: Path, manifest: P
         signature=ModelSignature(images, logits),
         mlflow_model=Model(model.artifact_location, run, model_uuid=model.model_id, model_id=model.model_id),
     )
+
+
+def _sizes(manifest: dict[str, Any]) -> tuple[int, int, int]:
+    """Channels and side of the images, and number of classes; an ensemble's members are of the same."""
+    described = manifest
+    while "members" in described:
+        described = described["members"][0]
+    data = described["model"]["data"]
+    return data["channels"], data["side"], len(manifest["classes"])
 
 
 def _requirement() -> str:
