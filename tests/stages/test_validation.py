@@ -1,4 +1,4 @@
-"""Validation of classifiers: what counts as right."""
+"""Validation of classifiers: what counts as right, and the loss."""
 
 from __future__ import annotations
 
@@ -39,7 +39,19 @@ def test_images_without_finite_logits_are_wrong(adversarial: bool, metrics: dict
     validate = classifier_validation(
         cast(Any, Batches()), settings, seed=0, adversarial=adversarial, stop=StopRequest()
     )
-    assert validate(cast(Any, SimpleNamespace(trunk=HalfNan()))) == metrics
+    assert metrics.items() <= validate(cast(Any, SimpleNamespace(trunk=HalfNan()))).items()
+
+
+@pytest.mark.parametrize("adversarial", [False, True])
+def test_loss_is_the_cross_entropy_of_the_clean_images(adversarial: bool) -> None:
+    trunk = nn.Sequential(nn.Flatten(), nn.Linear(48, 3))
+    settings = EvalSettings(valid_steps=1)
+    validate = classifier_validation(
+        cast(Any, Batches()), settings, seed=0, adversarial=adversarial, stop=StopRequest()
+    )
+    measured = validate(cast(Any, SimpleNamespace(trunk=trunk)))
+    logs_BK = torch.cat([trunk(batch.x) for batch in Batches().in_order(4)]).detach().double().log_softmax(1)
+    assert measured["clean/loss"] == pytest.approx(float(-logs_BK[:, 0].mean()), rel=1e-5)
 
 
 def test_a_tasks_accuracy_ranks_no_answer_first_where_the_largest_is_not_finite() -> None:

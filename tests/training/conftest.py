@@ -57,15 +57,17 @@ def make_work() -> Callable[..., Work]:
         bad: Sequence[int] = (),
         phases: Callable[[Modules], list[Phase]] | None = None,
         scores: Sequence[tuple[float, ...]] = (),
+        losses: Sequence[float] = (),
         **more: Any,
     ) -> Work:
         torch.manual_seed(0)
         trunk = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
         modules = Modules(trunk, {"brightness": Brightness(bad)}, "pretrain")
-        epochs = iter(scores)
+        epochs, losses_left = iter(scores), iter(losses)
 
         def validate(kept: Modules) -> Metrics:
-            return {f"part{i}": value for i, value in enumerate(next(epochs, (0.0,)))}
+            parts = {f"part{i}": value for i, value in enumerate(next(epochs, (0.0,)))}
+            return parts | {"clean/loss": next(losses_left, 1.0)}
 
         return Work(
             modules=modules,
@@ -74,7 +76,7 @@ def make_work() -> Callable[..., Work]:
             phases=phases(modules) if phases else [Phase(1.0, [{"params": list(modules.parameters())}])],
             settings=settings,
             validate=validate,
-            score=lambda metrics: tuple(metrics.values()),
+            score=lambda metrics: tuple(value for name, value in metrics.items() if name.startswith("part")),
             seed=0,
             device=CPU,
             **more,

@@ -14,13 +14,14 @@ import torch
 from safetensors import safe_open
 
 from advss.errors import UsageError
-from advss.training.checkpoints import has_checkpoint, load_checkpoint, save_checkpoint
+from advss.training.checkpoints import back_to_good, has_checkpoint, load_checkpoint, save_checkpoint
 
 CORE = Path(__file__).parents[2] / "core/advss"
 
 
-def save(path: Path, step: int) -> None:
-    save_checkpoint(path, {"weight": torch.full((40,), float(step)), "count": torch.tensor(step)}, {"step": step})
+def save(path: Path, step: int, *, good: bool = True) -> None:
+    tensors = {"weight": torch.full((40,), float(step)), "count": torch.tensor(step)}
+    save_checkpoint(path, tensors, {"step": step}, good=good)
 
 
 def step_of(path: Path) -> int:
@@ -198,6 +199,36 @@ def test_crash_in_the_very_first_save_counts_as_no_checkpoint(
     with pytest.raises(PulledPlugError):
         save(path, 1)
     assert not has_checkpoint(path)
+
+
+# ---------------------------------------------------------------- good and bad ones
+@pytest.mark.parametrize("moves", range(3))
+def test_the_good_one_before_bad_ones_is_gone_back_to_whenever_the_plug_is_pulled(
+    moves: int, path: Path, pull_plug: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(path, 1)
+    save(path, 2, good=False)
+    with monkeypatch.context():
+        pull_plug(moves)
+        try:
+            save(path, 3, good=False)
+        except PulledPlugError:
+            assert step_of(path) in (1, 2)
+    monkeypatch.undo()
+    manifest = back_to_good(path)
+    assert manifest is not None
+    assert manifest["step"] == step_of(path) == 1
+
+
+def test_a_good_one_is_gone_back_to_only_from_a_bad_one(two: Path) -> None:
+    assert (back_to_good(two) or {})["step"] == step_of(two) == 2
+
+
+def test_among_bad_ones_there_is_nothing_to_go_back_to(path: Path) -> None:
+    save(path, 1, good=False)
+    save(path, 2, good=False)
+    assert back_to_good(path) is None
+    assert step_of(path) == 2
 
 
 # ---------------------------------------------------------------- disks

@@ -6,9 +6,10 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from advss.attacks.evaluation import answered, in_chunks, right_clean_and_attacked
+from advss.attacks.evaluation import answers, in_chunks, right_clean_and_attacked
 from advss.attacks.victim import as_victim
 from advss.config import EvalSettings
 from advss.data.loader import Loader
@@ -81,26 +82,28 @@ def pretext_score(metrics: Metrics) -> tuple[float, ...]:
 def classifier_validation(
     loader: Loader, evaluation: EvalSettings, *, seed: int, adversarial: bool, stop: StopRequest
 ) -> Callable[[Modules], Metrics]:
-    """TA, and RA under a PGD of ``valid_steps`` steps when the stage trains adversarially."""
+    """Cross-entropy and TA, and RA under a PGD of ``valid_steps`` steps when the stage trains adversarially."""
     threat = replace(evaluation.threat, steps=evaluation.valid_steps)
-    names = ("ta", "ra") if adversarial else ("ta",)
+    names = (f"{CLEAN}/loss", "ta", "ra") if adversarial else (f"{CLEAN}/loss", "ta")
 
     def validate(modules: Modules) -> Metrics:
         batches = loader.in_order(evaluation.batch_size)
         with stop.asked_by(modules.trunk):
-            measured = [_right(modules.trunk, batch, place) for place, batch in enumerate(batches)]
+            measured = [_measured(modules.trunk, batch, place) for place, batch in enumerate(batches)]
         return {name: float(torch.cat(parts).double().mean()) for name, *parts in zip(names, *measured, strict=True)}
 
-    def _right(model: nn.Module, batch: Batch, place: int) -> tuple[Tensor, ...]:
-        x, label, count = batch.x, batch.label, len(batch.x)
-
-        def attacked(start: int, end: int) -> tuple[Tensor, Tensor]:
+    def _measured(model: nn.Module, batch: Batch, place: int) -> tuple[Tensor, ...]:
+        def part(start: int, end: int) -> tuple[Tensor, ...]:
+            x, label = batch.x[start:end], batch.label[start:end]
+            with as_victim(model), torch.no_grad():
+                logits_BK = model(x).float()
+            loss_B = F.cross_entropy(logits_BK, label, reduction="none")
+            if not adversarial:
+                return loss_B, answers(logits_BK) == label
             draws = stream(x.device, seed, "valid", place, start)
-            return right_clean_and_attacked(model, x[start:end], label[start:end], draws, threat)
+            return loss_B, *right_clean_and_attacked(model, x, label, draws, threat)
 
-        if adversarial:
-            return in_chunks(attacked, count, count)
-        return (answered(model, lambda start, end: x[start:end], count, count) == label.cpu(),)
+        return in_chunks(part, len(batch.x), len(batch.x))
 
     return validate
 

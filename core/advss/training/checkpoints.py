@@ -4,7 +4,9 @@
 names the sha256 of its tensors and of itself. At every instant of a save one manifest on disk has a tensor file whose
 sha256 it names, and loading looks for such a pair: new files are written and fsynced beside the old ones, the old
 tensors are moved aside, the new ones take their place, then the manifests follow in the same order. What is moved aside
-is whole; a checkpoint that is damaged, or that a killed process left half saved, is overwritten where it stands.
+is whole; a checkpoint that is damaged, or that a killed process left half saved, is overwritten where it stands. So is
+one that is not known to be good (its weights or validation loss are not finite, or not yet known), while the one before
+it is.
 """
 
 from __future__ import annotations
@@ -37,18 +39,26 @@ class Checkpoint:
     path: Path
 
 
-def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], manifest: Mapping[str, Any]) -> None:
+def save_checkpoint(
+    path: Path, tensors: Mapping[str, Tensor], manifest: Mapping[str, Any], *, good: bool = True
+) -> None:
     """Write ``path`` (…/NAME.safetensors) and its manifest; keep what stood there as NAME.previous.
+
+    Args:
+        path: the place of the tensors.
+        tensors: by name.
+        manifest: what JSON has.
+        good: whether it is known to be worth going back to; a good NAME.previous gives way to a good one only.
 
     Raises:
         UsageError: the files cannot be written (disk full, say); the checkpoint that stood there is intact.
     """
     data = save_bytes({name: t.detach().cpu().contiguous() for name, t in tensors.items()})
-    text = _signed({**manifest, "sha256": hashlib.sha256(data).hexdigest()})
+    text = _signed({**manifest, "good": good, "sha256": hashlib.sha256(data).hexdigest()})
     with saving(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         new = write_aside({path: data, path.with_suffix(MANIFEST): text})
-        keep = _is_whole(path)
+        keep = _is_whole(path) and (_is_good(path) or not _is_good(_previous(path)))
         for place, written in new.items():
             if keep:
                 place.replace(_previous(place))
@@ -91,6 +101,21 @@ def missing_part(path: Path) -> str:
     return f"{gone} is missing: {there.name} and {gone.name} are one checkpoint; copy both"
 
 
+def back_to_good(path: Path) -> dict[str, Any] | None:
+    """Put the checkpoint before into the place of one that is not known to be good.
+
+    Returns:
+        The manifest of the good checkpoint that stands at ``path`` now; None where there is none, and nothing changed.
+    """
+    if not _is_good(path):
+        if not _is_good(_previous(path)):
+            return None
+        for place in (path, path.with_suffix(MANIFEST)):
+            _previous(place).replace(place)
+        sync_folder(path.parent)
+    return _read_manifest(path.with_suffix(MANIFEST))
+
+
 def has_checkpoint(path: Path) -> bool:
     """Whether ``path`` or the checkpoint before it is there; tensors alone are what a kill left of the very first."""
     places = (path, path.with_suffix(MANIFEST))
@@ -117,6 +142,12 @@ def _is_whole(path: Path) -> bool:
         _previous(path).replace(path)
         return True
     return bool(_digest(path) == digest)
+
+
+def _is_good(path: Path) -> bool:
+    """Whether a checkpoint that was saved as a good one stands at ``path``, whole."""
+    manifest = _read_manifest(path.with_suffix(MANIFEST))
+    return bool(manifest.get("good")) and _digest(path) == manifest["sha256"]
 
 
 def _digest(path: Path) -> str | None:

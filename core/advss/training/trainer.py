@@ -26,6 +26,7 @@ from advss.randomness import stream
 from advss.tracking.tracker import Tracker
 from advss.training.average import MovingAverage
 from advss.training.checkpoints import has_checkpoint, load_checkpoint, save_checkpoint
+from advss.training.divergence import DivergedError, all_finite, diverged, losses_finite
 from advss.training.members import by_member, member_stage
 from advss.training.optimisation import (
     Schedule,
@@ -76,13 +77,12 @@ class Trainer:
 
         Raises:
             Interrupted: a signal came; the last checkpoint holds everything up to the last whole step.
-            UsageError: three non-finite losses in a row; the last checkpoint holds the state before them.
+            DivergedError: three non-finite losses in a row, or no good epoch; the last good checkpoint stands.
             Exception: of a plugin, of memory; the last checkpoint holds the state before the step that raised it.
         """
         self._restore()
         epochs, work = self.work.settings.epochs, self.work
-        total = epochs * self.steps_per_epoch
-        self.reporter.start(work.stage, steps=total, done=self._step_number(), epochs=epochs)
+        self.reporter.start(work.stage, steps=epochs * self.steps_per_epoch, done=self._step_number(), epochs=epochs)
         try:
             while self.progress.epoch < epochs:
                 self._epoch()
@@ -90,11 +90,14 @@ class Trainer:
             self._put_back()
             self._save_last()
             raise
-        except (Exception, SystemExit):  # the latter is a plugin's: no signal comes so
-            self._rescue()
+        except (Exception, SystemExit) as error:  # the latter is a plugin's: no signal comes so
+            if not isinstance(error, DivergedError):
+                self._rescue()
             raise
         finally:
             self.reporter.finish()
+        if epochs and not self.progress.best_epoch:
+            raise self._diverged(f"no epoch of {work.stage} had finite weights and a finite validation loss")
         return self.progress
 
     def _epoch(self) -> None:
@@ -108,28 +111,26 @@ class Trainer:
         self._end_epoch()
 
     def _end_epoch(self) -> None:
-        progress = self.progress
+        progress, work = self.progress, self.work
         trained = {f"train/{name}": total / max(progress.counted, 1) for name, total in progress.sums.items()}
-        validated = {f"valid/{name}": value for name, value in self.work.validate(self._kept_modules()).items()}
-        self.work.stop.check()  # as in a step
+        validated = work.validate(self._kept_modules())
+        work.stop.check()  # as in a step
         self._torn = True
-        metrics, epoch = trained | validated, progress.epoch + 1
-        score = [
-            -math.inf if math.isnan(part) else part
-            for part in self.work.score({n.removeprefix("valid/"): v for n, v in validated.items()})
-        ]
-        better = not progress.best_score or score > progress.best_score
-        if better:
-            progress.best_epoch, progress.best_score, progress.best_metrics = epoch, score, metrics
+        metrics, epoch = trained | {f"valid/{name}": value for name, value in validated.items()}, progress.epoch + 1
+        good = losses_finite(validated) and all_finite(work.modules, self._kept_modules(), self.optimizer)
+        score = [-math.inf if math.isnan(part) else part for part in work.score(validated)] if good else []
         progress.epoch, progress.batch, progress.sums, progress.counted = epoch, 0, {}, 0
-        if better:
-            self._save(
-                self.best, self._kept_modules().named_state(), {"epoch": epoch, "metrics": metrics, "score": score}
-            )
-        self._save_last()
+        if good and (not progress.best_score or score > progress.best_score):
+            progress.best_epoch, progress.best_score, progress.best_metrics = epoch, score, metrics
+            best = {"epoch": epoch, "metrics": metrics, "score": score}
+            self._save(self.best, self._kept_modules().named_state(), best, good=True)
+        if not good:
+            why = f"weights or validation loss of {work.stage} epoch {epoch} are not finite"
+            self.reporter.say(f"advss: warning: {why}; it cannot be chosen, and the good checkpoint before it is kept")
+        self._save_last(good=good)
         self._torn = False
         self._track(self._step_number(), metrics, epoch=epoch)
-        self.reporter.epoch(epoch=epoch, epochs=self.work.settings.epochs, metrics=metrics)
+        self.reporter.epoch(epoch=epoch, epochs=work.settings.epochs, metrics=metrics)
 
     def _enter_phase(self) -> None:
         starts = self.work.phase_starts()
@@ -203,10 +204,10 @@ class Trainer:
         step = self._step_number()
         self.reporter.say(f"advss: warning: loss is not finite at {self.work.stage} step {step}; step skipped")
         if self.bad_in_a_row >= MOST_BAD_STEPS:
-            raise UsageError(
-                f"{MOST_BAD_STEPS} non-finite losses in a row at {self.work.stage} step {step}; the last good weights "
-                f"are in {self.last}; lower --{self.work.stage}-lr, or set --{self.work.stage}-clip 5"
-            )
+            raise self._diverged(f"{MOST_BAD_STEPS} non-finite losses in a row at {self.work.stage} step {step}")
+
+    def _diverged(self, what: str) -> DivergedError:
+        return diverged(what, stage=self.work.stage, settings=self.work.settings, last=self.last)
 
     def _forget_step(self) -> None:
         """Drop its gradients, and what its forward passes left in buffers."""
@@ -249,11 +250,13 @@ class Trainer:
         """The modules that are validated and kept: the moving average where there is one."""
         return self.work.modules if self.average is None else self.average.modules
 
-    def _save(self, path: Path, tensors: dict[str, Tensor], more: dict[str, Any]) -> None:
+    def _save(self, path: Path, tensors: dict[str, Tensor], more: dict[str, Any], *, good: bool) -> None:
         versions = {"advss": version("advss"), "torch": torch.__version__, "plugins": self.work.plugins}
-        save_checkpoint(path, tensors, {"step": self._step_number(), **versions, **self.work.manifest, **more})
+        manifest = {"step": self._step_number(), **versions, **self.work.manifest, **more}
+        save_checkpoint(path, tensors, manifest, good=good)
 
-    def _save_last(self) -> None:
+    def _save_last(self, *, good: bool = False) -> None:
+        """Save all that resuming needs; before its epoch is validated, nobody knows whether it is good."""
         now = time.monotonic()
         self.progress.seconds += now - self._resumed_at
         self._resumed_at = self._saved_at = now
@@ -264,7 +267,8 @@ class Trainer:
             tensors |= {f"optimizer.{name}": t for name, t in packed.items()}
         if self.average is not None:
             tensors |= {f"average.{name}": t for name, t in self._kept_modules().named_state().items()}
-        self._save(self.last, tensors, {"progress": asdict(self.progress), "phase": self.phase, "groups": groups})
+        state = {"progress": asdict(self.progress), "phase": self.phase, "groups": groups}
+        self._save(self.last, tensors, state, good=good)
 
     def _restore(self) -> None:
         if not has_checkpoint(self.last):

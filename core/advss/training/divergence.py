@@ -1,0 +1,46 @@
+"""When training has gone astray: which weights are good, and what is said where it cannot go on."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from advss.config import StageSettings
+from advss.errors import UsageError
+from advss.training.checkpoints import back_to_good, has_checkpoint
+from advss.training.work import Metrics
+
+
+class DivergedError(UsageError):
+    """Training cannot go on: what is in memory is not worth saving."""
+
+
+def all_finite(modules: nn.Module, kept: nn.Module, optimizer: Optimizer) -> bool:
+    """Whether the weights that train, those that are kept and the optimiser's state are finite.
+
+    Buffers are left to the validation loss: a mask of minus infinities may be one.
+    """
+    states = [value for state in optimizer.state.values() for value in state.values() if isinstance(value, Tensor)]
+    held = [*modules.parameters(), *kept.parameters(), *states]
+    return bool(torch.stack([tensor.detach().isfinite().all() for tensor in held]).all())
+
+
+def losses_finite(validated: Metrics) -> bool:
+    """Whether every loss among the metrics of a validation is finite: of exploded weights it is not."""
+    return all(math.isfinite(value) for name, value in validated.items() if name.rpartition("/")[2] == "loss")
+
+
+def diverged(what: str, *, stage: str, settings: StageSettings, last: Path) -> DivergedError:
+    """The error that ends a stage, once ``last`` holds the last good checkpoint again, where there is one."""
+    run, good = last.parent.parent, back_to_good(last)
+    cure = f"a lower --{stage}-lr" + ("" if settings.clip else f" or with --{stage}-clip 5")
+    encoder = stage == "finetune" and has_checkpoint(run / "pretrain/best.safetensors")
+    again = f"advss finetune --from {run} starts again from its encoder" if encoder else "start again"
+    if good is None:
+        return DivergedError(f"{what}; no epoch of {stage} was good; {again}, with {cure}")
+    kept = f"the last good weights, of epoch {good['progress']['epoch']}, are in {last}, and --resume {run} tries on"
+    return DivergedError(f"{what}; {kept}; {again}, with {cure}")
