@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from urllib.error import URLError
@@ -12,14 +11,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from advss.data.options import make_source
-from advss.data.sources import parquet
 from advss.data.splits import open_splits, open_test
 from advss.errors import UsageError
 from advss.hookspecs import DataSource, Split
 
 Pixels = NDArray[np.uint8]
 WriteSet = Callable[[str, Pixels], None]
-WriteParquet = Callable[[Path, list[bytes | None], list[int]], None]
 
 
 def _all(source: DataSource, split: Split) -> Pixels:
@@ -105,80 +102,6 @@ def test_folder_without_classes(tmp_path: Path) -> None:
     (tmp_path / "train").mkdir()
     with pytest.raises(UsageError, match=r"no class folders in '.*train'"):
         open_splits("imagefolder", {"root": tmp_path})
-
-
-# ---------------------------------------------------------------- parquet
-def test_parquet_gives_the_images_of_all_files_in_order(parquet_root: Path, parquet_pixels: Pixels) -> None:
-    assert np.array_equal(_all(make_source("parquet", {"root": parquet_root}), "train"), parquet_pixels[:20])
-
-
-def test_parquet_decodes_chosen_rows_over_the_files(parquet_root: Path, parquet_pixels: Pixels) -> None:
-    rows = torch.tensor([19, 0, 12, 11])
-    pixels = make_source("parquet", {"root": parquet_root}).images("train", rows)
-    assert np.array_equal(pixels.permute(0, 2, 3, 1).numpy(), parquet_pixels[rows.numpy()])
-
-
-def test_parquet_labels_and_classes(parquet_root: Path) -> None:
-    source = make_source("parquet", {"root": parquet_root})
-    assert source.classes() == ("cat", "dog")
-    assert source.labels("test").tolist() == [0, 1] * 5
-
-
-def test_parquet_takes_validation_for_test(parquet_root: Path) -> None:
-    (parquet_root / "data/test-00000-of-00001.parquet").rename(parquet_root / "data/validation.parquet")
-    assert len(make_source("parquet", {"root": parquet_root}).labels("test")) == 10
-
-
-def test_parquet_takes_a_pattern(parquet_root: Path) -> None:
-    options = {"root": parquet_root, "train": "data/train-00001*"}
-    assert len(make_source("parquet", options).labels("train")) == 8
-
-
-def test_corrupt_row_is_named(parquet_root: Path, write_parquet: WriteParquet) -> None:
-    write_parquet(parquet_root / "data/train-00001-of-00002.parquet", [b"broken", b"broken"], [0, 1])
-    with pytest.raises(UsageError, match=r"train-00001-of-00002\.parquet, row 0: damaged"):
-        open_splits("parquet", {"root": parquet_root})
-
-
-def test_row_without_bytes_is_named(parquet_root: Path, write_parquet: WriteParquet) -> None:
-    write_parquet(parquet_root / "data/train-00001-of-00002.parquet", [None], [0])
-    with pytest.raises(UsageError, match=r"train-00001-of-00002\.parquet, row 0: no bytes"):
-        open_splits("parquet", {"root": parquet_root})
-
-
-def test_label_beyond_the_classes(parquet_root: Path, write_parquet: WriteParquet) -> None:
-    write_parquet(parquet_root / "data/test-00000-of-00001.parquet", [b""], [2])
-    with pytest.raises(UsageError, match="the test files hold labels 2 to 2, expected 0 to 1"):
-        open_splits("parquet", {"root": parquet_root})
-
-
-def test_unknown_label_column(parquet_root: Path) -> None:
-    with pytest.raises(UsageError, match="no column 'labels'; did you mean 'label'"):
-        open_splits("parquet", {"root": parquet_root, "label": "labels"})
-
-
-@pytest.mark.parametrize("content", [b"", b"not parquet at all"])
-def test_unreadable_parquet_file_is_named(parquet_root: Path, content: bytes) -> None:
-    (parquet_root / "data/train-00001-of-00002.parquet").write_bytes(content)
-    with pytest.raises(UsageError, match=r"train-00001-of-00002\.parquet: not a readable parquet file"):
-        open_splits("parquet", {"root": parquet_root})
-
-
-def test_folder_without_parquet_files(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"no \*\*/train\*\.parquet or .* in"):
-        open_splits("parquet", {"root": tmp_path})
-
-
-def test_pattern_outside_the_folder(parquet_root: Path) -> None:
-    with pytest.raises(UsageError, match=r"--data\.train /x: expected a pattern below"):
-        open_splits("parquet", {"root": parquet_root, "train": "/x"})
-
-
-def test_parquet_without_pyarrow(parquet_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "pyarrow", None)
-    monkeypatch.setattr(parquet, "_pyarrow", parquet._pyarrow.__wrapped__)
-    with pytest.raises(UsageError, match=r"pip install 'advss\[parquet\]'"):
-        open_splits("parquet", {"root": parquet_root})
 
 
 # ---------------------------------------------------------------- torchvision

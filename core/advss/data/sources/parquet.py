@@ -1,11 +1,10 @@
-"""Parquet files in the layout of Hugging Face image sets."""
+"""Parquet files in the layouts of Hugging Face, Spark and pandas."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import cache, cached_property
+from collections import Counter
+from collections.abc import Callable, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,63 +13,84 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from advss.data.decoding import Encoded
-from advss.data.sources.base import EncodedSource
-from advss.errors import UsageError, did_you_mean
+from advss.data.decoding import Background, Encoded
+from advss.data.sources.divided import DividedSource
+from advss.data.sources.parquet_columns import check_installed, images_of, labels_of, names_of
+from advss.data.sources.parquet_files import files_by_split, missing
+from advss.errors import UsageError
 from advss.hookspecs import Split
 
-TRAIN_FILES = ("**/train*.parquet", "**/train/*.parquet")  # patterns, the first that finds any
-TEST_FILES = ("**/test*.parquet", "**/test/*.parquet", "**/validation*.parquet", "**/validation/*.parquet")
-IMAGE_COLUMNS = ("img", "image")
+ORDER: tuple[Split, ...] = ("train", "valid", "test")
 
 
-class Parquet(EncodedSource):
-    """Rows of an image, a struct {bytes, path} named ``img`` or ``image``, and an integer label.
+class Parquet(DividedSource):
+    """Rows of an encoded image, as bytes or a struct {bytes, path}, and a label: a number, text or a boolean.
 
-    The names of the classes are read from the schema's ``huggingface`` metadata; without them they are the numbers.
-    The encoded images are held in memory while they are decoded.
+    Files named train*.parquet or in a folder train are trained on, and so with test and valid (or validation, val);
+    shards are one set, several sets are refused. Numbers get the names of the schema's ``huggingface`` metadata; other
+    labels are their own names, sorted. The encoded images are held in memory while they are decoded.
 
     Args:
-        root: a folder, searched at any depth for train*.parquet or train/*.parquet, and the same of test or validation.
-        train: pattern of the training files below ``root``, in place of that.
-        test: pattern of the test files below ``root``, in place of that.
+        root: a folder, searched at any depth, or one file.
+        train: pattern of the training files below ``root``, such as ``plain_text/train-*.parquet``.
+        valid: pattern of the validation files below ``root``.
+        test: pattern of the test files below ``root``.
+        image: the column of the images; ``img`` or ``image`` where it is not given.
         label: the column of the labels (``fine_label`` in CIFAR-100).
         size: side in pixels to which the shorter side is resized before the centre is cropped; 0 takes square images
             as they are.
+        background: what is seen where an image is transparent.
+        test_share: of the training images, tested on where there are no test files; the same under every seed.
 
     Raises:
-        UsageError: pyarrow is not installed, or ``size`` is negative.
+        UsageError: pyarrow is not installed, or ``size`` or ``test_share`` is out of range.
     """
 
     name: ClassVar[str] = "parquet"
 
-    def __init__(self, *, root: Path, train: str = "", test: str = "", label: str = "label", size: int = 0) -> None:
-        super().__init__(size=size)
-        self.root = root
-        self.label = label
-        self._patterns: dict[Split, tuple[str, ...]] = {
-            "train": (train,) if train else TRAIN_FILES,
-            "test": (test,) if test else TEST_FILES,
-        }
+    def __init__(  # noqa: PLR0913 - each is an option
+        self,
+        *,
+        root: Path,
+        train: str = "",
+        valid: str = "",
+        test: str = "",
+        image: str = "",
+        label: str = "label",
+        size: int = 0,
+        background: Background = "white",
+        test_share: float = 0.0,
+    ) -> None:
+        super().__init__(size=size, background=background, test_share=test_share)
+        self.root, self.image, self.label = root, image, label
+        self._patterns: dict[Split, str] = {"train": train, "valid": valid, "test": test}
+        self._passed_over: Counter[str] = Counter()
+        self._labels: dict[Path, list[int] | list[str]] = {}
         self._columns: dict[Split, list[tuple[Path, Any]]] = {}
-        _pyarrow()
+        check_installed()
 
     def classes(self) -> tuple[str, ...]:
         """As :meth:`DataSource.classes`."""
-        return self._classes
+        return self._classes[1]
 
-    def labels(self, split: Split) -> Tensor:
-        """As :meth:`DataSource.labels`."""
-        labels = torch.from_numpy(np.concatenate([self._labels_of(path) for path in self._files(split)]))
-        highest = len(self._classes) - 1
-        if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) <= highest:
-            reach = f"{int(labels.min())} to {int(labels.max())}"
-            raise UsageError(f"'{self.root}': the {split} files hold labels {reach}, expected 0 to {highest}")
-        return labels
+    def passed_over(self) -> Mapping[str, int]:
+        """As :meth:`DataSource.passed_over`."""
+        return +self._passed_over
 
-    def encoded(self, split: Split, places_B: Tensor) -> Callable[[int], Encoded]:
-        """As :meth:`EncodedSource.encoded`."""
-        columns = self._stored(split)
+    def stores(self, split: Split) -> bool:
+        """As :meth:`DividedSource.stores`."""
+        return split in self._files
+
+    def stored_labels(self, split: Split) -> Tensor:
+        """As :meth:`DividedSource.stored_labels`."""
+        places, _ = self._classes
+        return torch.from_numpy(np.concatenate([self._placed(path, places) for path in self._of(split)]))
+
+    def stored(self, split: Split, places_B: Tensor) -> Callable[[int], Encoded]:
+        """As :meth:`DividedSource.stored`."""
+        if split not in self._columns:
+            self._columns[split] = [(path, images_of(path, self.image)) for path in self._of(split)]
+        columns = self._columns[split]
         starts = np.cumsum([0, *(len(column) for _, column in columns)])
         places = places_B.numpy()
         files = np.searchsorted(starts, places, side="right") - 1
@@ -87,81 +107,53 @@ class Parquet(EncodedSource):
         return encoded
 
     @cached_property
-    def _classes(self) -> tuple[str, ...]:
-        path = self._files("train")[0]
-        stored = self._opened(path).schema_arrow.metadata or {}
-        try:
-            features = json.loads(stored.get(b"huggingface", b"{}")).get("info", {}).get("features", {})
-            names = tuple(features.get(self.label, {}).get("names", ()))
-        except (ValueError, AttributeError) as error:
-            raise UsageError(f"{path}: the schema's huggingface metadata are not as expected ({error})") from error
-        if names:
-            return names
-        highest = max(int(self._labels_of(path).max(initial=0)) for path in self._files("train"))
-        return tuple(str(label) for label in range(highest + 1))
+    def _files(self) -> dict[Split, list[Path]]:
+        return files_by_split(self.root, self._patterns, whole=self.test_share > 0, passed_over=self._passed_over)
 
-    def _files(self, split: Split) -> list[Path]:
-        for pattern in self._patterns[split]:
-            try:
-                files = sorted(self.root.glob(pattern))
-            except (NotImplementedError, ValueError) as error:
-                raise UsageError(f"--data.{split} {pattern}: expected a pattern below `--data.root`") from error
-            if files:
-                return files
-        names = " or ".join(self._patterns[split])
-        raise UsageError(f"no {names} in '{self.root}'; `--data.root FOLDER` or `--data.{split} PATTERN` says where")
+    def _of(self, split: Split) -> list[Path]:
+        if split not in self._files:
+            raise missing(self.root, split)
+        return self._files[split]
 
-    def _stored(self, split: Split) -> list[tuple[Path, Any]]:
-        """The column of encoded images of each file."""
-        if split not in self._columns:
-            self._columns[split] = [(path, self._bytes_of(path)) for path in self._files(split)]
-        return self._columns[split]
+    def _read(self, path: Path) -> list[int] | list[str]:
+        if path not in self._labels:
+            self._labels[path] = labels_of(path, self.label)
+        return self._labels[path]
 
-    def _labels_of(self, path: Path) -> NDArray[np.int64]:
-        labels = self._column(path, self.label).to_numpy()
-        if not np.issubdtype(labels.dtype, np.integer):
-            raise UsageError(f"{path}: column '{self.label}' is {labels.dtype}, expected an integer in every row")
-        return np.asarray(labels, dtype=np.int64)
-
-    def _bytes_of(self, path: Path) -> Any:
-        names = self._opened(path).schema_arrow.names
-        column = next((name for name in IMAGE_COLUMNS if name in names), None)
-        if column is None:
-            raise UsageError(f"{path}: no column 'img' or 'image'; there are {', '.join(names)}")
-        images = self._column(path, column)
-        try:
-            return _pyarrow().compute.struct_field(images, "bytes")
-        except (ValueError, NotImplementedError) as error:
+    @cached_property
+    def _classes(self) -> tuple[dict[int | str, int], tuple[str, ...]]:
+        """The place of each label among the classes, and their names."""
+        train = self._of("train")
+        names = self._names()
+        if names and not isinstance(next(iter(self._read(train[0])), 0), str):
+            return {place: place for place in range(len(names))}, names
+        values: set[Any] = {label for path in train for label in self._read(path)}
+        if len({type(value) for value in values}) > 1:
             raise UsageError(
-                f"{path}: column '{column}' is {images.type}, expected a struct {{bytes, path}}"
-            ) from error
+                f"'{self.root}': column '{self.label}' holds text in some training files, numbers in others"
+            )
+        ordered = names or tuple(sorted(values))
+        return {value: place for place, value in enumerate(ordered)}, tuple(map(str, ordered))
 
-    def _column(self, path: Path, name: str) -> Any:
-        file = self._opened(path)
-        if name not in file.schema_arrow.names:
-            raise UsageError(f"{path}: no column '{name}'{did_you_mean(name, file.schema_arrow.names)}")
-        with _readable(path):
-            return file.read(columns=[name])[name]
+    def _names(self) -> tuple[str, ...]:
+        """The names of the classes in the schemas, which must be the same in all files that have any."""
+        named = [(path, names_of(path, self.label)) for split in ORDER for path in self._files.get(split, [])]
+        found = [(path, names) for path, names in named if names]
+        for path, names in found[1:]:
+            if names != found[0][1]:
+                raise UsageError(
+                    f"{found[0][0]} has the classes {_some(found[0][1])}, {path} has {_some(names)}: one label means "
+                    "two classes; write the files again with the same names"
+                )
+        return found[0][1] if found else ()
 
-    def _opened(self, path: Path) -> Any:
-        with _readable(path):
-            return _pyarrow().parquet.ParquetFile(path, memory_map=True)
+    def _placed(self, path: Path, places: Mapping[int | str, int]) -> NDArray[np.int64]:
+        labels = self._read(path)
+        unknown = next((label for label in labels if label not in places), None)
+        if unknown is not None:
+            raise UsageError(f"{path}: label {unknown!r} is none of the {len(places)} classes: {_some(tuple(places))}")
+        return np.fromiter((places[label] for label in labels), np.int64, len(labels))
 
 
-@contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (_pyarrow().ArrowException, OSError) as error:
-        raise UsageError(f"{path}: not a readable parquet file ({error})") from error
-
-
-@cache
-def _pyarrow() -> Any:
-    try:
-        import pyarrow
-        import pyarrow.compute
-        import pyarrow.parquet
-    except ImportError as error:
-        raise UsageError("parquet files need pyarrow: pip install 'advss[parquet]'") from error
-    return pyarrow
+def _some(names: tuple[object, ...]) -> str:
+    return ", ".join(map(str, names[:10])) + (", ..." if len(names) > 10 else "")
