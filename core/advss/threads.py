@@ -37,9 +37,9 @@ def chosen(environ: Mapping[str, str]) -> dict[str, tuple[str, str]]:
     threads, found = _number(environ.get("OMP_NUM_THREADS")) or allowed, {}
     if allowed < len(cores) and not _says(environ, THREADS):
         found["OMP_NUM_THREADS"] = (str(allowed), f"a quota of {quota():.3g} of {len(cores)} cores")
-    if threads > 1 and not _says(environ, WAITING):
+    if threads > 1 and not waiting_is_said(environ):
         others = busy(cores)
-        if threads + others - len(cores) >= LACKING:
+        if crowded(threads, others, cores):
             found["OMP_WAIT_POLICY"] = ("PASSIVE", f"other jobs keep {others:.1f} of {len(cores)} cores busy")
     return found
 
@@ -55,9 +55,14 @@ def environment(jobs: int, environ: Mapping[str, str] | None = None) -> dict[str
     if jobs > 1 and not _says(made, THREADS):
         made["OMP_NUM_THREADS"] = str(max(1, allowed // jobs))
     threads = _number(made.get("OMP_NUM_THREADS"))
-    if threads > 1 and jobs * threads > allowed and not _says(made, WAITING):
+    if threads > 1 and jobs * threads > allowed and not waiting_is_said(made):
         made["OMP_WAIT_POLICY"] = "PASSIVE"
     return made
+
+
+def waiting_is_said(environ: Mapping[str, str]) -> bool:
+    """Whether an environment says how threads wait."""
+    return _says(environ, WAITING)
 
 
 def _says(environ: Mapping[str, str], names: tuple[str, ...]) -> bool:
@@ -76,12 +81,22 @@ def own_cores() -> list[int]:
     return list(range(os.cpu_count() or 1))
 
 
-def busy(cores: list[int]) -> float:
-    """How many of these cores other processes kept busy in the last moment; 0 where the system does not tell."""
+def crowded(threads: int, others: float, cores: list[int]) -> bool:
+    """Whether too few cores are left for this many threads where others keep some busy."""
+    return threads + others - len(cores) >= LACKING
+
+
+def busy(cores: list[int], look_s: float | None = LOOK_S) -> float:
+    """How many of these cores are busy while this thread looks on; 0 where the system does not tell.
+
+    Args:
+        cores: by number.
+        look_s: for how long; None looks back to this thread's last call.
+    """
     import psutil  # not where it is not needed
 
     try:
-        percents: list[float] = psutil.cpu_percent(LOOK_S, percpu=True)
+        percents: list[float] = psutil.cpu_percent(look_s, percpu=True)
     except (OSError, RuntimeError, ValueError, psutil.Error):
         return 0.0
     return sum(percents[core] for core in cores if core < len(percents)) / 100

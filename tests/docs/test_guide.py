@@ -228,7 +228,7 @@ def test_the_data_source_says_what_it_cannot_read(
     elif spoil == "array":
         np.savez(path, images=np.zeros(1))
     assert main(shlex.split(f"fit --data npz --data.root flowers {TINY} {NARROW} {QUIETLY}")) == 2
-    (line,) = capsys.readouterr().err.splitlines()
+    *_, line = capsys.readouterr().err.splitlines()
     assert line.startswith("advss: error: --data.root flowers: cannot read labels of flowers/test.npz (")
 
 

@@ -27,6 +27,7 @@ from advss.tracking.journal import Status
 from advss.tracking.tracker import Tracker
 from advss.training.blame import blaming
 from advss.training.checkpoints import has_checkpoint, load_checkpoint
+from advss.training.crowding import watched_cores
 from advss.training.first_batch import check_runs, trial
 from advss.training.layout import FORMATS, choose_format
 from advss.training.progress import Progress
@@ -164,7 +165,7 @@ def followed(
     """
     tracker = Tracker(folder, name=folder.name, enabled=tracking, lasts=lasts)
     status: Status = "FAILED"
-    with StopRequest() as stop, forgiving_output():
+    with StopRequest() as stop, forgiving_output(), watched_cores():
         try:
             yield tracker, stop
             status = "FINISHED"
