@@ -231,6 +231,15 @@ def test_a_finished_run_is_told_without_torch(first: Path, tmp_path: Path) -> No
     assert "86.02 %" in done.stdout
 
 
+def test_places_of_a_finished_run_are_where_it_lies_now(first: Path, tmp_path: Path, capsys: Capture) -> None:
+    (first / "result.json").write_text(json.dumps(RESULT | {"status": "finished", "ta": None}))
+    (first / "finetune").mkdir()
+    (first / "finetune/best.safetensors").touch()
+    moved = first.rename(tmp_path / "my run")
+    assert main(["fit", "--resume", str(moved)]) == 0
+    assert "advss evaluate 'my run'" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("more", [["--seed", "5"], ["--config", "digits"], ["--print-config"]])
 def test_what_is_said_beside_a_finished_run_is_judged(more: list[str], calls: Calls, first: Path) -> None:
     (first / "result.json").write_text(json.dumps(RESULT | {"status": "finished"}))

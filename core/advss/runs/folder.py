@@ -50,7 +50,7 @@ class RunFolder:
         return self.path / stage / "last.safetensors"
 
     def read_result(self) -> dict[str, Any]:
-        """The content of result.json; empty before there is one.
+        """The content of result.json, its ``folder`` where it lies now; empty before there is one.
 
         Raises:
             UsageError: it is not JSON.
@@ -61,7 +61,7 @@ class RunFolder:
             content: dict[str, Any] = json.loads(self.result.read_text("utf-8"))
         except ValueError as error:
             raise UsageError(f"{self.result} is not JSON ({error}); move it away and use --resume again") from error
-        return content
+        return content | {"folder": str(self.path)}
 
     @property
     def finished(self) -> bool:

@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from advss.config import StageSettings
 from advss.errors import UsageError
+from advss.naming import as_typed
 from advss.training.checkpoints import back_to_good, has_checkpoint
 from advss.training.work import Metrics
 
@@ -39,8 +40,9 @@ def diverged(what: str, *, stage: str, settings: StageSettings, last: Path) -> D
     run, good = last.parent.parent, back_to_good(last)
     cure = f"a lower --{stage}-lr" + ("" if settings.clip else f" or with --{stage}-clip 5")
     encoder = stage == "finetune" and has_checkpoint(run / "pretrain/best.safetensors")
-    again = f"advss finetune --from {run} starts again from its encoder" if encoder else "start again"
+    again = f"advss finetune --from {as_typed(run)} starts again from its encoder" if encoder else "start again"
     if good is None:
         return DivergedError(f"{what}; no epoch of {stage} was good; {again}, with {cure}")
-    kept = f"the last good weights, of epoch {good['progress']['epoch']}, are in {last}, and --resume {run} tries on"
+    on = f"--resume {as_typed(run)} tries on"
+    kept = f"the last good weights, of epoch {good['progress']['epoch']}, are in {last}, and {on}"
     return DivergedError(f"{what}; {kept}; {again}, with {cure}")
