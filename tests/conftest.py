@@ -161,3 +161,13 @@ def tensors() -> Callable[[RunConfig, str, str], dict[str, torch.Tensor]]:
         return load_checkpoint(config.runs_dir / config.name / stage / f"{which}.safetensors").tensors
 
     return load
+
+
+@pytest.fixture
+def told(capsys: pytest.CaptureFixture[str]) -> Callable[[], list[str]]:
+    """The lines on stderr since the last look, but for those that every run begins with: its name and its data."""
+
+    def lines() -> list[str]:
+        return [line for line in capsys.readouterr().err.splitlines() if not line.startswith(("starting ", "data "))]
+
+    return lines

@@ -113,12 +113,12 @@ def run(install: Install, tmp_path: Path) -> Run:
 
 
 @pytest.fixture
-def fails(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+def fails(run: Run, tmp_path: Path, told: Callable[[], list[str]]) -> Callable[..., str]:
     """As ``run``, of what fails before any training; returns what was said on stderr."""
 
     def fail(code: str, *words: str, name: str = "flip") -> str:
         assert run(code, *words, name=name) == 2
         assert not list((tmp_path / "runs").glob("*"))
-        return capsys.readouterr().err
+        return "".join(f"{line}\n" for line in told())
 
     return fail

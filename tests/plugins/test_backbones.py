@@ -24,6 +24,7 @@ from advss.plugins.discovery import discover
 from advss.plugins.provenance import used_by
 
 Install = Callable[..., str]
+Told = Callable[[], list[str]]
 Capture = pytest.CaptureFixture[str]
 CODE = """
 from timm.layers import BatchNormAct2d
@@ -184,11 +185,13 @@ def test_a_module_without_either_is_a_fault(install: Install) -> None:
     assert (fault.distribution, "defines none of the hooks" in fault.error) == ("other", True)
 
 
-def test_a_distribution_that_is_left_out_brings_none(install: Install, capsys: Capture, tmp_path: Path) -> None:
+def test_a_distribution_that_is_left_out_brings_none(
+    install: Install, told: Callable[[], list[str]], tmp_path: Path
+) -> None:
     install("acme", CODE)
     line = f"fit --backbone acme_resnet -p no:acme --runs-dir {tmp_path / 'runs'} {QUICK}"
     assert main(line.split()) == 2
-    (error,) = capsys.readouterr().err.splitlines()
+    (error,) = told()
     assert error.startswith("advss: error: --backbone acme_resnet: timm has no such model, nor has a plugin; did you")
     assert not list(tmp_path.glob("runs/*"))
 
