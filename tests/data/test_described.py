@@ -36,7 +36,7 @@ def test_what_is_passed_over_is_counted_by_kind_most_first(read: Callable[[], Sp
 def test_test_images_among_the_training_images_are_counted(folder_root: Path, read: Callable[[], Splits]) -> None:
     for i in range(3):  # of equal pixels, whatever their names, classes and bytes
         shutil.copy(folder_root / f"train/cat/{i:03}.png", folder_root / f"test/dog/copy{i}.png")
-    assert described(read())[1] == "warning: 3 of 11 test images are among the images to train or validate on"
+    assert described(read())[1] == "advss: warning: 3 of 11 test images are among the images to train or validate on"
 
 
 def test_sets_too_large_to_hold_are_not_compared(read: Callable[[], Splits], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,9 +35,9 @@ def _overlap(splits: Splits) -> list[str]:
         return ["test images are not looked for among the others: the images are too many to be held in memory"]
     seen = {digest for images in sets[:2] for digest in _digests(images)}
     count = sum(digest in seen for digest in _digests(sets[2]))
-    return [f"warning: {count} of {len(sets[2])} test images are among the images to train or validate on"] * bool(
-        count
-    )
+    return [
+        f"advss: warning: {count} of {len(sets[2])} test images are among the images to train or validate on"
+    ] * bool(count)
 
 
 def _digests(images: Images) -> Iterator[bytes]:
