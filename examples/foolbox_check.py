@@ -17,6 +17,7 @@ from foolbox.models.pytorch import PyTorchModel
 from foolbox.utils import accuracy
 
 import advss
+from advss.attacks import Threat
 
 
 def main() -> None:
@@ -28,6 +29,10 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--limit", type=int, default=0, help="test images; 0 takes all")
     arguments = parser.parse_args()
+    try:
+        threat = Threat(eps=arguments.eps, step_size=arguments.step_size, steps=arguments.steps)
+    except ValueError as error:  # 8 for 8/255, say
+        parser.error(str(error))
 
     torch.manual_seed(0)
     x, y = advss.load_data(arguments.run, split="test")
@@ -35,13 +40,13 @@ def main() -> None:
     model = PyTorchModel(advss.load_model(arguments.run), bounds=(0, 1), device=x.device)
     print(f"TA                 {accuracy(model, x, y):.4f}  ({len(x)} images)")
     attacks = {
-        f"RA, PGD-{arguments.steps}": LinfProjectedGradientDescentAttack(
-            abs_stepsize=arguments.step_size, steps=arguments.steps
+        f"RA, PGD-{threat.steps}": LinfProjectedGradientDescentAttack(
+            abs_stepsize=threat.step_size, steps=threat.steps
         ),
         "RA, FGSM": LinfFastGradientAttack(),
     }
     for name, attack in attacks.items():
-        *_, fooled = attack(model, x, y, epsilons=arguments.eps)
+        *_, fooled = attack(model, x, y, epsilons=threat.eps)
         print(f"{name:<18} {1 - fooled.float().mean().item():.4f}")
 
 

@@ -6,8 +6,8 @@ class's ``__init__`` are its options on the command line, in YAML and in the hel
 
 An option may be another defense, as in ``base: Defense | str = "pgd"``: it takes the name of an installed one, or
 ``{name: {option: value}}``, on the line ``--defense.base trades --defense.base.trades.beta 3``. ``__init__`` is always
-given the :class:`Defense` itself, built by core; the default names one. Where options ``norm``, ``eps`` and
-``step_size`` stand together, ``eps: float | None = None`` is what is usual for the norm; core puts it in.
+given the :class:`Defense` itself, built by core; the default names one. ``eps`` and ``step_size`` beside a ``norm``
+may be None by default, ``float | None = None``: core puts in what is usual for the norm.
 
 Letters: B batch, C channels, H W the image's sides, h w the feature map's, K classes, N images of a data set, S a side.
 
