@@ -76,7 +76,7 @@ class EvalSettings:
         step_size: length of one ascent step, pixels in [0, 1]; null is the norm's usual one, 2/255 or 0.1
         steps: ascent steps
         restarts: random starts; an image counts as robust when it withstands all
-        limit: attack a seeded, class-balanced subset of this many test images; 0 takes all
+        limit: attack this many of the test images, as many of each class, whatever the seed; 0 takes all
         batch_size: images at once; halved when memory runs out
         valid_steps: steps of the attack on the validation images after each epoch
 
@@ -174,7 +174,7 @@ class CertifySettings:
         n0: noisy copies of an image that choose its class
         n: further noisy copies that bound the probability of that class
         alpha: chance, for each image, that its radius is too large
-        limit: certify a seeded, class-balanced subset of this many test images; 0 takes all
+        limit: certify this many of the test images, as many of each class, whatever the seed; 0 takes all
         batch_size: noisy copies at once; halved when memory runs out
         other_sigma: certify at a --sigma that the model was not fine-tuned on
     """

@@ -55,9 +55,15 @@ def test_limit_is_the_same_for_the_same_seed() -> None:
     assert open_splits("digits", {}, limit=100).fingerprint == open_splits("digits", {}, limit=100).fingerprint
 
 
-def test_limit_differs_by_seed() -> None:
-    first, second = (open_splits("digits", {}, limit=100, seed=seed) for seed in (0, 1))
-    assert first.fingerprint != second.fingerprint
+def test_limit_keeps_other_training_images_by_another_seed_and_the_same_test_images() -> None:
+    first, second = (open_splits("digits", {}, limit=100, seed=seed).fingerprint.parts for seed in (0, 1))
+    assert [part for part in first if first[part] != second[part]] == ["train", "valid"]
+
+
+def test_limits_choose_within_the_parts_that_a_larger_limit_has() -> None:
+    large, small = (open_splits("digits", {}, limit=limit, seed=3) for limit in (0, 150))
+    for one, other in ((large.train, small.train), (large.valid, small.valid), (large.test, small.test)):
+        assert {image.tobytes() for image in _pixels(other)} <= {image.tobytes() for image in _pixels(one)}
 
 
 def test_places_are_below_the_number_of_kept_images() -> None:
@@ -213,14 +219,14 @@ def test_part_tensors_limit_is_balanced(part: Part) -> None:
 
 
 def test_subset_keeps_images_index_and_labels_together(part: Part) -> None:
-    subset = part.subset(11, seed=3)
+    subset = part.subset(11)
     assert torch.equal(subset.labels, (subset.index - 100) % 2)
     assert np.array_equal(_pixels(subset), _pixels(part)[subset.index.numpy() - 100])
 
 
 @pytest.mark.parametrize("count", [0, 40, 50])
 def test_subset_of_all(part: Part, count: int) -> None:
-    assert part.subset(count, seed=0) is part
+    assert part.subset(count) is part
 
 
 @pytest.mark.parametrize("on_disk", [False, True])

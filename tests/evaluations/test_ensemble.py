@@ -218,7 +218,8 @@ def no_model(runs: Path) -> None:
 
 
 def not_whole(runs: Path) -> None:
-    (runs / "b/finetune/best.safetensors").write_bytes(b"nothing")
+    for path in (runs / "b/finetune").glob("best*.safetensors"):
+        path.write_bytes(b"nothing")
 
 
 def taken(runs: Path) -> None:

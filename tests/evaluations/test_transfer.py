@@ -25,7 +25,6 @@ from advss.evaluations.evaluate import evaluate, evaluate_model
 from advss.evaluations.transfer import transfer
 from advss.randomness import stream
 from advss.runs.finished import Asked
-from advss.runs.stored import stored_config
 from advss.tracking.journal import read_metrics
 from advss.training.checkpoints import load_checkpoint, save_checkpoint
 from advss.training.reporting import Silent
@@ -94,15 +93,13 @@ def test_the_diagonal_is_exactly_one_minus_ra_as_evaluate_measures_it(compared: 
     assert 0 < measured["ra"] < measured["ta"]
 
 
-def test_a_run_of_another_seed_is_attacked_with_its_own_draws_on_the_first_runs_images(compared: Compared) -> None:
-    runs, outcome, said = compared
-    first = stored_config(runs / "a")
-    test = open_splits("digits", {}, limit=first.limit, seed=first.seed).test
+def test_a_run_of_another_seed_is_attacked_with_its_own_draws_on_the_same_images(compared: Compared) -> None:
+    runs, outcome, _ = compared
+    test = open_splits("digits", {}, limit=100).test
     measured = evaluate_model(
         model(runs, "c"), test, EVALUATION, device=CPU, seed=1, reporter=Silent(), stop=StopRequest()
     )
     assert outcome["asr"][2][2] == 1 - measured["ra"]
-    assert [line for line in said if "test images: those of a" in line and "own TA and RA of c," in line]
 
 
 def test_rows_are_attacked_models_and_columns_those_the_attack_was_made_on(compared: Compared) -> None:

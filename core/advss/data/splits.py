@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from advss.data.fingerprint import CALLED, Digest, Fingerprint, PartName
 from advss.data.images import Images, InMemory, OnDisk, unit
 from advss.data.options import make_source
 from advss.data.selection import choose
@@ -17,7 +19,7 @@ from advss.data.sources.base import EncodedSource
 from advss.data.statistics import channel_statistics, digest
 from advss.errors import UsageError
 from advss.hookspecs import DataFacts, DataSource, Split
-from advss.randomness import stream
+from advss.randomness import Key, stream
 
 VALID_SHARE = 0.1  # of the training images
 RESIDENT_BYTES = 4 * 2**30  # a split whose decoded images take more is read from disk batch by batch
@@ -38,11 +40,9 @@ class Part:
         """The part made of the images at ``places`` (of 0 to n-1)."""
         return Part(self.images.select(places), self.index[places], self.labels[places])
 
-    def subset(self, count: int, *, seed: int) -> Part:
-        """``count`` images, as many of each class as there are; 0, or more than n, keeps all."""
-        if not 0 < count < len(self):
-            return self
-        return self.select(choose(self.labels, count, stream("cpu", seed, "subset"), equal=True))
+    def subset(self, count: int) -> Part:
+        """``count`` images, always the same, as many of each class as there are; 0, or more than n, keeps all."""
+        return self.select(_few(self.labels, count, "subset")) if 0 < count < len(self) else self
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Splits:
     mean: tuple[float, ...]  # of each channel over the training part, pixels in [0, 1]
     std: tuple[float, ...]
     facts: DataFacts  # images: training and validation together
-    fingerprint: str  # sha256 of images and labels
+    fingerprint: Fingerprint
     name: str  # of the source
     passed_over: Mapping[str, int]  # files among the images that are not read, by kind
 
@@ -64,32 +64,33 @@ class Splits:
 def open_splits(name: str, options: dict[str, Any], *, limit: int = 0, seed: int = 0) -> Splits:
     """Read the data of a run: images to train on, to validate on and to test.
 
-    Where the source has no validation images, they are 10 % of the training images, by class.
+    Where the source has no validation images, they are 10 % of the training images, by class. Whatever the limit, an
+    image that is validated on by a seed is not trained on by it, and a smaller limit keeps some of what a larger keeps.
 
     Args:
         name: of the source.
         options: of the source.
         limit: keep at most that many images of each split that the source has, as many of each class; 0 keeps all.
-        seed: decides what ``limit`` keeps and which training images are validated on.
+        seed: decides which training images are kept and validated on; the test images are the same for every seed.
 
     Raises:
         UsageError: unknown names or options; data that are missing, unreadable, too few or of different sides.
     """
     source = make_source(name, options)
     train, valid = _to_train_on(source, limit, seed)
-    test = _kept(source, "test", limit, seed)
-    parts = {"training": train, "validation": valid, "test": test}
+    test = _kept(source, "test", limit)
+    parts: dict[PartName, Part] = {"train": train, "valid": valid, "test": test}
     classes = source.classes()
     _check_alike(name, parts, classes)
     mean, std = channel_statistics(train.images)
     facts = DataFacts(images=len(train) + len(valid), side=train.images.side, classes=len(classes))
-    fingerprint = digest([(part.images, part.labels) for part in parts.values()], classes)
+    fingerprint = Fingerprint(classes, {name: Digest(len(p), digest(p.images, p.labels)) for name, p in parts.items()})
     return Splits(train, valid, test, classes, mean, std, facts, fingerprint, name, source.passed_over())
 
 
-def open_test(name: str, options: dict[str, Any], *, limit: int = 0, seed: int = 0) -> Part:
+def open_test(name: str, options: dict[str, Any], *, limit: int = 0) -> Part:
     """The test images alone, for sources that have no others; errors as of :func:`open_splits`."""
-    return _kept(make_source(name, options), "test", limit, seed)
+    return _kept(make_source(name, options), "test", limit)
 
 
 def part_tensors(part: Part, limit: int = 0) -> tuple[Tensor, Tensor]:
@@ -97,40 +98,54 @@ def part_tensors(part: Part, limit: int = 0) -> tuple[Tensor, Tensor]:
 
     ``limit`` keeps that many, always the same, as many of each class; 0 keeps all.
     """
-    chosen = part.subset(limit, seed=0)
+    chosen = part.subset(limit)
     return unit(chosen.images.read(torch.arange(len(chosen)))), chosen.labels
 
 
 def _to_train_on(source: DataSource, limit: int, seed: int) -> tuple[Part, Part]:
     """What is trained and validated on; places are those among both, so that per-image buffers are no larger."""
-    kept = _kept(source, "train", limit, seed)
-    train = Part(kept.images, torch.arange(len(kept)), kept.labels)
-    if "valid" not in source.splits():
-        return _divided(train, seed)
-    valid = _kept(source, "valid", limit, seed)
-    return train, Part(valid.images, torch.arange(len(valid)) + len(train), valid.labels)
+    if "valid" in source.splits():
+        train, valid = _kept(source, "train", limit, seed), _kept(source, "valid", limit, seed)
+        index = torch.arange(len(train) + len(valid))
+        return replace(train, index=index[: len(train)]), replace(valid, index=index[len(train) :])
+    with _reading(source, "train"):
+        labels = _labels(source, "train", limit)
+        to_train, to_validate = _divided(labels, limit, seed)
+        places = torch.cat([to_train, to_validate]).sort().values
+        kept = Part(_images(source, "train", places), torch.arange(len(places)), labels[places])
+    return kept.select(torch.searchsorted(places, to_train)), kept.select(torch.searchsorted(places, to_validate))
 
 
-def _check_alike(name: str, parts: Mapping[str, Part], classes: tuple[str, ...]) -> None:
-    side = parts["training"].images.side
-    for kind, part in parts.items():
+def _check_alike(name: str, parts: Mapping[PartName, Part], classes: tuple[str, ...]) -> None:
+    side = parts["train"].images.side
+    for part_name, part in parts.items():
         if part.images.side != side:
-            raise UsageError(f"{name}: training images have side {side}, {kind} images {part.images.side} pixels")
+            raise UsageError(
+                f"{name}: training images have side {side}, {CALLED[part_name]} images {part.images.side} pixels"
+            )
     highest = max(int(part.labels.max()) for part in parts.values())
     if highest >= len(classes):
         raise UsageError(f"{name}: labels reach {highest}, expected 0 to {len(classes) - 1} for {len(classes)} classes")
 
 
-def _kept(source: DataSource, split: Split, limit: int, seed: int) -> Part:
-    if limit < 0:
-        raise UsageError(f"--data.limit {limit}: expected a number of images, or 0 for all")
+def _kept(source: DataSource, split: Split, limit: int, seed: int = 0) -> Part:
+    with _reading(source, split):
+        labels = _labels(source, split, limit)
+        places = _few(labels, limit, "data", split, seed=seed)
+        return Part(_images(source, split, places), places, labels[places])
+
+
+@contextmanager
+def _reading(source: DataSource, split: Split) -> Iterator[None]:
     try:
-        return _chosen(source, split, limit, seed)
+        yield
     except OSError as error:  # of a plugin's that does not say what its user can mend
         raise UsageError(f"--data {source.name}: cannot read the {split} images: {error}") from error
 
 
-def _chosen(source: DataSource, split: Split, limit: int, seed: int) -> Part:
+def _labels(source: DataSource, split: Split, limit: int) -> Tensor:
+    if limit < 0:
+        raise UsageError(f"--data.limit {limit}: expected a number of images, or 0 for all")
     labels = source.labels(split)
     if not isinstance(labels, Tensor) or labels.dtype != torch.int64 or labels.ndim != 1:
         raise UsageError(f"{source.name}: labels('{split}') must be int64 (N,), got {_form(labels)}")
@@ -138,10 +153,14 @@ def _chosen(source: DataSource, split: Split, limit: int, seed: int) -> Part:
         raise UsageError(f"{source.name}: the {split} set is empty")
     if labels.min() < 0:
         raise UsageError(f"{source.name}: labels('{split}') must count from 0, got {int(labels.min())}")
-    places = torch.arange(len(labels))
-    if 0 < limit < len(labels):
-        places = choose(labels, limit, stream("cpu", seed, "data", split), equal=True)
-    return Part(_images(source, split, places), places, labels[places])
+    return labels
+
+
+def _few(labels: Tensor, count: int, *key: Key, seed: int = 0) -> Tensor:
+    """Places of ``count`` of the images, as many of each class; of fewer images, or where it is 0, of all."""
+    if not 0 < count < len(labels):
+        return torch.arange(len(labels))
+    return choose(labels, count, stream("cpu", seed, *key), equal=True)
 
 
 def _images(source: DataSource, split: Split, places: Tensor) -> Images:
@@ -173,11 +192,19 @@ def _form(found: object) -> str:
     return type(found).__name__
 
 
-def _divided(kept: Part, seed: int) -> tuple[Part, Part]:
-    if len(kept) < 2:
-        raise UsageError(f"{len(kept)} training image: at least 2 are needed, one of them to validate on")
-    count = max(1, round(VALID_SHARE * len(kept)))
-    valid = choose(kept.labels, count, stream("cpu", seed, "data", "valid"))
-    train = torch.ones(len(kept), dtype=torch.bool)
+def _divided(labels: Tensor, limit: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Places to train on and to validate on: all images are divided first, so that no limit moves one over."""
+    count = min(limit or len(labels), len(labels))
+    if count < 2:
+        raise UsageError(f"{count} training image: at least 2 are needed, one of them to validate on")
+    valid = choose(labels, _valid(len(labels)), stream("cpu", seed, "data", "valid"))
+    train = torch.ones(len(labels), dtype=torch.bool)
     train[valid] = False
-    return kept.select(train.nonzero().squeeze(1)), kept.select(valid)
+    parts = (train.nonzero().squeeze(1), count - _valid(count)), (valid, _valid(count))
+    chosen, validated = (places[_few(labels[places], n, "data", "limit", seed=seed)] for places, n in parts)
+    return chosen, validated
+
+
+def _valid(count: int) -> int:
+    """How many of so many training images are validated on."""
+    return max(1, round(VALID_SHARE * count))

@@ -68,7 +68,7 @@ def certify(run: Path, settings: CertifySettings, *, device: str = "auto", repor
     with reopened(folder, device=device, reporter=reporter) as session, tracked(session.tracker, STAGE):
         identity = _identity(settings, sigma, manifest["sha256"], session)
         smoothed = _smoothed(model, session, classes=len(manifest["classes"]), sigma=sigma)
-        chosen = session.splits.test.subset(settings.limit, seed=session.config.seed)
+        chosen = session.splits.test.subset(settings.limit)
         images = _measure(session, smoothed, chosen, settings, Kept(folder, identity))
         return _close(session, images, identity)
 
@@ -82,7 +82,7 @@ def _identity(settings: CertifySettings, sigma: float, model_sha256: str, sessio
         "alpha": settings.alpha,
         "seed": session.config.seed,
         "model_sha256": model_sha256,
-        "data_sha256": session.splits.fingerprint,
+        "data_sha256": session.splits.fingerprint.of("test").sha256,
     }
 
 

@@ -21,7 +21,7 @@ from advss.errors import UsageError
 from advss.evaluations.evaluate import STAGE, evaluate_model
 from advss.files import write_text
 from advss.models.averaged import AveragedClassifier
-from advss.runs.finished import Asked, Finished, note_images, open_finished
+from advss.runs.finished import Asked, Finished, open_finished
 from advss.runs.folder import RunFolder, make_folder, plan_folder
 from advss.runs.opened import Result, blank_result, open_session
 from advss.runs.session import Session, choose_device, tracked
@@ -67,7 +67,6 @@ def ensemble(runs: Sequence[str | Path], asked: Asked, *, subsets: bool = False,
     _keep(folder, members, dataclasses.replace(config, name=None, device=asked.device))
     with open_session(config, folder, splits, reporter) as session:
         reporter.say(f"run {folder.path}")
-        note_images(members, asked.evaluation, splits.test, reporter)
         session.record(**_unmeasured(config, folder, members))
         session.tracker.artifact(folder.config)
         session.tracker.model(folder.best("finetune"), folder.best("finetune").with_suffix(".json"))

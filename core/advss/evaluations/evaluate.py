@@ -69,7 +69,7 @@ def evaluate_model(
     stop: StopRequest,
     title: str = STAGE,
 ) -> dict[str, Any]:
-    """TA on the test part and RA on it, or on a seeded subset of ``settings.limit`` images.
+    """TA on the test part and RA on it, or on ``settings.limit`` of its images, the same for every seed.
 
     Returns:
         ta, ra, ra_images and ra_attack as they stand in result.json.
@@ -78,7 +78,7 @@ def evaluate_model(
         Interrupted: a signal came; nothing of the measurement is kept.
     """
     model = model.to(device)
-    chosen = test.subset(settings.limit, seed=seed)
+    chosen = test.subset(settings.limit)
     attack = partial(right_clean_and_attacked, model)
     with stop.asked_by(model):
         ta = _clean_accuracy(model, test, settings.batch_size, device)

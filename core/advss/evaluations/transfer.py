@@ -35,7 +35,7 @@ from advss.evaluations.evaluate import attack_of
 from advss.evaluations.examples import Examples, Making, check_writable
 from advss.evaluations.overlap import draw_asr, draw_overlap, overlap
 from advss.files import write_text
-from advss.runs.finished import Asked, Finished, note_images, open_finished
+from advss.runs.finished import Asked, Finished, open_finished
 from advss.runs.folder import RunFolder, make_folder, plan_folder
 from advss.runs.opened import log_data
 from advss.runs.session import choose_device, followed, tracked
@@ -75,10 +75,10 @@ def transfer(runs: Sequence[str | Path], asked: Asked, *, reporter: Reporter) ->
         members[0].config,
     )
     splits = open_splits(first.data.name, first.data.options, limit=first.limit, seed=first.seed)
-    images = splits.test.subset(asked.evaluation.limit, seed=first.seed)
+    images = splits.test.subset(asked.evaluation.limit)
     for member in members:
         check_writable(member)
-    fingerprint = digest([(images.images, images.labels)], splits.classes)
+    fingerprint = digest(images.images, images.labels)
     folder = make_folder(planned, resume=False, named=asked.name is not None)
     keep_freed_memory()
     with (
@@ -86,7 +86,6 @@ def transfer(runs: Sequence[str | Path], asked: Asked, *, reporter: Reporter) ->
         followed(folder.path, tracking=asked.tracking, lasts=(folder.path / OUTCOME).is_file) as (tracker, stop),
     ):
         reporter.say(f"transfer {folder.path}")
-        note_images(members, asked.evaluation, splits.test, reporter)
         tracker.params({"models": [m.label for m in members], **attack_of(asked.evaluation)})
         log_data(tracker, splits, first)
         making = Making(images, fingerprint, asked.evaluation, device, reporter, stop)

@@ -10,14 +10,13 @@ from typing import Any
 from torch import nn
 
 from advss.config import Choice, EvalSettings, RunConfig
-from advss.data.splits import Part, open_test
+from advss.data.splits import open_test
 from advss.data.statistics import digest
 from advss.errors import UsageError
 from advss.runs.classifier import restored
 from advss.runs.folder import RunFolder, classifier_of, find_run
 from advss.runs.stored import stored_config
 from advss.training.checkpoints import load_checkpoint
-from advss.training.reporting import Reporter
 
 
 @dataclass(frozen=True)
@@ -45,8 +44,6 @@ class Asked:
 def open_finished(runs: Sequence[str | Path]) -> list[Finished]:
     """The runs in their order, models loaded.
 
-    All see the test images of the first: ``--data.limit`` draws them by the seed, and no run trained on any test image.
-
     Raises:
         UsageError: fewer than two runs, one of them twice, without a fine-tuned model, or of other test images or
             classes than the first.
@@ -64,18 +61,6 @@ def open_finished(runs: Sequence[str | Path]) -> list[Finished]:
     manifests = [checkpoint.manifest for checkpoint in checkpoints]
     found = zip(_labels(folders), folders, configs, manifests, models, strict=True)
     return [Finished(*one) for one in found]
-
-
-def note_images(runs: Sequence[Finished], evaluation: EvalSettings, test: Part, reporter: Reporter) -> None:
-    """Say so where a limit drew the images by the first run's seed, so that other runs were evaluated on others."""
-    first = runs[0]
-    cut = 0 < evaluation.limit < len(test) or 0 < first.config.limit == len(test)
-    others = [run.label for run in runs if run.config.seed != first.config.seed]
-    if cut and others:
-        reporter.say(
-            f"test images: those of {first.label}, drawn by its seed; the own TA and RA of {', '.join(others)}, "
-            "of other seeds, are of other images"
-        )
 
 
 def _labels(folders: Sequence[RunFolder]) -> list[str]:
@@ -98,17 +83,17 @@ def _check_same_images(folders: Sequence[RunFolder], configs: Sequence[RunConfig
     for folder, config in zip(folders, configs, strict=True):
         if _described(config) == _described(first):
             continue
-        fingerprint = fingerprint or _fingerprint(first, seed=first.seed)
-        if _fingerprint(config, seed=first.seed) != fingerprint:
+        fingerprint = fingerprint or _fingerprint(first)
+        if _fingerprint(config) != fingerprint:
             raise UsageError(
                 f"run {folder.path} is of {_described(config)}, run {folders[0].path} of {_described(first)}: "
                 "their test images differ; name runs of the same data and --data.limit"
             )
 
 
-def _fingerprint(config: RunConfig, *, seed: int) -> str:
-    test = open_test(config.data.name, config.data.options, limit=config.limit, seed=seed)
-    return digest([(test.images, test.labels)], ())
+def _fingerprint(config: RunConfig) -> str:
+    test = open_test(config.data.name, config.data.options, limit=config.limit)
+    return digest(test.images, test.labels)
 
 
 def _described(config: RunConfig) -> str:

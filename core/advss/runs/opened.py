@@ -175,4 +175,4 @@ def log_data(tracker: Tracker, splits: Splits, config: RunConfig) -> None:
         "side": splits.facts.side,
     }
     source = str(config.data.options.get("root", "scikit-learn" if splits.name == "digits" else splits.name))
-    tracker.dataset(name=splits.name, source=source, fingerprint=splits.fingerprint, profile=profile)
+    tracker.dataset(name=splits.name, source=source, fingerprint=splits.fingerprint.sha256, profile=profile)
