@@ -29,6 +29,7 @@ STOREYS = [
         "config",
         "hookspecs",
         "randomness",
+        "named",
         "naming",
         "files",
         "errors",

@@ -31,6 +31,8 @@ import pluggy
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
+from advss.named import NamedModules
+
 Split = Literal["train", "valid", "test"]
 API = (1, 0)  # a plugin module may say `advss_api = (1, 0)`; one that needs a newer major is refused
 hookspec = pluggy.HookspecMarker("advss")
@@ -97,7 +99,7 @@ class BranchNorm(nn.Module):
 
     def __init__(self, norms: dict[str, nn.Module]) -> None:
         super().__init__()
-        self.branches = nn.ModuleDict(norms)
+        self.branches = NamedModules(norms)
         self.current = next(iter(norms))
 
     def forward(self, x: Tensor) -> Tensor:

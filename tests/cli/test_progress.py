@@ -103,7 +103,7 @@ def test_a_resumed_bar_begins_where_it_stopped() -> None:
 
 def test_a_log_of_an_ensemble_shows_the_whole_and_the_members_mean_accuracies() -> None:
     target = console(terminal=False)
-    members = {"valid/clean/loss": 3.0, "valid/adversarial/diversity": -0.1, "valid/adversarial/cosine/a/b": 0.2}
+    members = {"valid/clean/loss": 3.0, "valid/adversarial/diversity": -0.1, "valid/adversarial/cosine:a/b": 0.2}
     train(Lines(target), PRETRAINED | members)
     line = written(target).splitlines()[1]
     assert line.startswith("finetune 1/2  loss 1.5  clean/loss 3  adversarial/diversity -0.1  acc 0.700 adv 0.200  ")

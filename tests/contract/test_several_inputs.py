@@ -147,7 +147,7 @@ def test_every_defense_trains_all_of_it(
     loss.total.backward()
     for name, parameter in objective.root.named_parameters():
         in_use = Contrast.branches if name.startswith("trunk.") else ()
-        foreign = any(f".branches.{other}." in name for other in ("main", *Contrast.branches) if other not in in_use)
+        foreign = any(f".branches.@{other}." in name for other in ("main", *Contrast.branches) if other not in in_use)
         assert parameter.grad is not None or foreign
 
 
@@ -180,7 +180,7 @@ def test_fixed_views_are_encoded_once_an_attack_and_the_attack_is_the_same(encod
 
 
 def statistics(encoder: TimmEncoder, name: str) -> Tensor:
-    return torch.cat([t.flatten().float() for key, t in encoder.state_dict().items() if f".{name}.running" in key])
+    return torch.cat([t.flatten().float() for key, t in encoder.state_dict().items() if f".@{name}.running" in key])
 
 
 def test_an_attack_moves_no_branch_and_training_moves_each_by_its_own_images(
@@ -254,8 +254,8 @@ def test_a_whole_run_carries_it(pretext: str, kept: str, monkeypatch: pytest.Mon
     assert len(pretrained["tasks.contrast.labels"]) == 60
     assert pretrained["tasks.contrast.steps"] == 3  # 54 images in batches of 18
     assert not torch.equal(pretrained["tasks.contrast.teacher"], pretrained["encoder.net.conv1.weight"])
-    own = {key: t for key, t in pretrained.items() if f".branches.{kept}." in key and key.startswith("encoder.")}
+    own = {key: t for key, t in pretrained.items() if f".branches.@{kept}." in key and key.startswith("encoder.")}
     assert own
     for key, tensor in own.items():
-        assert torch.equal(tuned[key.replace(f".branches.{kept}", "")], tensor)
+        assert torch.equal(tuned[key.replace(f".branches.@{kept}", "")], tensor)
     assert not any(".branches." in key for key in tuned)

@@ -126,7 +126,7 @@ def test_a_task_on_turned_images_with_turned_weights_is_parallel_in_image_pixels
 def test_in_image_pixels_the_term_is_differentiable_by_inputs_and_weights(images: Batch) -> None:
     objective = objective_of([Turned(1), Turned(0, 1)], images, pixels=True, diversity=1.0)
     inputs = tuple(x.clone().requires_grad_() for x in objective.inputs)
-    weight = objective.parameters()["members.task0.weight"]
+    weight = objective.parameters()["members.@task0.weight"]
     gradients = torch.autograd.grad(torch.as_tensor(objective(inputs).penalty), [*inputs, weight])
     place = (2, 0, 1, 3)
     values = []
@@ -157,8 +157,8 @@ def test_cosines_are_those_of_the_gradients(images: Batch) -> None:
     one, other = (task.gradient(images.x, images.label).flatten(1) for task in tasks)
     cosine = F.cosine_similarity(one, other)
     measured = objective_of(tasks, images).measure((images.x, images.x))
-    assert float(measured["cosine/task0/task1"]) == pytest.approx(float(cosine.mean()), abs=1e-6)
-    assert float(measured["abs_cosine/task0/task1"]) == pytest.approx(float(cosine.abs().mean()), abs=1e-6)
+    assert float(measured["cosine:task0/task1"]) == pytest.approx(float(cosine.mean()), abs=1e-6)
+    assert float(measured["abs_cosine:task0/task1"]) == pytest.approx(float(cosine.abs().mean()), abs=1e-6)
     expected = torch.log((1 + 1e-5) ** 2 - cosine**2).mean()
     assert float(measured["diversity"]) == pytest.approx(float(expected), abs=1e-5)
 
@@ -182,6 +182,6 @@ def test_the_training_loss_keeps_what_it_measured_and_an_attack_does_not(images:
 def test_every_pair_of_members_is_named_once() -> None:
     gradients = [torch.randn(2, 1, 2, 2, generator=torch.Generator().manual_seed(i)) for i in range(3)]
     names = set(described(["a", "b", "c"], gram(gradients)))
-    pairs = {f"{kind}/{pair}" for kind in ("cosine", "abs_cosine") for pair in ("a/b", "a/c", "b/c")}
+    pairs = {f"{kind}:{pair}" for kind in ("cosine", "abs_cosine") for pair in ("a/b", "a/c", "b/c")}
     assert names == {"diversity", *pairs}
     assert float(described(["a", "b", "c"], gram(gradients))["diversity"]) == float(log_det(gram(gradients)))

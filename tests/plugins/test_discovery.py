@@ -70,6 +70,11 @@ def test_an_unmarked_function_of_a_hooks_name_is_a_hook(install: Install) -> Non
             offering("[type('T', (PretextTask,), {'name': 'none'})]", hook="advss_pretext_tasks"),
             "class T has the name 'none'",
         ),
+        (
+            offering("[type('T', (PretextTask,), {'name': 'fresh'})]", hook="advss_pretext_tasks"),
+            "class T has the name 'fresh'",
+        ),
+        (offering("[type('D', (Defense,), {'name': 'd' * 101})]"), "class D has the name 'ddd"),
         (offering("[type('D', (Defense,), {'name': 'd'})] * 2"), "offers the defense 'd' twice"),
         ("advss_api = (2, 0)\n" + GOOD, "needs advss API 2.0, this is 1.0; upgrade advss"),
         ("advss_api = 'new'\n" + GOOD, "advss_api must be a pair of integers such as (1, 0), got 'new'"),

@@ -7,7 +7,7 @@ from PIL import Image
 from advss.runs.diversity import _by_step, draw_diversity
 from advss.tracking.tracker import Tracker
 
-STEP = {"step/diversity": -0.2, "step/abs_cosine/a/b": 0.4, "step/cosine/a/b": -0.1, "step/loss": 1.0}
+STEP = {"step/diversity": -0.2, "step/abs_cosine:a/b": 0.4, "step/cosine:a/b": -0.1, "step/loss": 1.0}
 
 
 def journal(folder: Path, *, ensemble: bool) -> Path:
@@ -27,7 +27,7 @@ def test_an_ensemble_has_its_figure(tmp_path: Path) -> None:
 
 def test_it_shows_the_term_and_the_absolute_cosines_by_step(tmp_path: Path) -> None:
     curves = _by_step(journal(tmp_path, ensemble=True))
-    assert curves == {"step/diversity": {10: -0.2, 20: -0.2}, "step/abs_cosine/a/b": {10: 0.4, 20: 0.4}}
+    assert curves == {"step/diversity": {10: -0.2, 20: -0.2}, "step/abs_cosine:a/b": {10: 0.4, 20: 0.4}}
 
 
 def test_a_single_task_has_none(tmp_path: Path) -> None:

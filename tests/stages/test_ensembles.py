@@ -119,7 +119,7 @@ def test_terms_cosines_and_each_members_metrics_are_logged(diversity: float, set
     config = settings(BOTH, diversity=diversity, log_every=1)
     pretrain(config, reporter=Silent())
     names = logged(config)
-    assert {"step/diversity", "step/cosine/jigsaw/rotation", "step/abs_cosine/jigsaw/rotation"} <= names["pretrain"]
+    assert {"step/diversity", "step/cosine:jigsaw/rotation", "step/abs_cosine:jigsaw/rotation"} <= names["pretrain"]
     assert {"valid/adversarial/diversity", "step/jigsaw/loss", "step/rotation/accuracy"} <= names["pretrain"]
     for member in ("jigsaw", "rotation"):
         wanted = {"step/loss", "step/accuracy", "train/accuracy", "valid/clean/loss", "valid/adversarial/accuracy"}

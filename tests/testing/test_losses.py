@@ -252,7 +252,7 @@ BROKEN = [
     (
         UnusedBranch,
         encoder_reached,
-        r"no gradient reaches the encoder's '.*branches\.clean.*'; it names that BatchNorm",
+        r"no gradient reaches the encoder's '.*branches\.@clean.*'; it names that BatchNorm",
     ),
     (EncoderFixed, encoder_reached, r"no gradient reaches the encoder's 'stages.0.weight'$"),
     (UnusedHead, own_reached, "parameter 'spare.weight' gets no gradient from the loss; leave it out"),

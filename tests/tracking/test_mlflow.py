@@ -113,7 +113,7 @@ def test_names_that_mlflow_refuses_are_written_otherwise(folder: Path, stored: S
     tracker = Tracker(folder, name="sample")
     tracker.metrics("pretrain", 1, {"selfie#2/loss": 1.0})
     assert tracker.finish("FINISHED", wait_s=60)
-    assert stored() == {("pretrain", 1, "selfie_2/loss"): "1.0"}
+    assert stored() == {("pretrain", 1, "selfie.2/loss"): "1.0"}
 
 
 def test_a_resumed_run_goes_on_in_the_same_runs(folder: Path, runs: Runs, stored: Stored, journaled: Stored) -> None:

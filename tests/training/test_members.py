@@ -10,8 +10,8 @@ def test_each_member_has_its_metrics_under_the_names_of_a_single_task() -> None:
         "valid/adversarial/rotation/accuracy": 0.5,
         "step/selfie#2/loss": 2.0,
         "step/diversity": -1.0,
-        "step/cosine/rotation/selfie#2": 0.1,
-        "step/abs_cosine/rotation/selfie#2": 0.2,
+        "step/cosine:rotation/selfie#2": 0.1,
+        "step/abs_cosine:rotation/selfie#2": 0.2,
     }
     assert by_member(metrics, ["rotation", "selfie#2"]) == {
         "rotation": {"train/loss": 1.0, "valid/adversarial/accuracy": 0.5},

@@ -75,6 +75,6 @@ def described(keys: Sequence[str], gram_BMM: Tensor) -> dict[str, Tensor]:
     cosine_BMM = gram_BMM.detach()
     metrics = {"diversity": log_det(cosine_BMM)}
     for (i, one), (j, other) in combinations(enumerate(keys), 2):
-        metrics[f"cosine/{one}/{other}"] = cosine_BMM[:, i, j].mean().float()
-        metrics[f"abs_cosine/{one}/{other}"] = cosine_BMM[:, i, j].abs().mean().float()
+        metrics[f"cosine:{one}/{other}"] = cosine_BMM[:, i, j].mean().float()
+        metrics[f"abs_cosine:{one}/{other}"] = cosine_BMM[:, i, j].abs().mean().float()
     return metrics

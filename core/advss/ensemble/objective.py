@@ -21,6 +21,7 @@ from advss.ensemble.columns import ImagePixels, check_same_shape, input_gradient
 from advss.ensemble.diversity import described, gram, log_det
 from advss.ensemble.second_order import FastSecondOrder
 from advss.hookspecs import BranchNorm, Loss, Objective, PretextTask, Task, Views, branch
+from advss.named import NamedModules
 from advss.randomness import Key, global_stream
 
 Stage = Literal["pretrain", "finetune"]
@@ -32,7 +33,7 @@ class _Root(nn.Module):
     def __init__(self, trunk: nn.Module, members: Mapping[str, Task]) -> None:
         super().__init__()
         self.trunk = trunk
-        self.members = nn.ModuleDict(dict(members))
+        self.members = NamedModules(members)
 
     def forward(self, objective: TaskObjective, inputs: tuple[Tensor, ...], weight: float) -> Loss:
         return objective.evaluate(inputs, weight)

@@ -20,6 +20,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from advss.errors import UsageError, did_you_mean
 from advss.hookspecs import BranchNorm, DataFacts, Encoder
 from advss.models.families import Family, family_of, labels
+from advss.named import MARK
 
 STEM_STRIDE = 4  # of the stems that timm builds
 SMALL = 64  # pixels: images up to this side get a stem that keeps their resolution
@@ -157,7 +158,7 @@ def keep_branch(state: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
     kept: dict[str, Tensor] = {}
     found: set[str] = set()
     for key, value in state.items():
-        match = re.fullmatch(r"((?:.+\.)?)branches\.([^.]+)\.(.+)", key)
+        match = re.fullmatch(rf"((?:.+\.)?)branches\.{MARK}([^.]+)\.(.+)", key)
         if match is None:
             kept[key] = value
             continue

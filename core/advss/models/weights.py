@@ -13,30 +13,30 @@ from advss.errors import UsageError
 SHOWN = 3  # keys of each kind that a message names
 
 
-def load_strict(module: nn.Module, state: Mapping[str, Tensor], *, what: str) -> None:
-    """Copy ``state`` into the parameters and buffers of ``module``, in place: device, dtype and memory format stay.
+def load_strict(into: nn.Module | Mapping[str, Tensor], state: Mapping[str, Tensor], *, what: str) -> None:
+    """Copy ``state`` into the parameters and buffers of a module, in place: device, dtype and memory format stay.
 
     Args:
-        module: what is loaded into.
-        state: a tensor for each key of ``module.state_dict()``, no more and no less.
+        into: what is loaded into: a module, or its tensors by name.
+        state: a tensor for each name there, no more and no less.
         what: names the source in the message, e.g. ``"pretrain/best.safetensors"``.
 
     Raises:
         UsageError: a key is missing, unexpected or of another shape; then nothing was copied.
     """
-    check_fits(module, state, what=what)
+    check_fits(into, state, what=what)
     with torch.no_grad():
-        for key, tensor in module.state_dict().items():
+        for key, tensor in _tensors(into).items():
             tensor.copy_(state[key])
 
 
-def check_fits(module: nn.Module, state: Mapping[str, Tensor], *, what: str) -> None:
+def check_fits(into: nn.Module | Mapping[str, Tensor], state: Mapping[str, Tensor], *, what: str) -> None:
     """The checks of :func:`load_strict` alone.
 
     Raises:
         UsageError: as there.
     """
-    own = module.state_dict()
+    own = _tensors(into)
     missing = [key for key in own if key not in state]
     unexpected = [key for key in state if key not in own]
     if own and len(missing) == len(own):
@@ -57,6 +57,10 @@ def check_fits(module: nn.Module, state: Mapping[str, Tensor], *, what: str) -> 
     if any(parts):
         reason = "; ".join(part for part in parts if part)
         raise UsageError(f"{what} does not fit the model: {reason}; is it a checkpoint of another backbone or task?")
+
+
+def _tensors(of: nn.Module | Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    return of.state_dict() if isinstance(of, nn.Module) else of
 
 
 def _with_nearest(missing: Sequence[str], unexpected: Sequence[str]) -> Iterable[str]:

@@ -49,7 +49,8 @@ HOOKS: dict[str, Kind] = {
     "advss_finetune_schemes": "finetune",
     "advss_datasets": "data",
 }
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")  # fits flags, YAML keys, file names and the separators : , + # .
+NO_TASKS = ("none", "auto", "fresh")  # mean something else in --pretext and --finetune-tail
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")  # fits flags, YAML keys, file names and the separators : , + # .
 SLOW_S = 5.0  # a plugin that takes longer to import is named, since every command waits for it
 
 
@@ -269,10 +270,10 @@ def _checked(offered: object, kind: Kind) -> tuple[str, type]:
     if not (inspect.isclass(offered) and issubclass(offered, base)):
         raise _RefusedError(f"{offered!r} is not a subclass of {base.__name__}")
     name = getattr(offered, "name", None)
-    if not isinstance(name, str) or not NAME.fullmatch(name) or (kind, name) == ("pretext", "none"):
+    if not isinstance(name, str) or not NAME.fullmatch(name) or (kind == "pretext" and name in NO_TASKS):
         raise _RefusedError(
-            f"class {offered.__name__} has the name {name!r}; expected letters, digits, '-' and '_'"
-            " ('none' is not for pretext tasks)"
+            f"class {offered.__name__} has the name {name!r}; expected at most 100 letters, digits, '-' and '_'"
+            f" ({', '.join(map(repr, NO_TASKS))} are not for pretext tasks)"
         )
     parameters = own_parameters(offered)
     if kind == "data" and "limit" in [parameter.name for parameter in parameters]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from advss.tracking.journal import read_metrics
 
-TERM, COSINE = "step/diversity", "step/abs_cosine/"
+TERM, COSINE = "step/diversity", "step/abs_cosine:"
 
 
 def draw_diversity(journal: Path, folder: Path) -> list[Path]:

@@ -134,8 +134,11 @@ class MlflowRuns:
 
 
 def mlflow_name(name: str) -> str:
-    """``name`` with what MLflow allows in names of metrics and parameters: "selfie#2" becomes "selfie_2"."""
-    return re.sub(r"[^\w\-. :/]", "_", name)[:NAME_LENGTH]
+    """``name`` with what MLflow allows in names of metrics and parameters.
+
+    "selfie#2" becomes "selfie.2", for another plugin may be called "selfie_2", but none has a dot.
+    """
+    return re.sub(r"[^\w\-. :/]", "_", name.replace("#", "."))[:NAME_LENGTH]
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

@@ -15,12 +15,15 @@ from torch.optim import SGD, AdamW
 from advss.errors import did_you_mean
 from advss.hookspecs import Loss, Phase, PretextTask, Task, Views
 from advss.models.held import held
+from advss.plugins.discovery import NAME
 
 GROUP_KEYS = {
     "lr_scale",
     *inspect.signature(SGD).parameters,
     *inspect.signature(AdamW).parameters,
 }  # of a phase's groups
+
+OWN_METRICS = ("loss", "gradient_norm", "lr")  # what training logs beside a task's
 
 LONGEST = 4  # parts of a value that a message describes
 
@@ -39,6 +42,15 @@ def check_made(task: Task) -> None:
     """A task that was just made is a module that its base classes have set up."""
     made = "_modules" in vars(task) and (not isinstance(task, PretextTask) or hasattr(task, "tail"))
     require(made, "its __init__ does not call super().__init__(); call it there, before all else")
+    if isinstance(task, PretextTask):
+        check_branches(task.branches)
+
+
+def check_branches(names: Any) -> None:
+    """BatchNorm branches are several names of their own; they stand in the names of parameters."""
+    named = isinstance(names, tuple) and all(isinstance(name, str) and NAME.fullmatch(name) for name in names)
+    wanted = "give each a name of its own, of letters, digits, '-' and '_', one at least, in a tuple"
+    require(named and names and len(set(names)) == len(names), f"branches is {names!r}; {wanted}")
 
 
 def check_parameters(task: Task, known: nn.Module) -> None:
@@ -147,6 +159,7 @@ def check_metrics(metrics: dict[str, Any]) -> None:
     """Metrics are finite scalars without gradient."""
     wanted = "give a scalar tensor without gradient: .detach().mean()"
     for name, metric in metrics.items():
+        require(name not in OWN_METRICS, f"metric '{name}' is one that training has itself; give it another name")
         require(isinstance(metric, Tensor), f"metric '{name}' is {in_words(metric)}; {wanted}")
         require(metric.ndim == 0, f"metric '{name}' has shape {tuple(metric.shape)}; {wanted}")
         require(not metric.requires_grad, f"metric '{name}' has a gradient; {wanted}")

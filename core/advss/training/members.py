@@ -20,7 +20,8 @@ def by_member(metrics: Mapping[str, float], keys: Iterable[str]) -> dict[str, di
     if len(members) < 2:
         return {}
     for name, value in metrics.items():
-        *before, key, last = name.split("/")
-        if key in members and "cosine" not in name:
-            members[key]["/".join([*before, last])] = value
+        words = name.split("/")
+        place = 2 if words[0] == "valid" else 1  # whatever a member is called, train and clean too
+        if len(words) > place + 1 and words[place] in members:
+            members[words[place]]["/".join([*words[:place], *words[place + 1 :]])] = value
     return members

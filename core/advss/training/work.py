@@ -17,6 +17,7 @@ from advss.ensemble.diversity import Diversity
 from advss.ensemble.objective import Stage, TaskObjective
 from advss.hookspecs import Batch, Defense, Loss, Phase, Task, Views
 from advss.models.weights import load_strict
+from advss.named import NamedModules
 from advss.randomness import Key, stream
 from advss.training.signals import StopRequest
 
@@ -29,18 +30,18 @@ class Modules(nn.Module):
     def __init__(self, trunk: nn.Module, members: Mapping[str, Task], stage: Stage) -> None:
         super().__init__()
         self.trunk = trunk
-        self.members = nn.ModuleDict(dict(members))
+        self.members = NamedModules(members)
         self.stage = stage
 
     def tasks(self) -> dict[str, Task]:
         """The members by key."""
-        return {key: task for key, task in self.members.items() if isinstance(task, Task)}
+        return self.members.by_name()
 
     def _places(self) -> dict[str, nn.Module]:
         if self.stage == "pretrain":
-            return {"encoder.": self.trunk, **{f"tasks.{key}.": task for key, task in self.members.items()}}
+            return {"encoder.": self.trunk, **{f"tasks.{key}.": task for key, task in self.tasks().items()}}
         return {f"{name}.": part for name, part in self.trunk.named_children()} | {
-            "scheme.": next(iter(self.members.values()))
+            "scheme.": next(iter(self.tasks().values()))
         }
 
     def named_state(self) -> dict[str, Tensor]:
@@ -53,22 +54,7 @@ class Modules(nn.Module):
         Raises:
             UsageError: a key is missing, left over or of another shape; it is named and nothing is loaded.
         """
-        load_strict(_Named(self._places()), dict(state), what=what)
-
-
-class _Named(nn.Module):
-    """Modules under their checkpoint names, so that one strict load checks all before it copies any."""
-
-    def __init__(self, places: Mapping[str, nn.Module]) -> None:
-        super().__init__()
-        for place, module in places.items():
-            parent: nn.Module = self
-            *outer, last = place.rstrip(".").split(".")
-            for name in outer:
-                if name not in parent._modules:
-                    parent.add_module(name, nn.Module())
-                parent = parent.get_submodule(name)
-            parent.add_module(last, module)
+        load_strict(self.named_state(), state, what=what)
 
 
 @dataclass

@@ -108,7 +108,7 @@ def test_dual_stream_is_the_mean_of_both_pairs_losses(encoder: TimmEncoder, batc
 
 # ---------------------------------------------------------------- streams and branches
 def statistics(encoder: TimmEncoder, name: str) -> Tensor:
-    return torch.cat([t.flatten().float() for key, t in encoder.state_dict().items() if f".{name}.running" in key])
+    return torch.cat([t.flatten().float() for key, t in encoder.state_dict().items() if f".@{name}.running" in key])
 
 
 @pytest.mark.parametrize(("stream", "moving"), [("dual", {"adversarial", "clean"}), ("adversarial", {"adversarial"})])

@@ -63,7 +63,7 @@ def an_attack_moves_no_state(subject: Subject) -> None:
     for name, t in it.modules.state_dict().items():
         expect(
             torch.equal(t, before[name]),
-            f"'{name.removeprefix('members.it.')}' moved while the inputs were attacked; only BatchNorm layers "
+            f"'{name.removeprefix('members.@it.')}' moved while the inputs were attacked; only BatchNorm layers "
             "(torch.nn.BatchNorm*d, SyncBatchNorm) are held: move other state in after_step()",
         )
 

@@ -14,8 +14,8 @@ from advss.hookspecs import PretextTask
 from advss.models.held import held
 from advss.testing.ready import Ready, expect_finite, ready, same_tensors
 from advss.testing.subject import Subject
-from advss.testing.verdicts import BrokenError, UncheckedError, expect
-from advss.training.form import tensors
+from advss.testing.verdicts import BrokenError, UncheckedError, as_in_training, expect
+from advss.training.form import check_branches, tensors
 
 
 def parameters_are_registered(subject: Subject) -> None:
@@ -92,8 +92,7 @@ def its_start_of_fine_tuning_is_the_backbones(subject: Subject) -> None:
     """``tail`` is a last stage of the encoder or None, and the BatchNorm branches have names of their own."""
     it = ready(subject)
     assert isinstance(it.task, PretextTask)
-    names = it.task.branches
-    expect(names and len(set(names)) == len(names), f"branches is {names!r}; give each a name, one at least")
+    as_in_training(check_branches, it.task.branches)
     if it.task.tail is not None:
         own, asked = set(it.task.tail.state_dict()), set(it.network.tail().state_dict())
         expect(
