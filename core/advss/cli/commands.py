@@ -79,10 +79,12 @@ def evaluate(arguments: Arguments) -> int:
 
 def sync(arguments: Arguments) -> int:
     """``advss sync RUN``."""
+    from advss.runs.lock import locked
     from advss.tracking.sync import sync as send
 
     folder = find_tracked(arguments.positionals[0], arguments)
-    print(f"{folder}: {send(folder)} records sent to MLflow")
+    with locked(folder):  # a run sends its own
+        print(f"{folder}: {send(folder)} records sent to MLflow")
     return 0
 
 

@@ -29,6 +29,7 @@ from advss.naming import as_typed
 from advss.randomness import stream
 from advss.runs.classifier import load_classifier
 from advss.runs.folder import RunFolder, classifier_of, find_run
+from advss.runs.lock import writing
 from advss.runs.opened import reopened
 from advss.runs.session import Session, choose_device, tracked
 from advss.training.checkpoints import load_checkpoint
@@ -103,8 +104,10 @@ class Kept:
             self.save()
 
     def save(self) -> None:
-        """Write all of them, atomically."""
-        write_json(self.path, {**self.identity, "results": [asdict(image) for image in self.images.values()]})
+        """Write all of them, and what another process has certified meanwhile, atomically."""
+        with writing(self.path.parent.parent):
+            self.images = {image.index: image for image in self._read()} | self.images
+            write_json(self.path, {**self.identity, "results": [asdict(image) for image in self.images.values()]})
         self.saved_at = time.monotonic()
 
     def _read(self) -> list[Certified]:

@@ -18,6 +18,7 @@ from advss.data.splits import Part, part_tensors
 from advss.randomness import stream
 from advss.runs.classifier import load_classifier
 from advss.runs.folder import classifier_of, find_run
+from advss.runs.lock import writing
 from advss.runs.opened import Result, close, reopened
 from advss.runs.session import Session, tracked
 from advss.training.reporting import Reporter
@@ -53,8 +54,9 @@ def evaluated(session: Session, *, status: str = "finished") -> Result:
         accuracies = {"test/ta": measured["ta"], "test/ra": measured["ra"]}
         session.tracker.metrics("evaluate", 0, accuracies)
         session.tracker.metrics("", 0, accuracies)
-    seconds = folder.read_result().get("seconds", {}) | {"evaluate": round(time.monotonic() - began, 2)}
-    session.record(**measured, seconds=seconds)
+    with writing(folder.path):
+        seconds = folder.read_result().get("seconds", {}) | {"evaluate": round(time.monotonic() - began, 2)}
+        session.record(**measured, seconds=seconds)
     return close(session, status=status)
 
 

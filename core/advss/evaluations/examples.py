@@ -22,6 +22,7 @@ from advss.errors import UsageError
 from advss.evaluations.evaluate import attack_images, attack_of
 from advss.files import saving
 from advss.runs.finished import Finished
+from advss.runs.lock import check_free, writing
 from advss.training.checkpoints import has_checkpoint, load_checkpoint, save_checkpoint
 from advss.training.reporting import Reporter
 from advss.training.signals import StopRequest
@@ -81,7 +82,8 @@ class Making:
             )
         answers = {"clean": clean, "robust": robust}
         tensors = {"x": x_NCHW, "label": self.images.labels, "index": self.images.index, **answers}
-        save_checkpoint(path, tensors, {"kind": FOLDER, "key": key})
+        with writing(member.folder.path):
+            save_checkpoint(path, tensors, {"kind": FOLDER, "key": key})
         return Examples(x_NCHW, clean, robust, path)
 
     def _key(self, member: Finished) -> dict[str, Any]:
@@ -101,8 +103,9 @@ def check_writable(member: Finished) -> None:
     """Make the folder of a run's examples, so that hours are not spent on what cannot be kept.
 
     Raises:
-        UsageError: it cannot be made or written to.
+        UsageError: it cannot be made or written to, or another process trains in the run's folder.
     """
+    check_free(member.folder.path)
     folder = member.folder.path / FOLDER
     with saving(folder):
         folder.mkdir(exist_ok=True)

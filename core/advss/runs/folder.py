@@ -12,6 +12,7 @@ from typing import Any
 from advss.config import RunConfig
 from advss.errors import UsageError, did_you_mean
 from advss.naming import LONGEST, as_typed, check_name
+from advss.runs.lock import in_use
 from advss.training.reporting import Reporter
 
 
@@ -102,6 +103,8 @@ def plan_folder(
     if path.is_symlink():
         raise UsageError(f"--name: {path} is a link; give the run a folder of its own")
     if name and path.exists() and not resume:
+        if used := in_use(path):
+            raise UsageError(f"--name: {used}, or choose another --name")
         begun = resumable and RunFolder(path).config.is_file()
         go_on = f"continue it by --resume {as_typed(path)} or " if begun else ""
         raise UsageError(f"--name: run folder {path} exists; {go_on}choose another --name")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -21,6 +21,7 @@ from advss.plugins.provenance import choices_of, saying_what_is_needed, used_by
 from advss.runs.curves import draw_curves
 from advss.runs.diversity import draw_diversity
 from advss.runs.folder import RunFolder, make_folder, plan_run, told_finished
+from advss.runs.lock import check_free, locked
 from advss.runs.session import Session, choose_device, followed, open_data
 from advss.runs.stored import stored_config
 from advss.tracking.tracker import Tracker
@@ -35,33 +36,38 @@ Result = dict[str, Any]
 def opened(config: RunConfig, *, resume: bool, reporter: Reporter) -> Iterator[Session | None]:
     """A session in the run's folder, made or gone on with; None when the run is finished."""
     folder = plan_run(config, resume=resume)
-    if resume and folder.finished:
-        yield None
-        return
-    reporter.say(f"{'resuming' if resume else 'starting'} {folder.name}")
-    with saying_what_is_needed(lambda: folder.read_result().get("plugins"), run=folder.name):
-        family_of(config.backbone.name)
-    splits, device = open_data(config), choose_device(config.device)
-    for line in described(splits):
-        reporter.say(line)
     new = not (resume and folder.path.exists())
-    folder = make_folder(folder, resume=resume, named=config.name is not None)
+    with ExitStack() as stack:
+        if not new:
+            stack.enter_context(locked(folder.path))  # before anything of it is read
+            if folder.finished:
+                yield None
+                return
+        reporter.say(f"{'resuming' if resume else 'starting'} {folder.name}")
+        with saying_what_is_needed(lambda: folder.read_result().get("plugins"), run=folder.name):
+            family_of(config.backbone.name)
+        splits, device = open_data(config), choose_device(config.device)
+        for line in described(splits):
+            reporter.say(line)
+        folder = make_folder(folder, resume=resume, named=config.name is not None)
+        if new:
+            stack.enter_context(locked(folder.path))
 
-    def lasts() -> bool:
-        return not new or any(has_checkpoint(folder.last(stage)) for stage in ("pretrain", "finetune"))
+        def lasts() -> bool:
+            return not new or any(has_checkpoint(folder.last(stage)) for stage in ("pretrain", "finetune"))
 
-    with _no_folder_left(folder, lasts):
+        stack.enter_context(_no_folder_left(folder, lasts))
         if not folder.config.is_file():
             write_text(folder.config, to_yaml(dataclasses.replace(config, name=None)))
         config = dataclasses.replace(config, name=folder.name, device=str(device))
-        with open_session(config, folder, splits, reporter, lasts=lasts) as session:
-            plugins = used_by(choices_of(config, "pretrain", "finetune"))
-            now = {"plugins": plugins, "status": "running"}
-            session.record(**(blank_result(config, folder) | folder.read_result() | now))
-            versions = {f"{p['kind']}.{p['name']}": f"{p['distribution']} {p['version']}" for p in plugins}
-            session.tracker.params({"plugins": versions})
-            session.tracker.artifact(folder.config)
-            yield session
+        session = stack.enter_context(open_session(config, folder, splits, reporter, lasts=lasts))
+        plugins = used_by(choices_of(config, "pretrain", "finetune"))
+        now = {"plugins": plugins, "status": "running"}
+        session.record(**(blank_result(config, folder) | folder.read_result() | now))
+        versions = {f"{p['kind']}.{p['name']}": f"{p['distribution']} {p['version']}" for p in plugins}
+        session.tracker.params({"plugins": versions})
+        session.tracker.artifact(folder.config)
+        yield session
 
 
 @contextmanager
@@ -82,7 +88,11 @@ def reopened(
     """A session in a run's folder, to measure its model on ``device``; plugins that trained it may be gone by now.
 
     ``evaluation`` stands in place of the run's own.
+
+    Raises:
+        UsageError: another process trains in it.
     """
+    check_free(folder.path)
     stored = stored_config(folder.path)
     config = dataclasses.replace(
         stored,

@@ -23,6 +23,7 @@ from advss.output import forgiving_output
 from advss.plugins.provenance import used
 from advss.plugins.registry import build
 from advss.runs.folder import RunFolder
+from advss.runs.lock import writing
 from advss.tracking.journal import Status
 from advss.tracking.tracker import Tracker
 from advss.training.blame import blaming
@@ -132,8 +133,9 @@ class Session:
 
     def record(self, **content: Any) -> dict[str, Any]:
         """Merge ``content`` into result.json and return the whole."""
-        result = self.folder.read_result() | content
-        write_json(self.folder.result, result)
+        with writing(self.folder.path):
+            result = self.folder.read_result() | content
+            write_json(self.folder.result, result)
         return result
 
 
