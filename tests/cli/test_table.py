@@ -68,3 +68,10 @@ def test_mlflow_is_named_where_something_was_sent(result: dict[str, Any]) -> Non
     folder.mkdir(parents=True)
     (folder / "mlflow.json").write_text("{}")
     assert f"MLflow      advss ui --runs-dir {folder.parent}" in shown(result)
+
+
+def test_a_model_in_doubt_has_one_line_under_the_table(result: dict[str, Any]) -> None:
+    said = "the model answers 'dog' for 100 % of the 60 test images, of which 33.33 % are"
+    lines = shown(result | {"doubt": said}).splitlines()
+    assert [line for line in lines if line.startswith("note:")] == [f"note: {said}"]
+    assert lines[4].startswith("note:")

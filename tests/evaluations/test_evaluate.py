@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,12 +17,14 @@ import advss
 from advss.cli.main import main
 from advss.config import EvalSettings, RunConfig
 from advss.data.images import InMemory
-from advss.data.splits import Part
+from advss.data.splits import Part, open_splits, part_tensors
 from advss.errors import UsageError
 from advss.evaluations.evaluate import evaluate, evaluate_model
 from advss.hookspecs import Defense
 from advss.stages.fit import fit
 from advss.stages.validation import classifier_score, pretext_score
+from advss.tracking.journal import read_metrics
+from advss.training.checkpoints import load_checkpoint, save_checkpoint
 from advss.training.reporting import Silent
 from advss.training.signals import Interrupted, StopRequest
 
@@ -136,16 +139,116 @@ def test_unknown_run_is_named_with_the_nearest(trained: tuple[Path, dict[str, An
         advss.load_model("digit", runs_dir=trained[0].parent)
 
 
-def test_more_restarts_and_steps_find_no_less(trained: tuple[Path, dict[str, Any]]) -> None:
-    run, result = trained
-    measured = evaluate(
-        run,
-        EvalSettings(eps=EPS, step_size=STEP_SIZE, steps=STEPS, restarts=2),
-        device="cpu",
-        reporter=Silent(),
-    )
-    assert measured["ra"] <= result["ra"]
-    assert measured["ra_attack"]["restarts"] == 2
+def test_more_restarts_and_steps_find_no_less(run: Path) -> None:
+    found = measured(run, EvalSettings(eps=EPS, step_size=STEP_SIZE, steps=STEPS, restarts=2))
+    assert found["ra"] <= found["headline"]["ra"]
+    assert found["ra_attack"]["restarts"] == 2
+
+
+# ---------------------------------------------------------------- several measurements
+OTHER = EvalSettings(eps=EPS, step_size=STEP_SIZE, steps=1, limit=60)
+HEADLINE = ("ta", "ra", "ra_images", "ra_attack", "ta_all", "test_images", "evaluation")
+
+
+@pytest.fixture
+def run(trained: tuple[Path, dict[str, Any]], tmp_path: Path) -> Path:
+    """A copy of the run, to be measured again."""
+    return Path(shutil.copytree(trained[0], tmp_path / "digits"))
+
+
+def measured(run: Path, settings: EvalSettings = OTHER) -> dict[str, Any]:
+    return evaluate(run, settings, device="cpu", reporter=Silent())
+
+
+def written(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(path.read_text())
+    return content
+
+
+def test_a_second_measurement_stands_beside_the_first_and_the_headline_stays(run: Path) -> None:
+    before = written(run / "result.json")
+    found = measured(run)
+    after = written(run / "result.json")
+    assert {key: after[key] for key in found["headline"]} == found["headline"]
+    assert {key: after[key] for key in HEADLINE} == {key: before[key] for key in HEADLINE}
+    first, second = before["evaluation"]["file"], found["evaluation"]["file"]
+    assert sorted(str(file.relative_to(run)) for file in run.glob("evaluations/*")) == sorted([first, second])
+    assert (found["ra_images"], found["ra_attack"]["steps"]) == (60, 1)
+    assert written(run / second)["ra"] == found["ra"] != before["ra"] == written(run / first)["ra"]
+
+
+def test_the_same_measurement_takes_its_own_place(run: Path) -> None:
+    first = measured(run)
+    again = measured(run)
+    assert again["ra"] == first["ra"]
+    assert len(list(run.glob("evaluations/*"))) == 2
+
+
+def unmeasured(run: Path) -> None:
+    """As after `advss finetune`."""
+    shutil.rmtree(run / "evaluations")
+    result = written(run / "result.json")
+    (run / "result.json").write_text(json.dumps({key: result[key] for key in result if key not in HEADLINE}))
+
+
+def test_the_first_measurement_is_the_headline_until_the_runs_own_settings_are_measured(
+    run: Path, trained: tuple[Path, dict[str, Any]]
+) -> None:
+    unmeasured(run)
+    only = measured(run)
+    assert "headline" not in only
+    assert written(run / "result.json")["ra_images"] == 60
+    third = measured(run, replace(OTHER, steps=2))
+    assert third["headline"]["evaluation"] == only["evaluation"] == written(run / "result.json")["evaluation"]
+    own = measured(run, EvalSettings(eps=EPS, step_size=STEP_SIZE, steps=STEPS, batch_size=100))
+    assert "headline" not in own
+    after = written(run / "result.json")
+    assert (after["ra_images"], after["ra_attack"]) == (len(advss.load_data(run)[1]), trained[1]["ra_attack"])
+    assert len(list(run.glob("evaluations/*"))) == 3
+
+
+def test_the_headline_of_another_checkpoint_gives_way(run: Path) -> None:
+    best = load_checkpoint(run / "finetune/best.safetensors")
+    best.tensors["head.bias"] += 1.0
+    save_checkpoint(best.path, best.tensors, {k: v for k, v in best.manifest.items() if k != "sha256"})
+    assert "headline" not in measured(run)
+
+
+def test_only_the_headline_is_tracked_as_the_runs_own(run: Path) -> None:
+    found = measured(run)
+    metrics = [one for one in read_metrics(run / "metrics.jsonl") if "test/ra" in one.values]
+    stages = {one.stage: one.values["test/ra"] for one in metrics}
+    name = Path(found["evaluation"]["file"]).stem
+    headline = found["headline"]["ra"]
+    assert stages == {"": headline, "evaluate": headline, f"evaluate/{name}": found["ra"]}
+
+
+def test_ta_beside_ra_is_of_the_same_images(run: Path) -> None:
+    found = measured(run)
+    splits = open_splits("digits", {}, limit=300, seed=0)
+    model = advss.load_model(run)
+
+    def ta(part: Part) -> float:
+        x, label = part_tensors(part)
+        with torch.no_grad():
+            return float((model(x).argmax(1) == label).double().mean())
+
+    chosen = splits.test.subset(60)
+    assert (found["ta"], found["ta_all"]) == (ta(chosen), ta(splits.test))
+    assert found["ta"] != found["ta_all"]
+    assert found["ra"] <= found["ta"]
+
+
+def test_the_measurement_just_made_is_printed_and_where_the_headline_stays(
+    run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main(["evaluate", str(run), "--quiet", "--eval-steps", "1", "--eval-limit", "60"]) == 0
+    out = capsys.readouterr().out
+    stays = written(run / "result.json")
+    assert "PGD-1 ℓ∞ 2/255, 60 images" in out
+    assert f"headline    stays TA {100 * stays['ta']:.2f} %, RA {100 * stays['ra']:.2f} % (PGD-10 ℓ∞ 2/255" in out
+    assert "of all 300 test images; in the table of the 60 attacked" in out
 
 
 # ---------------------------------------------------------------- measuring
@@ -162,8 +265,11 @@ def test_constant_classifier_has_equal_ta_and_ra() -> None:
     )
     cpu = torch.device("cpu")
     settings = EvalSettings(steps=1, batch_size=4)
-    found = evaluate_model(Constant(), part, settings, device=cpu, seed=0, reporter=Silent(), stop=StopRequest())
+    found = evaluate_model(
+        Constant(), part, settings, device=cpu, seed=0, reporter=Silent(), stop=StopRequest(), classes="ab"
+    )
     assert (found["ta"], found["ra"], found["ra_images"]) == (0.7, 0.7, 10)
+    assert found["doubt"] == "the model answers 'b' for 100 % of the 10 test images, of which 70 % are"
 
 
 class Counting(Constant):
@@ -185,7 +291,9 @@ def test_measuring_stops_within_an_attack() -> None:
     stop = StopRequest()
     model, settings = Counting(stop), EvalSettings(steps=20, batch_size=4)
     with pytest.raises(Interrupted):
-        evaluate_model(model, part, settings, device=torch.device("cpu"), seed=0, reporter=Silent(), stop=stop)
+        evaluate_model(
+            model, part, settings, device=torch.device("cpu"), seed=0, reporter=Silent(), stop=stop, classes="ab"
+        )
     assert model.passes == 3
 
 

@@ -97,7 +97,14 @@ def test_a_run_of_another_seed_is_attacked_with_its_own_draws_on_the_same_images
     runs, outcome, _ = compared
     test = open_splits("digits", {}, limit=100).test
     measured = evaluate_model(
-        model(runs, "c"), test, EVALUATION, device=CPU, seed=1, reporter=Silent(), stop=StopRequest()
+        model(runs, "c"),
+        test,
+        EVALUATION,
+        classes="0123456789",
+        device=CPU,
+        seed=1,
+        reporter=Silent(),
+        stop=StopRequest(),
     )
     assert outcome["asr"][2][2] == 1 - measured["ra"]
 

@@ -30,9 +30,12 @@ def print_result(result: Mapping[str, Any], console: Console | None = None) -> N
         " + ".join(f"{seconds:.0f}" for seconds in (result.get("seconds") or {}).values()) or "-",
     )
     console.print(table)
+    if result.get("doubt"):
+        console.print(f"note: {result['doubt']}", markup=False, highlight=False, soft_wrap=True)
     console.print()
     folder = Path(result["folder"])
-    print_places([("RA", _attack(result)), *_places(result, folder), ("MLflow", pages(folder))], console)
+    places = [("TA", _other_images(result)), ("RA", _attack(result)), *_places(result, folder)]
+    print_places([*places, ("headline", _headline(result)), ("MLflow", pages(folder))], console)
 
 
 def print_places(places: Iterable[tuple[str, str]], console: Console) -> None:
@@ -53,11 +56,29 @@ def _places(result: Mapping[str, Any], folder: Path) -> list[tuple[str, str]]:
     stages = result.get("epochs") or {}
     models = [path for stage in ("finetune", "pretrain") if (path := folder / stage / "best.safetensors").is_file()]
     places = [("run", str(folder)), *(("checkpoint", str(path)) for path in models)]
+    if result.get("evaluation"):
+        places.append(("numbers", str(folder / result["evaluation"]["file"])))
     if models and result.get("ta") is None:
         tuned = models[0].parent.name == "finetune"
         more = " --finetune-epochs N" if stages.get("finetune") == 0 else ""  # else the run's own, none, count
         places.append(("next", f"advss {'evaluate' if tuned else 'finetune --from'} {as_typed(folder)}{more}"))
     return places
+
+
+def _other_images(result: Mapping[str, Any]) -> str:
+    """TA of all test images, where the table's is of those that were attacked."""
+    count = result.get("test_images") or 0
+    if result.get("ta_all") is None or count == result["ra_images"]:
+        return ""
+    return f"{percent(result['ta_all'])} of all {count} test images; in the table of the {result['ra_images']} attacked"
+
+
+def _headline(result: Mapping[str, Any]) -> str:
+    """What result.json goes on saying, where this is not it."""
+    stays = result.get("headline")
+    if not stays:
+        return ""
+    return f"stays TA {percent(stays['ta'])}, RA {percent(stays['ra'])} ({_attack(stays)}) in result.json"
 
 
 def _attack(result: Mapping[str, Any]) -> str:

@@ -18,14 +18,14 @@ from advss.config import RunConfig
 from advss.configuration.resolve import to_yaml
 from advss.data.splits import open_splits
 from advss.errors import UsageError
-from advss.evaluations.evaluate import STAGE, evaluate_model
+from advss.evaluations.evaluate import STAGE, evaluate_model, keep, measurement
 from advss.files import write_text
 from advss.models.averaged import AveragedClassifier
 from advss.runs.finished import Asked, Finished, open_finished
 from advss.runs.folder import RunFolder, make_folder, plan_folder
 from advss.runs.opened import Result, blank_result, open_session
 from advss.runs.session import Session, choose_device, tracked
-from advss.training.checkpoints import save_checkpoint
+from advss.training.checkpoints import load_checkpoint, save_checkpoint
 from advss.training.reporting import Reporter
 
 KIND = "ensemble"
@@ -138,14 +138,18 @@ def _measure(session: Session, members: Sequence[Finished], *, subsets: bool) ->
     sizes = range(1, len(members)) if subsets else ()
     chosen = [tuple(members), *(some for size in sizes for some in combinations(members, size))]
     began, rows = time.monotonic(), list[Result]()
+    sha256 = load_checkpoint(session.folder.best("finetune"), warn=False).manifest["sha256"]
+    this = measurement(session, session.config.evaluation, sha256)
     with tracked(session.tracker, STAGE):
         for place, some in enumerate(chosen, 1):
             title = f"{STAGE} {place}/{len(chosen)}" if subsets else STAGE
             measured = _evaluated(session, some, title)
             whole = len(some) == len(members)
-            _log(session, some, measured, whole=whole)
+            _log(session, some, measured)
+            if whole:
+                keep(session, this, measured, seconds=time.monotonic() - began, stage=STAGE)
             rows.append({"members": [member.label for member in some], **measured})
-            more = dict(measured) if whole else {}
+            more = {**measured, "evaluation": this.reference} if whole else {}
             more |= {"subsets": sorted(rows, key=lambda row: len(row["members"]))} if subsets else {}
             session.record(**more, seconds={STAGE: round(time.monotonic() - began, 2)})
     session.tracker.artifact(session.folder.result)
@@ -159,6 +163,7 @@ def _evaluated(session: Session, some: Sequence[Finished], title: str) -> Result
         model.eval(),
         session.splits.test,
         session.config.evaluation,
+        classes=session.splits.classes,
         device=session.device,
         seed=session.config.seed,
         reporter=session.reporter,
@@ -167,9 +172,6 @@ def _evaluated(session: Session, some: Sequence[Finished], title: str) -> Result
     )
 
 
-def _log(session: Session, some: Sequence[Finished], measured: Result, *, whole: bool) -> None:
-    accuracies = {f"test/{name}": measured[name] for name in ("ta", "ra")}
+def _log(session: Session, some: Sequence[Finished], measured: Result) -> None:
     names = "+".join(member.label for member in some)
-    session.tracker.metrics(STAGE, 0, {f"{name}/{names}": value for name, value in accuracies.items()})
-    for stage in (STAGE, "") if whole else ():
-        session.tracker.metrics(stage, 0, accuracies)
+    session.tracker.metrics(STAGE, 0, {f"test/{name}/{names}": measured[name] for name in ("ta", "ra")})

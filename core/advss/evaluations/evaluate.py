@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from advss.attacks.evaluation import answered, in_chunks, right_clean_and_attacked
 from advss.config import EvalSettings
 from advss.data.splits import Part, part_tensors
+from advss.evaluations.chance import against_chance
+from advss.evaluations.measurement import Measurement
 from advss.randomness import stream
-from advss.runs.classifier import load_classifier
+from advss.runs.classifier import restored
 from advss.runs.folder import classifier_of, find_run
 from advss.runs.lock import writing
 from advss.runs.opened import Result, close, reopened
 from advss.runs.session import Session, tracked
+from advss.training.checkpoints import load_checkpoint
 from advss.training.reporting import Reporter
 from advss.training.signals import StopRequest
 
@@ -28,53 +32,95 @@ STAGE = "evaluate"
 
 
 def evaluate(run: Path, evaluation: EvalSettings, *, device: str = "auto", reporter: Reporter) -> Result:
-    """TA and RA of a run's best classifier on its test images; result.json then holds this evaluation."""
+    """TA and RA of a run's best classifier on its test images, kept beside what was measured before.
+
+    Returns:
+        The content of result.json with what was measured now in its place. Where that is not the run's headline,
+        result.json keeps the headline, and it stands under ``headline``.
+
+    Raises:
+        UsageError: the run has no classifier or no data.
+        Interrupted: a signal came; nothing of the measurement is kept.
+    """
     folder = find_run(run)
     classifier_of(folder)
-    with reopened(folder, device=device, reporter=reporter, evaluation=evaluation) as session:
+    with reopened(folder, device=device, reporter=reporter) as session:
         session.record(name=folder.name, folder=str(folder.path))  # the run may have been moved since
-        return evaluated(session, status=folder.read_result().get("status", "running"))
+        return evaluated(session, evaluation, status=folder.read_result().get("status", "running"))
 
 
-def evaluated(session: Session, *, status: str = "finished") -> Result:
-    """TA and RA of the best classifier of an opened run, written down; ``status`` is how the run then stands."""
+def evaluated(session: Session, asked: EvalSettings | None = None, *, status: str = "finished") -> Result:
+    """TA and RA of the best classifier of an opened run, written down, see :func:`evaluate`.
+
+    Args:
+        session: the run.
+        asked: what is measured, if not what the run's own settings say.
+        status: how the run then stands.
+    """
     began = time.monotonic()
-    config, folder = session.config, session.folder
-    model = load_classifier(folder.best("finetune"))
-    with tracked(session.tracker, "evaluate"):
+    settings = asked or session.config.evaluation
+    checkpoint = load_checkpoint(session.folder.best("finetune"))
+    this = measurement(session, settings, checkpoint.manifest["sha256"])
+    heads = this.heads(measurement(session, session.config.evaluation, checkpoint.manifest["sha256"]))
+    stage = STAGE if heads else f"{STAGE}/{this.key}"
+    with tracked(session.tracker, stage):
+        model = restored(checkpoint, what=str(checkpoint.path))
         measured = evaluate_model(
             model,
             session.splits.test,
-            config.evaluation,
+            settings,
+            classes=session.splits.classes,
             device=session.device,
-            seed=config.seed,
+            seed=session.config.seed,
             reporter=session.reporter,
             stop=session.stop,
         )
-        accuracies = {"test/ta": measured["ta"], "test/ra": measured["ra"]}
-        session.tracker.metrics("evaluate", 0, accuracies)
-        session.tracker.metrics("", 0, accuracies)
-    with writing(folder.path):
-        seconds = folder.read_result().get("seconds", {}) | {"evaluate": round(time.monotonic() - began, 2)}
-        session.record(**measured, seconds=seconds)
-    return close(session, status=status)
+        keep(session, this, measured, seconds=time.monotonic() - began, stage=stage)
+    with writing(session.folder.path):
+        took = session.folder.read_result().get("seconds", {}) | {STAGE: round(time.monotonic() - began, 2)}
+        content = {**measured, "evaluation": this.reference, "seconds": took}
+        if heads:
+            session.record(**content)
+    result = close(session, status=status)
+    return result if heads else result | content | {"headline": {key: result[key] for key in (*measured, "evaluation")}}
 
 
-def evaluate_model(
+def measurement(session: Session, settings: EvalSettings, checkpoint: str) -> Measurement:
+    """What the settings measure of an opened run; ``checkpoint`` is its classifier's sha256."""
+    images = {
+        "data": session.splits.fingerprint.of("test").sha256,
+        "count": len(session.splits.test.subset(settings.limit)),
+    }
+    known_by = {"attack": attack_of(settings), "images": images, "seed": session.config.seed, "checkpoint": checkpoint}
+    return Measurement(session.folder, "pgd", known_by)
+
+
+def keep(session: Session, this: Measurement, measured: Mapping[str, Any], *, seconds: float, stage: str) -> None:
+    """Write a measurement into its file and track it, the headline as the whole run's too."""
+    this.keep({**measured, "seconds": round(seconds, 2), "device": str(session.device), "advss": version("advss")})
+    accuracies = {f"test/{name}": measured[name] for name in ("ta", "ra")}
+    for place in (stage, "") if stage == STAGE else (stage,):
+        session.tracker.metrics(place, 0, accuracies)
+    session.tracker.artifact(this.path, stage=stage)
+
+
+def evaluate_model(  # noqa: PLR0913 - a model, its images, the threat, and who is told
     model: nn.Module,
     test: Part,
     settings: EvalSettings,
     *,
+    classes: Sequence[str],
     device: torch.device,
     seed: int,
     reporter: Reporter,
     stop: StopRequest,
     title: str = STAGE,
 ) -> dict[str, Any]:
-    """TA on the test part and RA on it, or on ``settings.limit`` of its images, the same for every seed.
+    """TA and RA on the test part, or on ``settings.limit`` of its images, the same for every seed.
 
     Returns:
-        ta, ra, ra_images and ra_attack as they stand in result.json.
+        What stands in result.json: ``ta`` and ``ra``, over the same ``ra_images`` images; ``ra_attack``; ``ta_all``,
+        TA over all ``test_images``; and what :func:`advss.evaluations.chance.against_chance` says of these.
 
     Raises:
         Interrupted: a signal came; nothing of the measurement is kept.
@@ -83,16 +129,28 @@ def evaluate_model(
     chosen = test.subset(settings.limit)
     attack = partial(right_clean_and_attacked, model)
     with stop.asked_by(model):
-        ta = _clean_accuracy(model, test, settings.batch_size, device)
-        _, robust = attack_images(
+        answer_N = answered(model, partial(_images, test, device), len(test), settings.batch_size)
+        clean, robust = attack_images(
             attack, chosen, settings, device=device, seed=seed, reporter=reporter, stop=stop, title=title
         )
-    ra = float(robust.double().mean())
-    return {"ta": ta, "ra": ra, "ra_images": len(chosen), "ra_attack": attack_of(settings)}
+    return {
+        "ta": share(clean),
+        "ra": share(robust),
+        "ra_images": len(chosen),
+        "ra_attack": attack_of(settings),
+        "ta_all": share(answer_N == test.labels),
+        "test_images": len(test),
+        **against_chance(answer_N, test.labels, classes),
+    }
+
+
+def share(chosen_N: Tensor) -> float:
+    """Of the images, those chosen: (N,) bool to a number from 0 to 1."""
+    return float(chosen_N.double().mean())
 
 
 def attack_images(
-    attack: Callable[..., tuple[torch.Tensor, ...]],
+    attack: Callable[..., tuple[Tensor, ...]],
     images: Part,
     settings: EvalSettings,
     *,
@@ -101,7 +159,7 @@ def attack_images(
     reporter: Reporter,
     stop: StopRequest,
     title: str,
-) -> tuple[torch.Tensor, ...]:
+) -> tuple[Tensor, ...]:
     """What ``attack`` says of the images, with the draws that measure RA whatever it is.
 
     Args:
@@ -125,7 +183,7 @@ def attack_images(
         reporter.step(step=done, images=count, metrics={})
         stop.check()
 
-    def part(start: int, end: int) -> tuple[torch.Tensor, ...]:
+    def part(start: int, end: int) -> tuple[Tensor, ...]:
         x, label = _read(images, start, end, device)
         draws = stream(device, seed, STAGE, start)
         return attack(x, label, draws, settings.threat, restarts=settings.restarts)
@@ -142,12 +200,11 @@ def attack_of(settings: EvalSettings) -> dict[str, Any]:
     return asdict(settings.threat) | {"restarts": settings.restarts}
 
 
-def _clean_accuracy(model: nn.Module, test: Part, chunk: int, device: torch.device) -> float:
-    answer_N = answered(model, lambda start, end: _read(test, start, end, device)[0], len(test), chunk)
-    return float((answer_N == test.labels).double().mean())
+def _images(part: Part, device: torch.device, start: int, end: int) -> Tensor:
+    return _read(part, start, end, device)[0]
 
 
-def _read(part: Part, start: int, end: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+def _read(part: Part, start: int, end: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Images and labels at the places from ``start`` to before ``end``: only these are decoded and held."""
     x, label = part_tensors(part.select(torch.arange(start, end)))
     return x.to(device), label.to(device)

@@ -31,7 +31,7 @@ from torch import Tensor
 from advss.attacks.evaluation import answered
 from advss.data.splits import Part, open_splits
 from advss.data.statistics import digest
-from advss.evaluations.evaluate import attack_of
+from advss.evaluations.evaluate import attack_of, share
 from advss.evaluations.examples import Examples, Making, check_writable
 from advss.evaluations.overlap import draw_asr, draw_overlap, overlap
 from advss.files import write_text
@@ -144,9 +144,9 @@ def _outcome(members: Sequence[Finished], made: Mapping[str, Examples], succeede
     return {
         "models": labels,
         "runs": [_ran(member, made[member.label]) for member in members],
-        "ta": [_share(clean[label]) for label in labels],
-        "error": [1 - _share(clean[label]) for label in labels],
-        "asr": [[1 - _share(~succeeded[source][attacked]) for source in labels] for attacked in labels],
+        "ta": [share(clean[label]) for label in labels],
+        "error": [1 - share(clean[label]) for label in labels],
+        "asr": [[1 - share(~succeeded[source][attacked]) for source in labels] for attacked in labels],
         **_of_both_right(labels, clean, succeeded),
         "all_right": all_right,
         "sets": sets,
@@ -169,7 +169,7 @@ def _of_both_right(labels: Sequence[str], clean: Mapping[str, Tensor], succeeded
     both = [[clean[source] & clean[attacked] for source in labels] for attacked in labels]
     rates = [
         [
-            _share(succeeded[source][attacked][both_N]) if both_N.any() else None
+            share(succeeded[source][attacked][both_N]) if both_N.any() else None
             for source, both_N in zip(labels, row, strict=True)
         ]
         for attacked, row in zip(labels, both, strict=True)
@@ -189,10 +189,6 @@ def _places(images: Part, chosen_N: Tensor) -> list[int]:
     """Places in the test set of some of the images, in order."""
     places: list[int] = images.index[chosen_N].sort().values.tolist()
     return places
-
-
-def _share(chosen_N: Tensor) -> float:
-    return float(chosen_N.double().mean())
 
 
 def _write(outcome: Outcome, folder: RunFolder, tracker: Tracker) -> None:

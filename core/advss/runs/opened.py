@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from advss.config import EvalSettings, RunConfig
+from advss.config import RunConfig
 from advss.configuration.resolve import to_yaml
 from advss.data.described import described
 from advss.data.splits import Splits
@@ -82,25 +82,15 @@ def _no_folder_left(folder: RunFolder, lasts: Callable[[], bool]) -> Iterator[No
 
 
 @contextmanager
-def reopened(
-    folder: RunFolder, *, device: str, reporter: Reporter, evaluation: EvalSettings | None = None
-) -> Iterator[Session]:
+def reopened(folder: RunFolder, *, device: str, reporter: Reporter) -> Iterator[Session]:
     """A session in a run's folder, to measure its model on ``device``; plugins that trained it may be gone by now.
-
-    ``evaluation`` stands in place of the run's own.
 
     Raises:
         UsageError: another process trains in it.
     """
     check_free(folder.path)
     stored = stored_config(folder.path)
-    config = dataclasses.replace(
-        stored,
-        name=folder.name,
-        runs_dir=folder.path.parent,
-        evaluation=evaluation or stored.evaluation,
-        device=device,
-    )
+    config = dataclasses.replace(stored, name=folder.name, runs_dir=folder.path.parent, device=device)
     with open_session(config, folder, open_data(config), reporter) as session:
         yield session
 
