@@ -5,6 +5,7 @@ import json
 import pickle
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -126,3 +127,27 @@ def part() -> Part:
     """40 noise images of side 8 at places 100 to 139, of 2 classes in turn."""
     pixels = torch.from_numpy(_noise(40, 3, 8, 8, seed=5))
     return Part(InMemory(pixels), torch.arange(40) + 100, torch.arange(40) % 2)
+
+
+def _square(level: int) -> bytes:
+    """A square of one level."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (4, 4), (level, level, level)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[..., None]:
+    """Write files of two rows each, of levels 0, 1, 2 ... in the order of writing; labels 0 and 1, or those given."""
+    written: list[str] = []
+
+    def write(*names: str, labels: Any = (0, 1), images: Any = None, **columns: Any) -> None:
+        for name in names:
+            first = 2 * len(written)
+            written.append(name)
+            path = tmp_path / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            content = pa.array([_square(first), _square(first + 1)]) if images is None else images
+            pq.write_table(pa.table({"image": content, "label": labels, **columns}), path)
+
+    return write

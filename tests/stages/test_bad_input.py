@@ -258,7 +258,7 @@ def test_no_stage_that_trains_reads_the_test_images(settings: Settings, monkeypa
         return replace(splits, test=replace(splits.test, images=Sealed(images.pixels, images.rows)))
 
     monkeypatch.setattr(run_module, "open_data", sealed)
-    monkeypatch.setattr(run_module, "described", lambda splits: [])  # looks for equal images, and chooses nothing
+    monkeypatch.setattr(run_module, "summary", lambda splits: [])  # looks for equal images, and chooses nothing
     config = settings("rotation", "pgd", stage=QUICK)
     result = pretrain_run(config, reporter=Silent())
     assert (result["ta"], result["ra"], result["status"]) == (None, None, "finished")

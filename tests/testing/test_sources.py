@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -92,6 +92,13 @@ class NoValid(Sound):
 class OtherSplits(Sound):
     def splits(self) -> tuple[Split, ...]:
         return ("train", "test", "dev")  # type: ignore[return-value]
+
+
+class PassesOver(Sound):
+    """Names what it passes over, and does not count it."""
+
+    def passed_over(self) -> Mapping[str, int]:
+        return [".txt"]  # type: ignore[return-value]
 
 
 class Labels(Sound):
@@ -311,6 +318,11 @@ BROKEN = [
     (Numbered, AGAIN, "a second object has other labels or images of 'train'; sort what is listed"),
     (OneThread, THREADS, r"images\(\) fails in another thread \(RuntimeError: opened in another thread\); open what"),
     (ThreadDependent, THREADS, r"images\(\) gives others in threads; let them share nothing that moves"),
+    (
+        PassesOver,
+        sources.what_it_passes_over_is_counted_by_kind,
+        r"passed_over\(\) returns \['\.txt'\]; return how many",
+    ),
     (Sorting, ALONE, r"images\(\) changes places_B in place; clone it first"),
     (Drawing, ALONE, "reading draws from torch's global generator; draw from torch.Generator"),
 ]

@@ -12,8 +12,8 @@ import torch
 
 from advss.config import RunConfig
 from advss.configuration.resolve import to_yaml
-from advss.data.described import described
 from advss.data.splits import Splits
+from advss.data.summary import summary
 from advss.errors import UsageError
 from advss.files import write_text
 from advss.models.families import family_of
@@ -47,7 +47,7 @@ def opened(config: RunConfig, *, resume: bool, reporter: Reporter) -> Iterator[S
         with saying_what_is_needed(lambda: folder.read_result().get("plugins"), run=folder.name):
             family_of(config.backbone.name)
         splits, device = open_data(config), choose_device(config.device)
-        for line in described(splits):
+        for line in summary(splits):
             reporter.say(line)
         folder = make_folder(folder, resume=resume, named=config.name is not None)
         if new:

@@ -90,6 +90,7 @@ DATA: tuple[Fact, ...] = (
     sources.images_are_squares_of_one_side_as_uint8,
     sources.an_image_depends_on_its_place_alone,
     sources.another_object_gives_the_same,
+    sources.what_it_passes_over_is_counted_by_kind,
     sources.threads_read_the_same,
     sources.reading_leaves_the_global_generator_and_the_places_alone,
 )

@@ -67,7 +67,7 @@ def files_by_split(
     if whole and others and not ("train" in named or "train" in found):
         found["train"], others = others, []
     passed_over[".parquet of other names"] += len(others)
-    return named | {split: _one_set(root, split, files) for split, files in found.items() if split}
+    return named | {split: _one_set(root, split, found[split]) for split in WORDS if split in found}
 
 
 def missing(root: Path, split: Split) -> UsageError:

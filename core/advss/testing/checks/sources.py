@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -160,6 +160,17 @@ def another_object_gives_the_same(subject: Subject) -> None:
             f"a second object has other labels or images of '{split}'; sort what is listed, draw from "
             "torch.Generator().manual_seed(0) or not at all, and keep nothing from call to call",
         )
+
+
+def what_it_passes_over_is_counted_by_kind(subject: Subject) -> None:
+    """A run tells it as it begins."""
+    source = subject.new()
+    list(_labelled(source))
+    counts = source.passed_over()
+    expect(
+        isinstance(counts, Mapping) and all(isinstance(k, str) and isinstance(n, int) for k, n in counts.items()),
+        f"passed_over() returns {counts!r:.80}; return how many files of each kind, as {{'.txt': 3}}",
+    )
 
 
 def threads_read_the_same(subject: Subject) -> None:

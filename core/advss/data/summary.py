@@ -12,7 +12,7 @@ from advss.data.splits import Splits
 from advss.data.statistics import CHUNK
 
 
-def described(splits: Splits) -> list[str]:
+def summary(splits: Splits) -> list[str]:
     """Images by split, files passed over by kind, and how many test images are among those trained or validated on."""
     side, classes = splits.facts.side, len(splits.classes)
     lines = [
