@@ -22,7 +22,7 @@ from advss.evaluations.certified import Certified
 from advss.evaluations.certify import Kept
 from advss.evaluations.evaluate import evaluate
 from advss.runs import lock
-from advss.runs.folder import RunFolder
+from advss.runs.folder import RunFolder, make_folder
 from advss.runs.lock import LOCK, check_free, in_use, locked, writing
 from advss.stages.fit import fit, pretrain
 from advss.training.reporting import Silent
@@ -143,6 +143,13 @@ def test_run_of_another_process_is_neither_resumed_nor_begun_nor_evaluated(
         with pytest.raises(UsageError, match=rf"^--name: run {run} {SAID}, or choose another --name$"):
             fit(config, reporter=Silent())
     assert content(run) == before
+
+
+def test_run_that_another_process_began_in_the_meantime_is_not_begun(tmp_path: Path) -> None:
+    planned = RunFolder(tmp_path / "run")
+    said = rf"^--name: run {planned.path} {SAID}, or choose another --name$"
+    with another_process(planned.path), pytest.raises(UsageError, match=said):
+        make_folder(planned, resume=False, named=True)
 
 
 def test_run_is_locked_while_it_trains(settings: Settings) -> None:

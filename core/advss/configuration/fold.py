@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
@@ -14,6 +13,7 @@ from advss.configuration.layers import Layer, Said
 from advss.configuration.radius import LENGTHS, Unsaid, drop_lengths, lines, order, unsaid
 from advss.configuration.settings import COMPONENTS, SETTINGS, Section, typed_setting
 from advss.errors import UsageError, did_you_mean
+from advss.output import tell
 from advss.plugins.discovery import Kind
 from advss.plugins.options import options_of
 from advss.plugins.registry import complete, registry
@@ -162,7 +162,7 @@ class _Folded:
         )
         _check(config)
         for line in lines(self.unsaid):
-            print(line, file=sys.stderr)
+            tell(line)
         return config
 
     def _evaluation(self, said: Mapping[str, Any]) -> EvalSettings:

@@ -128,7 +128,9 @@ def make_folder(folder: RunFolder, *, resume: bool, named: bool) -> RunFolder:
             path.mkdir(parents=True, exist_ok=resume)
         except FileExistsError as error:
             if named:
-                raise UsageError(f"--name: run folder {path} exists; choose another --name") from error
+                used = in_use(path)
+                taken = f"{used}, or" if used else f"run folder {path} exists;"
+                raise UsageError(f"--name: {taken} choose another --name") from error
             path = folder.path.with_name(f"{folder.name}-{count}")
         except OSError as error:
             raise UsageError(f"--runs-dir: cannot make {path}: {error.strerror}") from error
