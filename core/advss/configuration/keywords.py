@@ -72,8 +72,8 @@ class Keywords(TypedDict, total=False):
     finetune_crop: int
     finetune_flip: bool
     eval_norm: Literal["linf", "l2"]
-    eval_eps: float
-    eval_step_size: float
+    eval_eps: float | None
+    eval_step_size: float | None
     eval_steps: int
     eval_restarts: int
     eval_limit: int

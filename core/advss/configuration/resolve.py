@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -47,7 +48,7 @@ def resolve(
     later = [read_config(config) for config in configs]
     later += [read_environment(os.environ if environ is None else environ), read_layer(said, text=text)]
     if base is not None:
-        return fold([read_config(base), *later])
+        return fold([_without_places(read_config(base)), *later])
     if any(is_recipe(config) for config in configs):
         return fold(later)
     return fold([read_config(_default_recipe(later)), *later])
@@ -70,6 +71,18 @@ def from_mapping(settings: Mapping[str, Any], *, environ: Mapping[str, str] | No
         said[flags.get(keyword, keyword)] = plain(value, other=refuse)
     configs = said.pop("config", ())
     return resolve(said, configs=[configs] if isinstance(configs, str | Path) else configs, environ=environ)
+
+
+def _without_places(layer: Layer) -> Layer:
+    """The layer of a run's own file, without what is written where and fetched: its folder may come from others."""
+    layer.settings.pop("runs-dir", None)
+    if part := layer.parts.get("data"):
+        part.options = [(path, said) for path, said in part.options if path[-1] != "download"]
+        kept = [
+            (m, {name: value for name, value in m.options.items() if name != "download"}) for m in part.members or ()
+        ]
+        part.members = tuple(replace(member, options=options) for member, options in kept) or None
+    return layer
 
 
 def to_yaml(config: RunConfig) -> str:

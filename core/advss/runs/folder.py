@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,7 +74,7 @@ class RunFolder:
 def told_finished(folder: RunFolder, reporter: Reporter) -> dict[str, Any]:
     """What a finished run came to, which the user is told."""
     reporter.say(f"run {folder.path} is finished; nothing to do")
-    return folder.read_result()
+    return folder.read_result() | {"name": folder.name, "folder": str(folder.path)}  # it may have been moved
 
 
 def plan_run(config: RunConfig, *, resume: bool) -> RunFolder:
@@ -166,6 +167,15 @@ def find_run(run: str | Path, runs_dir: Path = Path("runs")) -> RunFolder:
     """
     for path in (Path(run), runs_dir / run):
         if (path / "config.yaml").is_file():
+            _check_links(path)
             return RunFolder(path)
     names = [p.parent.name for p in runs_dir.glob("*/config.yaml")] if runs_dir.is_dir() else []
     raise UsageError(f"there is no run '{run}' in {runs_dir}{did_you_mean(str(run), names)}")
+
+
+def _check_links(path: Path) -> None:
+    """Refuse a run's folder with links in it: who made the folder would choose what is read and written elsewhere."""
+    for folder, folders, files in os.walk(path):
+        for name in (*folders, *files):
+            if (Path(folder) / name).is_symlink():
+                raise UsageError(f"{Path(folder) / name} is a link, and a run's folder holds none; put a copy there")

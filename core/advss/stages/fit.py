@@ -81,7 +81,7 @@ def finetune(config: RunConfig, *, source: Path | None, resume: bool = False, re
         if session is None:
             return finished_result(config, reporter)
         if checkpoint is None and (kept := session.folder.read_result().get("source")):
-            checkpoint = Path(kept)
+            checkpoint = _kept_start(session, Path(kept))
         session.record(source=str(checkpoint.resolve()) if checkpoint else None)
         _finetune(session, checkpoint)
         return close(session)
@@ -113,6 +113,17 @@ def _note(session: Session, stage: str, progress: Progress) -> None:
         seconds=before.get("seconds", {}) | {stage: round(progress.seconds, 2)},
         best_metrics=before.get("best_metrics", {}) | {stage: progress.best_metrics},
         skipped_steps=before.get("skipped_steps", {}) | {stage: progress.skipped},
+    )
+
+
+def _kept_start(session: Session, kept: Path) -> Path:
+    """What a run started from; before its first checkpoint, which needs it no more, only from beside the run."""
+    folder = session.folder
+    if has_checkpoint(folder.last("finetune")) or kept.resolve().is_relative_to(folder.path.resolve().parent):
+        return kept
+    raise UsageError(
+        f"--resume: {folder.path} has no checkpoint yet, and its start {kept}, outside the folder of runs, is not "
+        f"followed; begin again by `advss finetune --from {as_typed(kept)}`"
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import threading
 import time
 import uuid
@@ -19,6 +20,8 @@ from typing import Any, BinaryIO, Literal
 from advss.errors import UsageError
 
 NAME = "metrics.jsonl"
+# a stage names the files of its figures, and whoever made a run's folder wrote its journal
+STAGE = re.compile(r"|[A-Za-z0-9][\w:#-]*(/[A-Za-z0-9][\w:#-]*)*", re.ASCII)
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 
@@ -154,6 +157,8 @@ def metric_values(record: Record) -> dict[str, float]:
 def _record(line: bytes, end: int, path: Path) -> Record:
     try:
         fields = json.loads(line)
+        if not STAGE.fullmatch(fields["stage"]):
+            raise ValueError(f"stage {fields['stage']!r} is none that a run has")
         return Record(fields.pop("kind"), float(fields.pop("time")), fields.pop("stage"), fields, end)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         message = f"{path}: the line before byte {end} is not a journal record ({error}); remove that line"
