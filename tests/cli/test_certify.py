@@ -25,6 +25,8 @@ CONTENT: dict[str, Any] = {
     "n": 10_000,
     "alpha": 0.001,
     "images": 100,
+    "file": "evaluations/certify-0.json",
+    "figure": "figures/certify-0.png",
     "abstained": 0.04,
     "acr": 0.41257,
     "radius": [round(j / 20, 2) for j in range(17)],  # up to 0.8, beyond the largest, 0.773
@@ -90,8 +92,8 @@ def test_table_has_the_curve_at_round_radii(capsys: Capture) -> None:
     assert headings.split() == ["0", "0.25", "0.5", "0.75", "abstained", "ACR"]
     assert numbers.split() == ["82.00", "%", "72.00", "%", "58.00", "%", "31.00", "%", "4.00", "%", "0.413"]
     assert [line.split(None, 1) for line in places if line] == [
-        ["certificate", "runs/first/certify.json"],
-        ["figure", "runs/first/figures/certified.png"],
+        ["certificate", "runs/first/evaluations/certify-0.json"],
+        ["figure", "runs/first/figures/certify-0.png"],
     ]
 
 

@@ -91,8 +91,14 @@ def timeless(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def written(run: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads((run / "certify.json").read_text())
+    content: dict[str, Any] = json.loads((run / certificate(run)).read_text())
     return content
+
+
+def certificate(run: Path) -> Path:
+    """The one certificate's place in the run."""
+    (file,) = (run / "evaluations").glob("certify-*.json")
+    return file.relative_to(run)
 
 
 class Count(Silent):
@@ -105,9 +111,11 @@ class Count(Silent):
 
 
 # ---------------------------------------------------------------- what is written
-def test_certify_json_has_the_promised_keys(run: Path) -> None:
+def test_a_certificate_has_the_promised_keys(run: Path) -> None:
     content = certified(run)
+    places = {key: content.pop(key) for key in ("file", "figure")}
     assert written(run) == content
+    assert places == {"file": str(certificate(run)), "figure": f"figures/{certificate(run).stem}.png"}
     assert {key: type(value) for key, value in content.items()} == {
         "sigma": float,
         "n0": int,
@@ -187,13 +195,15 @@ def test_figure_and_metrics_are_tracked(run: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("advss.evaluations.certify.draw_certified", draw_certified)
     content = certified(run)
     records = list(read_records(run / "metrics.jsonl"))
-    (metrics,) = [r for r in records if r.kind == "metrics" and r.stage == "certify"]
+    name = certificate(run).stem
+    stage = f"certify/{name}"
+    (metrics,) = [r for r in records if r.kind == "metrics" and r.stage == stage]
     assert metrics.payload["values"]["certify/acr"] == content["acr"]
     assert metrics.payload["values"]["certify/accuracy_0.25"] == content["accuracy"][content["radius"].index(0.25)]
-    artifacts = [r.payload["path"] for r in records if r.kind == "artifact" and r.stage == "certify"]
-    assert artifacts == ["certify.json", "figures/certified.png"]
-    assert (run / "figures/certified.png").read_bytes().startswith(b"\x89PNG")
-    assert [r.payload["status"] for r in records if r.kind == "end" and r.stage == "certify"] == ["FINISHED"]
+    artifacts = [r.payload["path"] for r in records if r.kind == "artifact" and r.stage == stage]
+    assert artifacts == [f"evaluations/{name}.json", f"figures/{name}.png"]
+    assert (run / content["figure"]).read_bytes().startswith(b"\x89PNG")
+    assert [r.payload["status"] for r in records if r.kind == "end" and r.stage == stage] == ["FINISHED"]
 
 
 @pytest.mark.usefixtures("instant")
@@ -201,6 +211,17 @@ def test_result_json_stays_as_it_was(run: Path) -> None:
     before = (run / "result.json").read_text()
     certified(run)
     assert (run / "result.json").read_text() == before
+
+
+@pytest.mark.usefixtures("instant")
+@pytest.mark.parametrize("more", [{"limit": 12}, {"n": 80}, {"sigma": 0.5, "other_sigma": True}])
+def test_another_certificate_stands_beside_the_first(run: Path, more: dict[str, Any]) -> None:
+    first = certified(run)
+    before = (run / first["file"]).read_text()
+    second = certified(run, **more)
+    assert (run / first["file"]).read_text() == before
+    assert len({first["file"], second["file"]} & {str(f.relative_to(run)) for f in run.glob("evaluations/*")}) == 2
+    assert first["figure"] != second["figure"]
 
 
 # ---------------------------------------------------------------- nothing is lost, nothing hangs on the order
@@ -234,7 +255,7 @@ def test_going_on_after_a_signal_gives_the_same_certificate(
     whole = certified(Path(shutil.copytree(run, tmp_path / "whole")))
     with pytest.raises(Interrupted, match="SIGTERM"):
         certified(run, reporter=stopper("certify", "step", 3))
-    assert not (run / "certify.json").exists()
+    assert not list(run.glob("evaluations/certify-*"))
     rest = Count()
     assert timeless(certified(run, reporter=rest)) == timeless(whole)
     assert rest.images == 5
@@ -266,7 +287,6 @@ def test_a_finished_certificate_is_not_measured_again(run: Path, monkeypatch: py
 
     monkeypatch.setattr(SmoothedClassifier, "certify", fail)
     assert certified(run, limit=4) == first
-    assert written(run) == first
 
 
 @pytest.mark.parametrize("changed", [{"n": 61}, {"n0": 21}, {"alpha": 0.02}, {"sigma": 0.3, "other_sigma": True}])

@@ -44,7 +44,7 @@ def certify(arguments: Arguments) -> int:
 
 
 def print_certified(folder: Path, content: Mapping[str, Any], console: Console | None = None) -> None:
-    """Print the content of certify.json on stdout."""
+    """Print what was certified on stdout."""
     from advss.evaluations.certified import shown
 
     console = console or Console()
@@ -59,7 +59,7 @@ def print_certified(folder: Path, content: Mapping[str, Any], console: Console |
     console.print(title, style="italic", markup=False, highlight=False, soft_wrap=True)
     console.print(table)
     console.print()
-    places = [("certificate", folder / "certify.json"), ("figure", folder / "figures" / "certified.png")]
+    places = [("certificate", folder / content["file"]), ("figure", folder / content["figure"])]
     print_places([*((what, str(path)) for what, path in places), ("MLflow", pages(folder))], console)
 
 

@@ -31,7 +31,7 @@ class Certified:
 
 
 def summary(images: Sequence[Certified], *, largest: float) -> dict[str, Any]:
-    """The figures of certify.json.
+    """The figures of a certificate's file.
 
     Args:
         images: at least one.
@@ -69,7 +69,7 @@ def grid(largest: float) -> list[float]:
 
 
 def shown(content: Mapping[str, Any]) -> list[tuple[float, float]]:
-    """At most ``MOST_SHOWN`` radii that can be certified, 0 first, with the accuracy there, from certify.json."""
+    """At most ``MOST_SHOWN`` radii that can be certified, 0 first, with the accuracy there, from :func:`summary`."""
     attainable = list(zip(content["radius"], content["accuracy"], strict=True))[:-1]
     every = 5  # 0, 0.25, 0.5
     while len(attainable[::every]) > MOST_SHOWN:

@@ -23,6 +23,7 @@ from advss.config import CertifySettings
 from advss.data.splits import Part, part_tensors
 from advss.errors import UsageError
 from advss.evaluations.certified import Certified, draw_certified, shown, summary
+from advss.evaluations.measurement import Measurement
 from advss.files import write_json
 from advss.models.smoothed import SmoothedClassifier, fewest_copies, largest_radius
 from advss.naming import as_typed
@@ -40,7 +41,9 @@ SAVE_EVERY_S = 10.0
 
 
 def certify(run: Path, settings: CertifySettings, *, device: str = "auto", reporter: Reporter) -> dict[str, Any]:
-    """Certify test images of a run's best classifier; leaves certify.json and figures/certified.png.
+    """Certify test images of a run's best classifier; leaves evaluations/certify-DIGEST.json and its figure.
+
+    Another σ, limit or number of copies has a file of its own; nothing that was certified before is replaced.
 
     Images that were certified before by the same settings and model are not measured again.
 
@@ -51,9 +54,10 @@ def certify(run: Path, settings: CertifySettings, *, device: str = "auto", repor
         reporter: told of every image.
 
     Returns:
-        The content of certify.json: what identifies the measurement; ``images``, their number; ``clean_accuracy`` of
+        The content of the file: what identifies the measurement; ``images``, their number; ``clean_accuracy`` of
         the smoothed classifier, where abstaining is wrong; ``abstained``, a share; ``acr``; the curve ``radius`` and
-        ``accuracy``; ``seconds``; and ``results``, an entry an image with ``predicted`` -1 where it abstains.
+        ``accuracy``; ``seconds``; and ``results``, an entry an image with ``predicted`` -1 where it abstains. Beside
+        it ``file`` and ``figure``, their places in the run's folder.
 
     Raises:
         UsageError: bad input, before anything is measured.
@@ -66,12 +70,14 @@ def certify(run: Path, settings: CertifySettings, *, device: str = "auto", repor
     sigma = _sigma(settings, float(manifest.get("noise", 0.0)), folder)
     model = load_classifier(best)
     choose_device(device)
-    with reopened(folder, device=device, reporter=reporter) as session, tracked(session.tracker, STAGE):
+    with reopened(folder, device=device, reporter=reporter) as session:
         identity = _identity(settings, sigma, manifest["sha256"], session)
         smoothed = _smoothed(model, session, classes=len(manifest["classes"]), sigma=sigma)
         chosen = session.splits.test.subset(settings.limit)
-        images = _measure(session, smoothed, chosen, settings, Kept(folder, identity))
-        return _close(session, images, identity)
+        this = Measurement(folder, STAGE, {**identity, "images": len(chosen)})
+        with tracked(session.tracker, f"{STAGE}/{this.key}"):
+            images = _measure(session, smoothed, chosen, settings, Kept(folder, identity))
+            return _close(session, images, this)
 
 
 def _identity(settings: CertifySettings, sigma: float, model_sha256: str, session: Session) -> dict[str, Any]:
@@ -201,20 +207,18 @@ def _certified(session: Session, smoothed: SmoothedClassifier, one: Part, settin
     return Certified(index, int(label_1), predicted, radius, seconds=round(time.monotonic() - began, 3))
 
 
-def _close(session: Session, images: list[Certified], identity: Mapping[str, Any]) -> dict[str, Any]:
+def _close(session: Session, images: list[Certified], this: Measurement) -> dict[str, Any]:
     """Write and track what the images come to."""
-    folder, largest = session.folder, largest_radius(identity["sigma"], identity["n"], identity["alpha"])
-    content = {**identity, **summary(images, largest=largest), "results": [asdict(image) for image in images]}
-    file, figure = folder.path / "certify.json", folder.path / "figures" / "certified.png"
-    write_json(file, content)
-    title = (
-        f"{folder.name}: σ {identity['sigma']:g}, n {identity['n']:,}, α {identity['alpha']:g}, {len(images)} images"
-    )
+    known, folder = this.known_by, session.folder
+    largest = largest_radius(known["sigma"], known["n"], known["alpha"])
+    content = {**known, **summary(images, largest=largest), "results": [asdict(image) for image in images]}
+    this.keep(content)
+    figure = folder.path / "figures" / f"{this.key}.png"
+    title = f"{folder.name}: σ {known['sigma']:g}, n {known['n']:,}, α {known['alpha']:g}, {len(images)} images"
     draw_certified(images, figure, largest=largest, title=title)
     metrics = {f"certify/{name}": content[name] for name in ("sigma", "acr", "abstained")}
     metrics |= {f"certify/accuracy_{radius:g}": accuracy for radius, accuracy in shown(content)}
-    for stage in (STAGE, ""):
-        session.tracker.metrics(stage, 0, metrics)
-    for path in (file, figure):
-        session.tracker.artifact(path, stage=STAGE)
-    return content
+    session.tracker.metrics(f"{STAGE}/{this.key}", 0, metrics)
+    for path in (this.path, figure):
+        session.tracker.artifact(path, stage=f"{STAGE}/{this.key}")
+    return content | {"file": this.reference["file"], "figure": str(figure.relative_to(folder.path))}
