@@ -98,7 +98,8 @@ def compared(seed: int, arguments: argparse.Namespace) -> Result:
     shared = {source.rpartition("-")[0]: found["others"]["not_shared"] for source, found in made["overlap"].items()}
     subsets = {"+".join(m.rpartition("-")[0] for m in row["members"]): row for row in average["subsets"]}
     rows = {name: {"ta": row["ta"], "ra": row["ra"]} for name, row in subsets.items()}
-    return {"seed": seed, "asr": made["asr"], "not_shared": shared, "averages": rows}
+    both = {key: made[key] for key in ("error", "both_right", "asr_both_right")}
+    return {"seed": seed, "asr": made["asr"], **both, "not_shared": shared, "averages": rows}
 
 
 def jobs(arguments: argparse.Namespace) -> Iterator[tuple[str, int]]:
