@@ -1,7 +1,9 @@
 """What are OpenMP's threads worth on quiet and on busy cores? What advss chooses against each choice made by hand.
 
-    python benchmarks/threads.py --out benchmarks/results/threads.json                # steps; 5 minutes on 2 cores
-    python benchmarks/threads.py --fit --out benchmarks/results/threads_fit.json      # the default run, shortened
+    python benchmarks/threads.py --rounds 3 --out benchmarks/results/threads.json
+    python benchmarks/threads.py --fit --loads 0 2 --rounds 2 --out benchmarks/results/threads_fit.json
+
+The first is of steps, the second of the default run, shortened; each takes minutes on two cores.
 
 Machines drift and others use them, so all settings take turns within one load, and what counts are the ratios of the
 medians. A load is that many processes of this script's own that do nothing but count. A small network trains in
@@ -37,7 +39,7 @@ SETTINGS: dict[str, dict[str, str]] = {
     "advss": {},
 }
 LOADS = (0, 2, 7)
-FIT = "fit --pretext selfie --defense pgd --data.limit 300 --pretrain-epochs 1 --finetune-epochs 1 --eval-limit 20"
+FIT = "fit --pretext selfie --defense pgd --data.limit 200 --pretrain-epochs 1 --finetune-epochs 1 --tracking false"
 BUSY = "while True: pass"
 
 
