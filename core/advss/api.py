@@ -10,11 +10,12 @@ from torch import Tensor, nn
 from advss.cli.progress import reporter_for
 from advss.configuration.keywords import Keywords
 from advss.configuration.resolve import from_mapping
-from advss.data.splits import open_splits, part_tensors
+from advss.data.splits import part_tensors
 from advss.errors import UsageError
 from advss.models.entrance import guarded
 from advss.runs.classifier import load_classifier
 from advss.runs.folder import classifier_of, find_run
+from advss.runs.own_data import own_data
 from advss.runs.stored import stored_config
 from advss.stages.fit import fit as fit_run
 from advss.training.reporting import Silent
@@ -61,10 +62,10 @@ def load_data(
     """The images and labels that a run saw: (N, 3, H, W) float32 in [0, 1] and (N,) int64.
 
     Raises:
-        UsageError: there is no such run or split, or its data cannot be read.
+        UsageError: there is no such run or split, or its data cannot be read or are others than it saw.
     """
     if split not in ("train", "valid", "test"):
         raise UsageError(f"split '{split}' is none of train, valid, test")
-    config = stored_config(find_run(run, Path(runs_dir)).path)
-    splits = open_splits(config.data.name, config.data.options, limit=config.limit, seed=config.seed)
+    folder = find_run(run, Path(runs_dir))
+    splits = own_data(stored_config(folder.path), folder, split)
     return part_tensors({"train": splits.train, "valid": splits.valid, "test": splits.test}[split])

@@ -127,6 +127,7 @@ class RunConfig:
         finetune_tail: last stage to fine-tune from: a task of --pretext, fresh, or auto, the first task that has one
         limit: keep that many training and at most that many test images; 0 keeps all
         seed: of every random stream
+        split_seed: of what is validated on and of what limits keep; default: as seed, with --from as the pretraining
         name: of the run and its folder; made from the date and the choices when absent
         precision: of the networks' arithmetic; auto is bf16 where a GPU has it, else float32
         device: auto, cpu, cuda, cuda:1; auto is cuda where there is one
@@ -155,6 +156,7 @@ class RunConfig:
     finetune_tail: str = "auto"
     limit: int = 0
     seed: int = 0
+    split_seed: int | None = None
     name: str | None = None
     precision: Precision = "float32"
     device: str = "auto"
@@ -163,6 +165,11 @@ class RunConfig:
     checkpoint_minutes: float = 10.0
     log_every: int = 10
     tracking: bool = True
+
+    @property
+    def dividing_seed(self) -> int:
+        """The seed of what is validated on and of what limits keep."""
+        return self.seed if self.split_seed is None else self.split_seed
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,7 @@ class Calls:
         self.stage, self.config, self.source, self.resume = "finetune", config, source, resume
         return RESULT
 
-    def evaluate(self, folder: Path, evaluation: EvalSettings, *, device: str, reporter: Reporter) -> Mapping[str, Any]:
+    def evaluate(self, folder: Path, evaluation: EvalSettings, **_: object) -> Mapping[str, Any]:
         self.stage, self.source, self.evaluation = "evaluate", folder, evaluation
         return RESULT
 

@@ -160,7 +160,7 @@ def test_without_a_task_there_is_no_pretraining() -> None:
 
 def test_data_limit_below_the_data() -> None:
     config = from_mapping({"data": {"cifar10": {"limit": 50, "root": "x"}}}, environ={})
-    assert (config.limit, config.data.options["root"]) == (50, Path("x"))
+    assert (config.limit, config.data.options["root"]) == (50, Path("x").absolute())
 
 
 def test_cases_count_where_all_their_choices_match(write: Any) -> None:

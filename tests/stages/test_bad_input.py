@@ -14,6 +14,7 @@ from advss.data.splits import Splits
 from advss.errors import UsageError
 from advss.evaluations.evaluate import evaluate
 from advss.runs import opened as run_module
+from advss.runs import own_data as own_data_module
 from advss.runs.classifier import load_classifier
 from advss.runs.folder import plan_run
 from advss.runs.session import open_data
@@ -258,6 +259,7 @@ def test_no_stage_that_trains_reads_the_test_images(settings: Settings, monkeypa
         return replace(splits, test=replace(splits.test, images=Sealed(images.pixels, images.rows)))
 
     monkeypatch.setattr(run_module, "open_data", sealed)
+    monkeypatch.setattr(own_data_module, "open_data", sealed)
     monkeypatch.setattr(run_module, "summary", lambda splits: [])  # looks for equal images, and chooses nothing
     config = settings("rotation", "pgd", stage=QUICK)
     result = pretrain_run(config, reporter=Silent())

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from advss.cli.arguments import Arguments, Grammar
-from advss.cli.context import check_plugins, find, reporter_of
+from advss.cli.context import WHERE, check_plugins, find, reporter_of, where_now
 from advss.cli.table import pages, percent, print_places
 from advss.config import CertifySettings
 from advss.output import tell
@@ -35,7 +35,9 @@ def certify(arguments: Arguments) -> int:
     from advss.evaluations import certify as stage
 
     try:
-        content = stage.certify(folder, settings, device=config.device, reporter=reporter_of(arguments))
+        content = stage.certify(
+            folder, settings, device=config.device, where=where_now(arguments), reporter=reporter_of(arguments)
+        )
     except Interrupted as stop:
         tell(f"advss: {stop}; images that were done are kept, the same command goes on")
         return stop.exit_code
@@ -77,7 +79,7 @@ GRAMMAR = Grammar(
     "certify",
     "certify a run's classifier by randomized smoothing; one that was stopped goes on, one that was finished is reused",
     ("RUN",),
-    {flag: _doc(option) for flag, option in OPTIONS.items() if flag != SWITCH},
+    {flag: _doc(option) for flag, option in OPTIONS.items() if flag != SWITCH} | WHERE,
     {SWITCH: OPTIONS[SWITCH].doc, "quiet": "no progress on the screen"},
     ("device", "runs-dir"),
 )

@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from advss.cli import certify, check, compare, new, plugins
 from advss.cli.arguments import Arguments, Command, Grammar
-from advss.cli.context import check_plugins, find, find_tracked, reporter_of, runs_dir_of
+from advss.cli.context import WHERE, check_plugins, find, find_tracked, reporter_of, runs_dir_of, where_now
 from advss.config import RunConfig
 from advss.configuration.layers import read_environment
 from advss.configuration.settings import COMPONENTS, SETTINGS
 from advss.errors import UsageError
 from advss.output import printed
 
-PRETRAINING = ("pretext", "defense", "diversity", "backbone")  # what `advss finetune --from RUN` takes from RUN
+PRETRAINING = (
+    "pretext",
+    "defense",
+    "diversity",
+    "backbone",
+    "split-seed",
+)  # what `advss finetune --from RUN` takes from RUN
 
 
 def fit(arguments: Arguments) -> int:
@@ -74,7 +81,9 @@ def evaluate(arguments: Arguments) -> int:
     from advss.evaluations.evaluate import evaluate as measure
 
     reporter = reporter_of(arguments)
-    return _print_result(measure(folder, config.evaluation, device=config.device, reporter=reporter))
+    return _print_result(
+        measure(folder, config.evaluation, device=config.device, where=where_now(arguments), reporter=reporter)
+    )
 
 
 def sync(arguments: Arguments) -> int:
@@ -116,7 +125,7 @@ def configured(arguments: Arguments) -> RunConfig:
 
 def _finetune_config(start: Path, arguments: Arguments) -> RunConfig:
     """The configuration of the run that pretrained, with what is said of fine-tuning, under a name of its own."""
-    from advss.runs.stored import resolve_run
+    from advss.runs.stored import resolve_run, stored_config
 
     for flag in arguments.settings:
         head = flag.partition(".")[0]
@@ -127,7 +136,8 @@ def _finetune_config(start: Path, arguments: Arguments) -> RunConfig:
     if not (run / "config.yaml").is_file():
         raise UsageError(f"--from: no config.yaml in {run}; expected a run, or a checkpoint in a run's folder")
     settings: dict[str, Any] = {"name": None, **arguments.settings}
-    return resolve_run(run, settings, configs=arguments.flags.get("config", []), text=True)
+    config = resolve_run(run, settings, configs=arguments.flags.get("config", []), text=True)
+    return replace(config, split_seed=stored_config(run).dividing_seed)  # no image moves over to validation or to test
 
 
 def _start(source: str, arguments: Arguments) -> Path:
@@ -191,7 +201,7 @@ _GRAMMARS = [
             "evaluate",
             "measure TA and RA of a run's classifier",
             ("RUN",),
-            {},
+            WHERE,
             {"quiet": _PRINTING["quiet"]},
             ("device", "runs-dir", *(flag for flag in SETTINGS if flag.startswith("eval-"))),
         ),

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from advss.cli.arguments import Arguments, Grammar
-from advss.cli.context import check_plugins, find, reporter_of, runs_dir_of
+from advss.cli.context import WHERE, check_plugins, find, reporter_of, runs_dir_of, where_now
 from advss.cli.table import percent, print_places, print_result
 from advss.configuration.settings import SETTINGS
 from advss.naming import as_typed
@@ -110,7 +110,7 @@ def _asked(arguments: Arguments) -> Any:
     config = stored_config(first, {"name": None, **arguments.settings}, environ=os.environ, text=True)
     said = "runs-dir" in arguments.settings or "ADVSS_RUNS_DIR" in os.environ
     runs_dir = runs_dir_of(arguments) if said else first.parent
-    return Asked(config.evaluation, runs_dir, config.name, config.device, config.tracking)
+    return Asked(config.evaluation, runs_dir, config.name, config.device, config.tracking, where_now(arguments))
 
 
 def _table(first: str, *others: str) -> Table:
@@ -132,7 +132,7 @@ GRAMMARS = [
             "ensemble",
             "average the classifiers of several runs and measure TA and RA of the average, as a run",
             ("RUN", "RUN..."),
-            {},
+            WHERE,
             {**_SUBSETS, **_QUIET},
             _TAKEN,
         ),
@@ -143,7 +143,7 @@ GRAMMARS = [
             "transfer",
             "attack each of several runs' models and measure how far the attacks succeed on the others",
             ("RUN", "RUN..."),
-            {},
+            WHERE,
             _QUIET,
             _TAKEN,
         ),

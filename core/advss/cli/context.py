@@ -13,6 +13,8 @@ from advss.runs.folder import find_run
 from advss.threads import settle
 from advss.training.reporting import Reporter
 
+WHERE = {"data.root": "where the run's data are now, if they were moved"}
+
 
 def reporter_of(arguments: Arguments) -> Reporter:
     """The reporter that suits where stderr goes, or a quiet one."""
@@ -37,6 +39,11 @@ def runs_dir_of(arguments: Arguments) -> Path:
     """Where runs are looked up by name: --runs-dir, ADVSS_RUNS_DIR, or runs."""
     said = read_environment(os.environ).settings.get("runs-dir")
     return Path(arguments.settings.get("runs-dir", said.value if said else "runs"))
+
+
+def where_now(arguments: Arguments) -> dict[str, str] | None:
+    """Where a run's data are now, by flag, as far as the line says so."""
+    return {flag: arguments.flags[flag][-1] for flag in WHERE if flag in arguments.flags} or None
 
 
 def find(run: str, arguments: Arguments) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
+from pathlib import Path
 from typing import Any
 
 from advss.config import Choice, EvalSettings, RunConfig, StageSettings
@@ -214,7 +215,10 @@ def _complete(component: str, choice: Choice, flag: str) -> dict[str, Any]:
     """A component's options, all of them where they are known, typed."""
     if component == "backbone":
         return choice.options
-    return complete(KINDS[component], choice, flag=flag)
+    options = complete(KINDS[component], choice, flag=flag)
+    if component == "data":  # a run finds its data from whatever folder it is looked at
+        return {n: Path.cwd() / v.expanduser() if isinstance(v, Path) else v for n, v in options.items()}
+    return options
 
 
 def _class_of(component: str, choice: Choice) -> type:

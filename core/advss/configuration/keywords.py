@@ -31,6 +31,7 @@ class Keywords(TypedDict, total=False):
     finetune_tail: str
     data_limit: int
     seed: int
+    split_seed: int | None
     name: str | None
     precision: Literal["auto", "float32", "bf16"]
     device: str

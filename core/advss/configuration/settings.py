@@ -102,6 +102,7 @@ RULES: Mapping[Section, Mapping[str, Rule]] = {
         "diversity_every": _at_least(1),
         "limit": _at_least(0),
         "seed": _at_least(0),
+        "split_seed": _at_least(0),
         "device": DEVICE,
         "checkpoint_minutes": ABOVE_0,
         "log_every": _at_least(1),
@@ -125,7 +126,7 @@ def typed_setting(flag: str, value: Any, *, origin: str) -> Any:
     if isinstance(result, float) and not math.isfinite(result):
         raise UsageError(f"{origin}: expected a finite number, got {value}")
     rule = RULES[setting.section].get(setting.option.name)
-    if rule and not rule[1](result):
+    if rule and result is not None and not rule[1](result):
         raise UsageError(f"{origin}: must be {rule[0]}, got {value}")
     if flag == "name" and result is not None:
         check_name(result)

@@ -40,7 +40,14 @@ STAGE: Final = "certify"
 SAVE_EVERY_S = 10.0
 
 
-def certify(run: Path, settings: CertifySettings, *, device: str = "auto", reporter: Reporter) -> dict[str, Any]:
+def certify(
+    run: Path,
+    settings: CertifySettings,
+    *,
+    device: str = "auto",
+    where: Mapping[str, str] | None = None,
+    reporter: Reporter,
+) -> dict[str, Any]:
     """Certify test images of a run's best classifier; leaves evaluations/certify-DIGEST.json and its figure.
 
     Another σ, limit or number of copies has a file of its own; nothing that was certified before is replaced.
@@ -51,6 +58,7 @@ def certify(run: Path, settings: CertifySettings, *, device: str = "auto", repor
         run: its folder.
         settings: σ, the numbers of copies, α, and how many images.
         device: to measure on.
+        where: where its data are now, by flag.
         reporter: told of every image.
 
     Returns:
@@ -70,7 +78,7 @@ def certify(run: Path, settings: CertifySettings, *, device: str = "auto", repor
     sigma = _sigma(settings, float(manifest.get("noise", 0.0)), folder)
     model = load_classifier(best)
     choose_device(device)
-    with reopened(folder, device=device, reporter=reporter) as session:
+    with reopened(folder, device=device, reporter=reporter, where=where) as session:
         identity = _identity(settings, sigma, manifest["sha256"], session)
         smoothed = _smoothed(model, session, classes=len(manifest["classes"]), sigma=sigma)
         chosen = session.splits.test.subset(settings.limit)

@@ -16,7 +16,7 @@ from torch import nn
 
 from advss.config import RunConfig
 from advss.configuration.resolve import to_yaml
-from advss.data.splits import open_splits
+from advss.data.fingerprint import Fingerprint
 from advss.errors import UsageError
 from advss.evaluations.evaluate import STAGE, evaluate_model, keep, measurement
 from advss.files import write_text
@@ -24,6 +24,7 @@ from advss.models.averaged import AveragedClassifier
 from advss.runs.finished import Asked, Finished, open_finished
 from advss.runs.folder import RunFolder, make_folder, plan_folder
 from advss.runs.opened import Result, blank_result, open_session
+from advss.runs.own_data import own_data
 from advss.runs.session import Session, choose_device, tracked
 from advss.training.checkpoints import load_checkpoint, save_checkpoint
 from advss.training.reporting import Reporter
@@ -51,10 +52,10 @@ def ensemble(runs: Sequence[str | Path], asked: Asked, *, subsets: bool = False,
         UsageError: bad input, before anything is made.
         Interrupted: a signal came; the model and the subsets that were measured are kept.
     """
-    members = open_finished(runs)
+    members = open_finished(runs, asked.where)
     planned, device = plan_folder(asked.runs_dir, asked.name, kind=KIND), choose_device(asked.device)
     first = members[0].config
-    splits = open_splits(first.data.name, first.data.options, limit=first.limit, seed=first.seed)
+    splits = own_data(first, members[0].folder, "test")
     folder = make_folder(planned, resume=False, named=asked.name is not None)
     config = dataclasses.replace(
         first,
@@ -88,6 +89,7 @@ def _keep(folder: RunFolder, members: Sequence[Finished], config: RunConfig) -> 
         "torch": torch.__version__,
         "members": [_described(member.manifest) | {"run": member.label} for member in members],
         "classes": members[0].manifest["classes"],
+        "data": Fingerprint.from_json(members[0].manifest["data"]).of("test").to_json(),
         "noise": noises.pop() if len(noises) == 1 else 0.0,  # certificates need one that all were trained on
     }
     try:

@@ -31,8 +31,17 @@ from advss.training.signals import StopRequest
 STAGE = "evaluate"
 
 
-def evaluate(run: Path, evaluation: EvalSettings, *, device: str = "auto", reporter: Reporter) -> Result:
+def evaluate(
+    run: Path,
+    evaluation: EvalSettings,
+    *,
+    device: str = "auto",
+    where: Mapping[str, str] | None = None,
+    reporter: Reporter,
+) -> Result:
     """TA and RA of a run's best classifier on its test images, kept beside what was measured before.
+
+    ``where`` says by flag where its data are now.
 
     Returns:
         The content of result.json with what was measured now in its place. Where that is not the run's headline,
@@ -44,7 +53,7 @@ def evaluate(run: Path, evaluation: EvalSettings, *, device: str = "auto", repor
     """
     folder = find_run(run)
     classifier_of(folder)
-    with reopened(folder, device=device, reporter=reporter) as session:
+    with reopened(folder, device=device, reporter=reporter, where=where) as session:
         session.record(name=folder.name, folder=str(folder.path))  # the run may have been moved since
         return evaluated(session, evaluation, status=folder.read_result().get("status", "running"))
 

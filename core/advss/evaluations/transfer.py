@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from advss.attacks.evaluation import answered
-from advss.data.splits import Part, open_splits
+from advss.data.splits import Part
 from advss.data.statistics import digest
 from advss.evaluations.evaluate import attack_of, share
 from advss.evaluations.examples import Examples, Making, check_writable
@@ -38,6 +38,7 @@ from advss.files import write_text
 from advss.runs.finished import Asked, Finished, open_finished
 from advss.runs.folder import RunFolder, make_folder, plan_folder
 from advss.runs.opened import log_data
+from advss.runs.own_data import own_data
 from advss.runs.session import choose_device, followed, tracked
 from advss.tracking.tracker import Tracker
 from advss.training.memory import keep_freed_memory
@@ -68,13 +69,13 @@ def transfer(runs: Sequence[str | Path], asked: Asked, *, reporter: Reporter) ->
         UsageError: bad input, before anything is made.
         Interrupted: a signal came; the examples of the models that were done are kept, and nothing else is left.
     """
-    members = open_finished(runs)
+    members = open_finished(runs, asked.where)
     planned, device, first = (
         plan_folder(asked.runs_dir, asked.name, kind=KIND),
         choose_device(asked.device),
         members[0].config,
     )
-    splits = open_splits(first.data.name, first.data.options, limit=first.limit, seed=first.seed)
+    splits = own_data(first, members[0].folder, "test")
     images = splits.test.subset(asked.evaluation.limit)
     for member in members:
         check_writable(member)

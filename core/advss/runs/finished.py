@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from advss.config import Choice, EvalSettings, RunConfig
-from advss.data.splits import open_test
-from advss.data.statistics import digest
+from advss.config import EvalSettings, RunConfig
+from advss.data.fingerprint import Fingerprint
 from advss.errors import UsageError
 from advss.runs.classifier import restored
 from advss.runs.folder import RunFolder, classifier_of, find_run
@@ -39,10 +38,11 @@ class Asked:
     name: str | None = None  # of that folder; made from the date where there is none
     device: str = "auto"
     tracking: bool = True
+    where: Mapping[str, str] | None = None  # by flag, where the data of the first run are now
 
 
-def open_finished(runs: Sequence[str | Path]) -> list[Finished]:
-    """The runs in their order, models loaded.
+def open_finished(runs: Sequence[str | Path], where: Mapping[str, str] | None = None) -> list[Finished]:
+    """The runs in their order, models loaded; ``where`` says by flag where the data of the first are now.
 
     Raises:
         UsageError: fewer than two runs, one of them twice, without a fine-tuned model, or of other test images or
@@ -53,12 +53,11 @@ def open_finished(runs: Sequence[str | Path]) -> list[Finished]:
     folders = [find_run(run) for run in runs]
     _check_distinct(folders)
     paths = [classifier_of(folder) for folder in folders]
-    configs = [stored_config(folder.path) for folder in folders]
-    _check_same_images(folders, configs)
+    configs = [stored_config(f.path, where if f is folders[0] else None, text=True) for f in folders]
     checkpoints = [load_checkpoint(path) for path in paths]
-    _check_same_classes(folders, [checkpoint.manifest["classes"] for checkpoint in checkpoints])
-    models = [restored(checkpoint, what=str(checkpoint.path)) for checkpoint in checkpoints]
     manifests = [checkpoint.manifest for checkpoint in checkpoints]
+    _check_same_data(folders, manifests)
+    models = [restored(checkpoint, what=str(checkpoint.path)) for checkpoint in checkpoints]
     found = zip(_labels(folders), folders, configs, manifests, models, strict=True)
     return [Finished(*one) for one in found]
 
@@ -76,40 +75,12 @@ def _check_distinct(folders: Sequence[RunFolder]) -> None:
             raise UsageError(f"run {folder.path} is named twice; name each run once")
 
 
-def _check_same_images(folders: Sequence[RunFolder], configs: Sequence[RunConfig]) -> None:
-    """Runs of the same data by configuration, or else, say from another root, by the images themselves."""
-    first = configs[0]
-    fingerprint = ""
-    for folder, config in zip(folders, configs, strict=True):
-        if _described(config) == _described(first):
-            continue
-        fingerprint = fingerprint or _fingerprint(first)
-        if _fingerprint(config) != fingerprint:
+def _check_same_data(folders: Sequence[RunFolder], manifests: Sequence[dict[str, Any]]) -> None:
+    """Raise UsageError where a run is of other classes or test images than the first."""
+    first, *others = [Fingerprint.from_json(manifest["data"]).of("test") for manifest in manifests]
+    for folder, other in zip(folders[1:], others, strict=True):
+        if differing := other.unlike(first):
             raise UsageError(
-                f"run {folder.path} is of {_described(config)}, run {folders[0].path} of {_described(first)}: "
-                "their test images differ; name runs of the same data and --data.limit"
+                f"run {folder.path} is of other data than run {folders[0].path}: {differing}; name runs of the same "
+                "data and --data.limit"
             )
-
-
-def _fingerprint(config: RunConfig) -> str:
-    test = open_test(config.data.name, config.data.options, limit=config.limit)
-    return digest(test.images, test.labels)
-
-
-def _described(config: RunConfig) -> str:
-    data: Choice = config.data
-    options = "".join(f" {name}={value}" for name, value in sorted(data.options.items()))
-    return f"{data.name}{options}{f' limit={config.limit}' if config.limit else ''}"
-
-
-def _check_same_classes(folders: Sequence[RunFolder], classes: Sequence[list[str]]) -> None:
-    for folder, own in zip(folders, classes, strict=True):
-        if own != classes[0]:
-            raise UsageError(
-                f"run {folder.path} tells {len(own)} classes apart ({_some(own)}), run {folders[0].path} "
-                f"{len(classes[0])} ({_some(classes[0])}); name runs of the same classes"
-            )
-
-
-def _some(classes: list[str]) -> str:
-    return ", ".join(classes[:3]) + (", ..." if len(classes) > 3 else "")

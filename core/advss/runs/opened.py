@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -22,6 +22,7 @@ from advss.runs.curves import draw_curves
 from advss.runs.diversity import draw_diversity
 from advss.runs.folder import RunFolder, make_folder, plan_run, told_finished
 from advss.runs.lock import check_free, locked
+from advss.runs.own_data import own_data
 from advss.runs.session import Session, choose_device, followed, open_data
 from advss.runs.stored import stored_config
 from advss.tracking.tracker import Tracker
@@ -46,7 +47,8 @@ def opened(config: RunConfig, *, resume: bool, reporter: Reporter) -> Iterator[S
         reporter.say(f"{'resuming' if resume else 'starting'} {folder.name}")
         with saying_what_is_needed(lambda: folder.read_result().get("plugins"), run=folder.name):
             family_of(config.backbone.name)
-        splits, device = open_data(config), choose_device(config.device)
+        splits = open_data(config) if new else own_data(config, folder, "train", "valid", "test")
+        device = choose_device(config.device)
         for line in summary(splits):
             reporter.say(line)
         folder = make_folder(folder, resume=resume, named=config.name is not None)
@@ -82,16 +84,20 @@ def _no_folder_left(folder: RunFolder, lasts: Callable[[], bool]) -> Iterator[No
 
 
 @contextmanager
-def reopened(folder: RunFolder, *, device: str, reporter: Reporter) -> Iterator[Session]:
+def reopened(
+    folder: RunFolder, *, device: str, reporter: Reporter, where: Mapping[str, str] | None = None
+) -> Iterator[Session]:
     """A session in a run's folder, to measure its model on ``device``; plugins that trained it may be gone by now.
+
+    ``where`` says by flag where its data are now.
 
     Raises:
         UsageError: another process trains in it.
     """
     check_free(folder.path)
-    stored = stored_config(folder.path)
+    stored = stored_config(folder.path, where, text=True)
     config = dataclasses.replace(stored, name=folder.name, runs_dir=folder.path.parent, device=device)
-    with open_session(config, folder, open_data(config), reporter) as session:
+    with open_session(config, folder, own_data(config, folder, "test"), reporter) as session:
         yield session
 
 

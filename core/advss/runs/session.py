@@ -89,6 +89,7 @@ class Session:
             UsageError: it cannot run on this backbone and data.
             Interrupted: a signal came; everything up to that step is saved.
         """
+        work.manifest["data"] = self.splits.fingerprint.to_json()
         check_runs(work)
         with blaming(work.stage, work.plugins):
             self._settle_layout(work)
@@ -140,9 +141,9 @@ class Session:
 
 
 def open_data(config: RunConfig) -> Splits:
-    """The images that a run is of, by its seed."""
+    """The images that a run is of."""
     with blaming(f"--data {config.data.name}", used("data", config.data)):
-        return open_splits(config.data.name, config.data.options, limit=config.limit, seed=config.seed)
+        return open_splits(config.data.name, config.data.options, limit=config.limit, seed=config.dividing_seed)
 
 
 def build_defense(choice: Choice, *, flag: str = "--defense.") -> Defense:

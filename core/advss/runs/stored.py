@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from advss.config import RunConfig
+from advss.config import Choice, RunConfig
 from advss.configuration.resolve import resolve, to_mapping
 from advss.errors import UsageError
 from advss.plugins.provenance import saying_what_is_needed
@@ -48,13 +48,18 @@ def resume_config(
         UsageError: a setting given beside it that differs from the run's.
     """
     was, now = resolve_run(run, {}, environ={}), resolve_run(run, said, environ=environ, text=text)
-    before, after = to_mapping(was), to_mapping(now)
+    before, after = (to_mapping(replace(config, data=_wherever(config.data))) for config in (was, now))
     for key in after:
         if key not in HARMLESS and before.get(key) != after[key]:
             raise UsageError(
                 f"--resume: {run} has {key} {before.get(key)}, not {after[key]}; leave it out, or start a new run"
             )
     return replace(now, name=run.resolve().name, runs_dir=run.parent)
+
+
+def _wherever(data: Choice) -> Choice:
+    """A data source without the places that it reads: moved data are the same, which opening them checks."""
+    return replace(data, options={name: v for name, v in data.options.items() if not isinstance(v, Path)})
 
 
 def stored_config(

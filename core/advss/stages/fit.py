@@ -14,6 +14,7 @@ from advss.runs.opened import Result, close, finished_result, opened
 from advss.runs.session import Session, tracked
 from advss.stages.finetune import check_finetuning, finetune_stage
 from advss.stages.pretrain import pretrain_stage
+from advss.stages.source import record_source
 from advss.training.checkpoints import has_checkpoint, missing_part
 from advss.training.members import member_stage
 from advss.training.progress import Progress
@@ -82,7 +83,7 @@ def finetune(config: RunConfig, *, source: Path | None, resume: bool = False, re
             return finished_result(config, reporter)
         if checkpoint is None and (kept := session.folder.read_result().get("source")):
             checkpoint = _kept_start(session, Path(kept))
-        session.record(source=str(checkpoint.resolve()) if checkpoint else None)
+        record_source(session, checkpoint)
         _finetune(session, checkpoint)
         return close(session)
 

@@ -1,0 +1,50 @@
+"""A run's own data, met again: they are read, and compared with what its checkpoints say it was trained on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from advss.config import RunConfig
+from advss.data.fingerprint import Fingerprint, PartName
+from advss.data.splits import Splits
+from advss.errors import UsageError
+from advss.runs.folder import RunFolder
+from advss.runs.session import open_data
+from advss.training.checkpoints import has_checkpoint, load_checkpoint
+
+
+def recorded(folder: RunFolder) -> Fingerprint | None:
+    """The data that a run was trained on; None where nothing of its training is kept."""
+    for stage in ("finetune", "pretrain"):
+        for path in (folder.best(stage), folder.last(stage)):
+            if has_checkpoint(path):
+                return Fingerprint.from_json(load_checkpoint(path, warn=False).manifest["data"])
+    return None
+
+
+def own_data(config: RunConfig, folder: RunFolder, *parts: PartName) -> Splits:
+    """The data of a run, read again.
+
+    Args:
+        config: of the run; ``data`` may say another place.
+        folder: of the run.
+        parts: what must be as it was, beside the classes' names.
+
+    Raises:
+        UsageError: they are gone, or no longer those that the run was trained on; what differs is named.
+    """
+    try:
+        splits = open_data(config)
+    except UsageError as error:
+        places = {name: at for name, at in config.data.options.items() if isinstance(at, Path) and not at.exists()}
+        for name, place in places.items():
+            where = f"say where they are now by --data.{name} DIR"
+            raise UsageError(f"run {folder.path}: its data were in {place}, which is not there; {where}") from error
+        raise
+    then = recorded(folder)
+    if then and (differing := splits.fingerprint.of(*parts).unlike(then)):
+        raise UsageError(
+            f"run {folder.path} was trained on other data than there are now: {differing}; put them back as they were, "
+            "or start a new run"
+        )
+    return splits

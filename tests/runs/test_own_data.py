@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from advss.cli.main import main
+from advss.runs.folder import RunFolder
+from advss.runs.own_data import own_data
+from advss.runs.stored import resume_config, stored_config
+from advss.training.checkpoints import load_checkpoint
+
+HERE = "--device cpu --tracking false --quiet"
+BACKBONE = "--backbone resnet18 --backbone.layers [1,1,1,1] --backbone.channels [8,8,8,8]"
+FIT = f"--data imagefolder --data.root photos --memory-format contiguous --eval-steps 1 {BACKBONE} {HERE}"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with ``photos`` of cats and dogs, and a run on them, pretrained and fine-tuned: ``runs/a``."""
+    place = tmp_path_factory.mktemp("own")
+    draw = np.random.default_rng(0)
+    for split, count in (("train", 20), ("test", 8)):
+        for name in ("cat", "dog"):
+            (place / "photos" / split / name).mkdir(parents=True)
+            for i in range(count):
+                pixels = draw.integers(0, 256, (16, 16, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(place / "photos" / split / name / f"{i:03}.png")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        one = "--pretrain-epochs 1 --finetune-epochs 1 --pretrain-batch-size 12 --finetune-batch-size 12"
+        line = f"fit --pretext rotation --defense none --config digits {one} {FIT} --name a"
+        assert main(line.split()) == 0
+        shutil.copytree("runs/a", "runs/b")
+    return place
+
+
+@pytest.fixture
+def place(made: Path, tmp_path: Path) -> Path:
+    """A copy of it, whose runs say that the photos lie in it."""
+    place = Path(shutil.copytree(made, tmp_path / "place"))
+    for config in place.glob("runs/*/config.yaml"):
+        config.write_text(config.read_text().replace(str(made), str(place)))
+    return place
+
+
+COMMANDS = [
+    "evaluate runs/a",
+    "certify runs/a --sigma 0.25 --other-sigma",
+    "ensemble runs/a runs/b",
+    "transfer runs/a runs/b",
+]
+Capture = pytest.CaptureFixture[str]
+
+
+def add(folder: Path) -> None:
+    Image.new("RGB", (16, 16)).save(folder / "more.png")
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_a_renamed_class_is_refused(line: str, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    for split in ("train", "test"):
+        (place / "photos" / split / "cat").rename(place / "photos" / split / "zcat")
+    monkeypatch.chdir(place)
+    assert main(f"{line} --device cpu".split()) == 2
+    assert "class 0 is 'dog', not 'cat'" in capsys.readouterr().err
+
+
+def test_other_test_images_are_refused_with_their_number(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    add(place / "photos/test/cat")
+    assert main(["evaluate", str(place / "runs/a"), "--device", "cpu"]) == 2
+    assert "17 test images, not 16" in capsys.readouterr().err
+
+
+def test_other_training_images_matter_to_resuming_alone(place: Path) -> None:
+    add(place / "photos/train/cat")
+    config, folder = stored_config(place / "runs/a"), RunFolder(place / "runs/a")
+    own_data(config, folder, "test")
+    with pytest.raises(Exception, match="37 training images, not 36"):
+        own_data(config, folder, "train", "valid", "test")
+
+
+def test_a_run_works_from_any_folder(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert yaml.safe_load((place / "runs/a/config.yaml").read_text())["data"]["imagefolder"]["root"] == str(
+        place / "photos"
+    )
+    monkeypatch.chdir(tmp_path)
+    assert main(["evaluate", "place/runs/a", "--device", "cpu", "--eval-steps", "1", "--quiet"]) == 0
+
+
+def test_moved_data_are_named_with_the_flag_and_found_by_it(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    (place / "photos").rename(tmp_path / "moved")
+    line = ["evaluate", str(place / "runs/a"), "--device", "cpu", "--eval-steps", "1", "--quiet"]
+    assert main(line) == 2
+    assert "say where they are now by --data.root DIR" in capsys.readouterr().err
+    assert main([*line, "--data.root", str(tmp_path / "moved")]) == 0
+    moved = resume_config(place / "runs/a", {"data.root": str(tmp_path / "moved")}, environ={})
+    assert moved.data.options["root"] == tmp_path / "moved"
+
+
+def test_fine_tuning_keeps_the_split_of_pretraining_whatever_its_seed(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(place)
+    line = f"finetune --from runs/a --seed 1 --name c --finetune-epochs 1 --finetune-batch-size 12 {HERE}"
+    assert main(line.split()) == 0
+    folders = [RunFolder(place / "runs" / name) for name in "ac"]
+    before, after = (stored_config(folder.path) for folder in folders)
+    assert (after.seed, after.split_seed) == (1, 0)
+    assert own_data(after, folders[1]).fingerprint == own_data(before, folders[0]).fingerprint
+    pretrained = load_checkpoint(folders[0].best("pretrain")).manifest["sha256"]
+    assert folders[1].read_result()["source_sha256"] == pretrained
+
+
+def test_data_that_changed_since_pretraining_are_refused(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.chdir(place)
+    add(place / "photos/train/dog")
+    assert main(["finetune", "--from", "runs/a", "--name", "c", "--device", "cpu", "--data.limit", "30"]) == 2
+    assert "37 training images, not 36" in capsys.readouterr().err
