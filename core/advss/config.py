@@ -29,7 +29,8 @@ class StageSettings:
     """Optimisation of one stage; on the command line each has the prefix ``--pretrain-`` or ``--finetune-``.
 
     Attributes:
-        epochs: passes over the training part; 0 skips the stage
+        epochs: passes over the training part, each validated; 0 skips the stage
+        epoch_steps: fewest optimiser steps of an epoch, which of few images is several passes; 0 is one pass
         batch_size: images a step
         optimizer: SGD or AdamW
         lr: peak learning rate
@@ -50,6 +51,7 @@ class StageSettings:
 
     epochs: int
     batch_size: int
+    epoch_steps: int = 0
     optimizer: Literal["sgd", "adamw"] = "sgd"
     lr: float = 0.1
     momentum: float = 0.9

@@ -7,10 +7,13 @@ from itertools import product
 from typing import Any
 
 import pytest
+import torch
+from torch import Tensor
 
 from advss.config import RunConfig
 from advss.configuration.recipes import read_config, recipes
 from advss.configuration.resolve import resolve
+from advss.hookspecs import DataSource, Split
 
 Settings = dict[str, Any]
 ROTATION: Settings = {
@@ -131,3 +134,47 @@ def test_the_fast_recipe_is_mixed_precision() -> None:
 @pytest.mark.parametrize("name", list(recipes()))
 def test_each_recipe_says_what_it_is(name: str) -> None:
     assert read_config(name).description
+
+
+# ---------------------------------------------------------------- small sets
+class Counted(DataSource):
+    """Labels without images."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def classes(self) -> tuple[str, ...]:
+        return ("a", "b")
+
+    def labels(self, split: Split) -> Tensor:
+        return torch.zeros(self.count, dtype=torch.int64)
+
+    def images(self, split: Split, places_B: Tensor) -> Tensor:
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize(
+    ("count", "name", "line"),
+    [
+        (9_999, "small", "advss: recipe small: 9999 training images; --config cifar10-paper for the paper's\n"),
+        (10_000, "cifar10-paper", ""),
+    ],
+)
+def test_few_images_get_the_small_recipe_and_it_is_said(
+    count: int, name: str, line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("advss.configuration.resolve.build", lambda kind, choice: Counted(count))
+    said = {"data": {"imagefolder": {"root": "photos"}}, "pretext": "rotation"}
+    config = resolve(said, environ={})
+    assert capsys.readouterr().err == line
+    assert config == resolve(said, configs=[name], environ={})
+
+
+def test_a_limit_makes_few_of_many() -> None:
+    config = resolve({"data": "cifar10", "data.limit": 300}, environ={})
+    assert (config.backbone.name, config.finetuning.epochs, config.finetuning.epoch_steps) == ("resnet18", 20, 50)
+
+
+def test_data_that_cannot_be_read_yet_leave_the_papers_recipe() -> None:
+    config = resolve({"data": {"imagefolder": {"root": "nowhere"}}}, environ={})
+    assert config.backbone.name == "resnetv2_50"

@@ -52,6 +52,18 @@ def test_without_augmentation_x_is_raw(part: Part) -> None:
     assert batch.x is batch.raw
 
 
+def test_an_epoch_of_more_steps_is_whole_passes_each_in_an_order_of_its_own(part: Part) -> None:
+    loader = Loader(part, batch_size=8, device=CPU, augment=BOTH, key=(0, "pretrain"), epoch_steps=len(part) // 8 + 1)
+    once = len(part) // 8
+    assert loader.steps_per_epoch == 2 * once
+    first, second = (
+        torch.cat([loader.batch(1, step, progress=0.0).index for step in range(start, start + once)])
+        for start in (0, once)
+    )
+    assert torch.equal(first.sort().values, second.sort().values)
+    assert not torch.equal(first, second)
+
+
 def test_an_epoch_holds_every_image_once(part: Part) -> None:
     loader = _loader(part)
     index = torch.cat([loader.batch(1, step, progress=0.0).index for step in range(loader.steps_per_epoch)])

@@ -28,8 +28,8 @@ KINDS: dict[str, Kind] = {
 }
 
 
-def fold(layers: Sequence[Layer]) -> RunConfig:
-    """The configuration that layers come to, later ones winning.
+def fold(layers: Sequence[Layer], *, say: bool = True) -> RunConfig:
+    """The configuration that layers come to, later ones winning; unless told not to, it says what came of itself.
 
     Raises:
         UsageError: anything unknown, mistyped, out of range or missing.
@@ -44,7 +44,10 @@ def fold(layers: Sequence[Layer]) -> RunConfig:
         for case in layer.cases:
             if all(folded.final.matches(component, names) for component, names in case.when.items()):
                 folded.take_case(case.layer)
-    return folded.config()
+    config = folded.config()
+    for line in lines(folded.unsaid) if say else ():
+        tell(line)
+    return config
 
 
 @dataclass(frozen=True)
@@ -162,8 +165,6 @@ class _Folded:
             **sections["run"],
         )
         _check(config)
-        for line in lines(self.unsaid):
-            tell(line)
         return config
 
     def _evaluation(self, said: Mapping[str, Any]) -> EvalSettings:

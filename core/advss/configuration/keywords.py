@@ -42,6 +42,7 @@ class Keywords(TypedDict, total=False):
     tracking: bool
     pretrain_epochs: int
     pretrain_batch_size: int
+    pretrain_epoch_steps: int
     pretrain_optimizer: Literal["sgd", "adamw"]
     pretrain_lr: float
     pretrain_momentum: float
@@ -58,6 +59,7 @@ class Keywords(TypedDict, total=False):
     pretrain_flip: bool
     finetune_epochs: int
     finetune_batch_size: int
+    finetune_epoch_steps: int
     finetune_optimizer: Literal["sgd", "adamw"]
     finetune_lr: float
     finetune_momentum: float

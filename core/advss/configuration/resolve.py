@@ -20,9 +20,12 @@ from advss.configuration.layers import Layer, read_environment, read_layer
 from advss.configuration.recipes import is_recipe, read_config
 from advss.configuration.settings import COMPONENTS, SETTINGS, python_keyword
 from advss.errors import UsageError
+from advss.output import tell
+from advss.plugins.registry import build
 
-DEFAULT_RECIPES = {"digits": "digits"}  # data -> recipe where no --config names one
-OTHER_RECIPE = "cifar10-paper"
+FEW = 10_000  # training images, below which data that have no recipe of their own get `small`
+PAPER = "cifar10-paper"
+OWN_RECIPES = {"digits": "digits", "cifar10": PAPER, "cifar100": PAPER}  # data -> recipe where no --config names one
 
 
 def resolve(
@@ -51,7 +54,7 @@ def resolve(
         return fold([_without_places(read_config(base)), *later])
     if any(is_recipe(config) for config in configs):
         return fold(later)
-    return fold([read_config(_default_recipe(later)), *later])
+    return fold([read_config(_fitting_recipe(later)), *later])
 
 
 def from_mapping(settings: Mapping[str, Any], *, environ: Mapping[str, str] | None = None) -> RunConfig:
@@ -123,7 +126,27 @@ def plain(value: Any, *, other: Callable[[Any], Any] = str) -> Any:
     return value if value is None else str(value) if isinstance(value, PurePath) else other(value)
 
 
-def _default_recipe(layers: Sequence[Layer]) -> str:
+def _fitting_recipe(layers: Sequence[Layer]) -> str:
+    """The recipe that fits the data; where their number decides, that is said."""
     chosen = [layer.parts["data"].members for layer in layers if "data" in layer.parts]
-    names = [members[0].name for members in chosen if members]
-    return DEFAULT_RECIPES.get(names[-1].removeprefix("advss:") if names else "digits", OTHER_RECIPE)
+    names = [members[0].name.removeprefix("advss:") for members in chosen if members]
+    if not names or names[-1] == "digits":
+        return OWN_RECIPES["digits"]
+    count = _training_images(fold([read_config(PAPER), *layers], say=False))
+    if count is None or count >= FEW:
+        return OWN_RECIPES.get(names[-1], PAPER)
+    tell(f"advss: recipe small: {count} training images; --config {PAPER} for the paper's")
+    return "small"
+
+
+def _training_images(config: RunConfig) -> int | None:
+    """How many images a run has to train and validate on; None where it cannot be known yet, or need not be."""
+    if 0 < config.limit < FEW:
+        return config.limit
+    if config.data.name.removeprefix("advss:") in OWN_RECIPES:
+        return None
+    try:
+        source = build("data", config.data)
+        return sum(len(source.labels(split)) for split in source.splits() if split != "test")
+    except Exception:  # of a plugin, or for want of files: told when the run opens its data
+        return None

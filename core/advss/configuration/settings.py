@@ -78,6 +78,7 @@ DEVICE: Rule = ("auto, cpu, cuda or cuda:N", lambda v: bool(re.fullmatch(r"auto|
 STAGE_RULES: Mapping[str, Rule] = {
     "epochs": _at_least(0),
     "batch_size": _at_least(1),
+    "epoch_steps": _at_least(0),
     "lr": ABOVE_0,
     "momentum": SHARE,
     "weight_decay": _at_least(0),

@@ -5,6 +5,7 @@ Letters: B images of a batch, C channels, H W sides.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from functools import lru_cache, partial
 
@@ -32,16 +33,24 @@ class Loader:
         device: where batches are made.
         augment: what is drawn anew for each image.
         key: of the random streams; its last part is the stage, which errors name: (seed, stage).
+        epoch_steps: fewest batches of an epoch, which is then several passes over the part.
 
     Raises:
         UsageError: ``batch_size`` is not positive.
     """
 
     def __init__(
-        self, part: Part, *, batch_size: int, device: torch.device, augment: Augment, key: tuple[Key, ...]
+        self,
+        part: Part,
+        *,
+        batch_size: int,
+        device: torch.device,
+        augment: Augment,
+        key: tuple[Key, ...],
+        epoch_steps: int = 0,
     ) -> None:
         _check(batch_size)
-        self.batch_size = batch_size
+        self.batch_size, self._epoch_steps = batch_size, epoch_steps
         self._device = device
         self._augment = augment
         self._key = key
@@ -58,7 +67,7 @@ class Loader:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Whole batches in an epoch.
+        """Whole batches in an epoch, of one or more whole passes.
 
         Raises:
             UsageError: the part is smaller than a batch.
@@ -68,7 +77,8 @@ class Loader:
                 f"{len(self)} images are fewer than a batch of {self.batch_size}: lower "
                 f"`--{self._key[-1]}-batch-size`, or keep more images"
             )
-        return len(self) // self.batch_size
+        once = len(self) // self.batch_size
+        return once * max(1, math.ceil(self._epoch_steps / once))
 
     def batch(self, epoch: int, step: int, *, progress: float) -> Batch:
         """Batch ``step`` (0 to steps_per_epoch - 1) of ``epoch``, whatever was asked for before.
@@ -127,12 +137,12 @@ class _Places:
 
     def __call__(self, position: int) -> Tensor:
         """Places (B,) of the batch at ``position``, counted from the first of epoch 0."""
-        epoch, step = divmod(position, self._steps)
-        return self._shuffled(epoch)[step * self._batch_size : (step + 1) * self._batch_size]
+        which, step = divmod(position, self._steps)  # each pass is shuffled anew
+        return self._shuffled(which)[step * self._batch_size : (step + 1) * self._batch_size]
 
 
-def _shuffled(count: int, key: tuple[Key, ...], device: torch.device, epoch: int) -> Tensor:
-    return torch.randperm(count, generator=stream("cpu", *key, "order", epoch)).to(device)
+def _shuffled(count: int, key: tuple[Key, ...], device: torch.device, which: int) -> Tensor:
+    return torch.randperm(count, generator=stream("cpu", *key, "order", which)).to(device)
 
 
 def _check(batch_size: int) -> None:

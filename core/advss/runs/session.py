@@ -67,6 +67,7 @@ class Session:
             device=self.device,
             augment=Augment(crop=settings.crop, flip=settings.flip),
             key=(self.config.seed, stage),
+            epoch_steps=settings.epoch_steps,
         )
 
     def everything_in_order(self) -> Iterator[Batch]:
