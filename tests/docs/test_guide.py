@@ -229,7 +229,7 @@ def test_the_data_source_says_what_it_cannot_read(
         np.savez(path, images=np.zeros(1))
     assert main(shlex.split(f"fit --data npz --data.root flowers {TINY} {NARROW} {QUIETLY}")) == 2
     *_, line = capsys.readouterr().err.splitlines()
-    assert line.startswith("advss: error: --data.root flowers: cannot read labels of flowers/test.npz (")
+    assert line.startswith(f"advss: error: --data.root {flowers}: cannot read labels of {path} (")
 
 
 @on("backbones.md")

@@ -129,7 +129,7 @@ def stripes(install: Install, tmp_path: Path) -> Path:
 
 def only_line(capsys: Capture) -> str:
     """What is wrong, beside what every run begins with."""
-    (line,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith("advss: "))
+    (line,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith("advss: error: "))
     return line
 
 
@@ -155,7 +155,7 @@ def test_yaml_chooses_it(stripes: Path, tmp_path: Path, capsys: Capture) -> None
         ("--data stripes", "--data.root is missing: stripes has no default for it (Path)"),
         ("--data stripes --data.rot x", "unknown option --data.rot of stripes; did you mean 'root'?"),
         ("--data stripes --data.root x --data.ink red", "--data.ink: expected dark | light, got 'red'"),
-        ("--data stripes --data.root nowhere", "no 'nowhere/train.npy'; --data.root says where the stripes are"),
+        ("--data stripes --data.root nowhere", "nowhere/train.npy'; --data.root says where the stripes are"),
         ("--data stripes --data.root x -p no:stripes", "-p no:stripes switches off 'acme-lab:stripes'"),
         ("--data stripes --data.root x -p no:acme-lab", "(-p no:acme-lab switches off 'acme-lab')"),
     ],
@@ -179,7 +179,7 @@ def test_help_lists_it_and_its_options(stripes: Path, capsys: Capture, monkeypat
     assert ["stripes", "Files", "of", "stripes"] in rows
     assert ["Options", "of", "stripes"] in rows
     assert ["--data.ink", "dark", "of", "the", "stripes", "(dark", "|", "light)"] in rows
-    assert [row[1] for row in rows if row[:1] == ["--data.root"]] == ["~/x"]
+    assert [row[1] for row in rows if row[:1] == ["--data.root"]] == [str(Path("~/x").expanduser())]
 
 
 def offered(line: str, capsys: Capture) -> list[str]:

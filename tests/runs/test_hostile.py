@@ -55,7 +55,7 @@ def test_a_stored_folder_of_runs_and_a_download_do_not_count(run: Path, tmp_path
     say(run, **{"runs-dir": str(tmp_path / "outside"), "data": {"cifar10": {"root": "x", "download": True}}})
     config = stored_config(run)
     assert config.runs_dir == Path("runs")
-    assert config.data.options == {"root": Path("x"), "download": False}
+    assert config.data.options == {"root": Path("x").absolute(), "download": False}
 
 
 @pytest.mark.parametrize("name", ["hf-hub:their/model", "hf_hub:their/model", "local-dir:/x", "resnet18.a1_in1k"])

@@ -15,6 +15,7 @@ from advss.config import Choice
 from advss.ensemble.objective import TaskObjective
 from advss.errors import UsageError
 from advss.hookspecs import Defense, Views
+from advss.named import MARK
 from advss.plugins import Kind, build, options_of, registry
 from advss.plugins.discovery import GROUP, Plugin
 from advss.randomness import stream
@@ -132,7 +133,7 @@ def _trains(objective: TaskObjective, total: Tensor) -> None:
     )
     total.backward()  # type: ignore[no-untyped-call]
     for name, p in objective.root.named_parameters():
-        expect(p.grad is None or p.grad.isfinite().all(), f"the gradient of '{name}' is not finite")
+        expect(p.grad is None or p.grad.isfinite().all(), f"the gradient of '{name.replace(MARK, '')}' is not finite")
     expect(any(p.grad is not None for p in objective.root.parameters()), "no gradient reaches any parameter")
 
 
