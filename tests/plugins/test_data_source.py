@@ -129,7 +129,8 @@ def stripes(install: Install, tmp_path: Path) -> Path:
 
 def only_line(capsys: Capture) -> str:
     """What is wrong, beside what every run begins with."""
-    (line,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith("advss: error: "))
+    begins = ("starting ", "data ", "advss: recipe ")
+    (line,) = (line for line in capsys.readouterr().err.splitlines() if not line.startswith(begins))
     return line
 
 
