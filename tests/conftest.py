@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -171,3 +171,19 @@ def told(capsys: pytest.CaptureFixture[str]) -> Callable[[], list[str]]:
         return [line for line in capsys.readouterr().err.splitlines() if not line.startswith(("starting ", "data "))]
 
     return lines
+
+
+@pytest.fixture(autouse=True)
+def _same_draws() -> None:
+    """What a test draws from the global generator hangs on no test before it."""
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def heard() -> Iterator[None]:
+    """SIGHUP and SIGINT as at a terminal, here and in programs that are started: who runs the tests may ignore them."""
+    usual: dict[signal.Signals, Any] = {signal.SIGHUP: signal.SIG_DFL, signal.SIGINT: signal.default_int_handler}
+    before = {number: signal.signal(number, handler) for number, handler in usual.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)

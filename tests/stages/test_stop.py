@@ -23,6 +23,7 @@ COMMAND = (
 )
 
 
+@pytest.mark.usefixtures("heard")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
 def test_signal_to_the_command_line_leaves_a_checkpoint(number: signal.Signals, code: int, tmp_path: Path) -> None:
     last = tmp_path / "runs/run/finetune/last.safetensors"
