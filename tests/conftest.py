@@ -176,7 +176,7 @@ def told(capsys: pytest.CaptureFixture[str]) -> Callable[[], list[str]]:
 @pytest.fixture(autouse=True)
 def _same_draws() -> None:
     """What a test draws from the global generator hangs on no test before it."""
-    torch.manual_seed(0)
+    torch.manual_seed(20)  # that no test chooses itself
 
 
 @pytest.fixture
