@@ -97,6 +97,12 @@ def test_table_has_the_curve_at_round_radii(capsys: Capture) -> None:
     ]
 
 
+def test_a_model_in_doubt_has_one_line_under_the_table(tmp_path: Path) -> None:
+    target = io.StringIO()
+    print_certified(tmp_path, CONTENT | {"doubt": "TA 9 % is no better than chance"}, Console(file=target, width=80))
+    assert target.getvalue().splitlines()[4:6] == ["note: TA 9 % is no better than chance", ""]
+
+
 def test_the_widest_table_fits_a_terminal(tmp_path: Path) -> None:
     def shown(steps: int) -> Iterator[int]:
         radii = [j / 20 for j in range(steps)]

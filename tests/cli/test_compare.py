@@ -37,6 +37,7 @@ REGIONS = [{"models": ["b"], "count": 12, "share": 0.2}, {"models": ["b", "c"], 
 OVERLAP = {"others_right": {"regions": REGIONS, "union": 60, "not_shared": 0.2}}
 OUTCOME: dict[str, Any] = {
     "models": ["a", "b", "c"],
+    "runs": [],
     "ta": [0.8602, 0.8566, 0.845],
     "asr": [[0.4895, 0.3775, 0.3665], [0.3892, 0.496, 0.3812], [0.3896, 0.3956, 0.5117]],
     "error": [0.1398, 0.1434, 0.155],
@@ -194,6 +195,16 @@ def test_subsets_have_a_table_of_their_own() -> None:
     assert ["86.04", "%", "54.64", "%", "-", "-", "-"] in lines
     assert ["jigsaw", "+", "rotation", "85.36", "%", "53.08", "%"] in lines
     assert not [line for line in shown(print_ensemble, RESULT) if line[:1] == ["averaged"]]
+
+
+def test_models_in_doubt_are_named_under_the_table() -> None:
+    doubt = "TA 9 % on 60 test images is no better than chance"
+    rows = [{**SUBSETS[0], "doubt": doubt}, SUBSETS[1] | {"doubt": "stands above"}]
+    notes = [line for line in shown(print_ensemble, RESULT | {"subsets": rows}) if line[:1] == ["note:"]]
+    assert notes == [["note:", "jigsaw:", *doubt.split()]]
+    ran = [{"model": "a", "doubt": None}, {"model": "b", "doubt": doubt}, {"model": "c"}]
+    notes = [line for line in shown(print_transfer, OUTCOME | {"runs": ran}) if line[:1] == ["note:"]]
+    assert notes == [["note:", "b:", *doubt.split()]]
 
 
 # ---------------------------------------------------------------- tracked folders

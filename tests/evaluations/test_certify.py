@@ -131,6 +131,10 @@ def test_a_certificate_has_the_promised_keys(run: Path) -> None:
         "radius": list,
         "accuracy": list,
         "seconds": float,
+        "chance": float,
+        "largest_class": dict,
+        "most_answered": dict,
+        "doubt": type(content["doubt"]),
         "results": list,
     }
     assert (content["sigma"], content["n0"], content["n"], content["alpha"], content["images"]) == (

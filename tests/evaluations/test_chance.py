@@ -8,6 +8,7 @@ from torch import Tensor
 
 from advss.attacks.evaluation import NO_ANSWER
 from advss.evaluations.chance import against_chance
+from advss.models.smoothed import ABSTAIN
 
 CLASSES = ("cat", "dog", "owl")
 BALANCED = torch.arange(3).repeat(20)  # 60 labels, 20 of each
@@ -63,3 +64,14 @@ def test_logits_that_are_not_finite_are_said() -> None:
     answers[:6] = NO_ANSWER
     assert doubt(answers) == "the logits of 10 % of the 60 test images are not finite: they count as wrong"
     assert against_chance(torch.full((60,), NO_ANSWER), BALANCED, CLASSES)["most_answered"] is None
+
+
+def test_abstaining_is_no_class_and_no_logit_that_is_not_finite() -> None:
+    said = "TA 0 % on 60 test images is no better than chance: 'cat' for all of them would have 33.33 %"
+    found = against_chance(torch.full((60,), ABSTAIN), BALANCED, CLASSES)
+    assert (found["most_answered"], found["doubt"]) == (None, said)
+
+
+def test_nothing_is_said_of_so_few_images_that_none_could_be_better_than_chance() -> None:
+    assert doubt(torch.tensor([0, 1]), torch.tensor([0, 1])) is None  # 2 of 2 right: P = 1/4
+    assert doubt(torch.tensor([1, 1, 1]), torch.tensor([1, 1, 1])) is None  # one class, and rightly

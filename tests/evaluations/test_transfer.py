@@ -307,6 +307,17 @@ def test_stopped_it_keeps_what_is_done_and_leaves_nothing_else(
     assert [line for line in said.lines if line.startswith("examples of a: those kept")]
 
 
+# ---------------------------------------------------------------- models that have learnt nothing
+def test_a_model_of_one_class_is_told_from_the_others(runs: Path) -> None:
+    best = load_checkpoint(runs / "a/finetune/best.safetensors")
+    best.tensors["head.bias"][3] += 1e6
+    save_checkpoint(best.path, best.tensors, {k: v for k, v in best.manifest.items() if k != "sha256"})
+    a, b = between(runs, "a", "b", evaluation=EVALUATION)["runs"]
+    assert a["doubt"] == "the model answers '3' for 100 % of the 100 test images, of which 10 % are"
+    assert (a["chance"], a["most_answered"]) == (0.1, {"name": "3", "share": 1.0})
+    assert b["doubt"] is None
+
+
 # ---------------------------------------------------------------- labels and names
 def test_runs_of_one_name_are_told_apart(runs: Path, tmp_path: Path) -> None:
     other = tmp_path / "elsewhere" / "a"

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from advss.cli.arguments import Arguments, Grammar
 from advss.cli.context import WHERE, check_plugins, find, reporter_of, where_now
-from advss.cli.table import pages, percent, print_places
+from advss.cli.table import pages, percent, print_doubt, print_places
 from advss.config import CertifySettings
 from advss.output import tell
 from advss.plugins.options import Option, convert, options_of
@@ -60,6 +60,7 @@ def print_certified(folder: Path, content: Mapping[str, Any], console: Console |
     table.add_row(*(cell for _, cell in columns))
     console.print(title, style="italic", markup=False, highlight=False, soft_wrap=True)
     console.print(table)
+    print_doubt(content, console)
     console.print()
     places = [("certificate", folder / content["file"]), ("figure", folder / content["figure"])]
     print_places([*((what, str(path)) for what, path in places), ("MLflow", pages(folder))], console)

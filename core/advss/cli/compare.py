@@ -13,7 +13,7 @@ from rich.table import Table
 
 from advss.cli.arguments import Arguments, Grammar
 from advss.cli.context import WHERE, check_plugins, find, reporter_of, runs_dir_of, where_now
-from advss.cli.table import percent, print_places, print_result
+from advss.cli.table import percent, print_doubt, print_places, print_result
 from advss.configuration.settings import SETTINGS
 from advss.naming import as_typed
 from advss.output import tell
@@ -50,6 +50,8 @@ def print_ensemble(result: Mapping[str, Any], console: Console | None = None) ->
         table.add_row(" + ".join(row["members"]), percent(row["ta"]), percent(row["ra"]))
     console.print()
     console.print(table)
+    for row in result["subsets"][:-1]:  # the whole's stands above
+        print_doubt(row, console, of=" + ".join(row["members"]))
 
 
 def print_transfer(outcome: Mapping[str, Any], console: Console | None = None) -> None:
@@ -65,6 +67,8 @@ def print_transfer(outcome: Mapping[str, Any], console: Console | None = None) -
     for label, rates, counts in zip(labels, outcome["asr_both_right"], outcome["both_right"], strict=True):
         table.add_row(label, *(f"{percent(rate)} of {count}" for rate, count in zip(rates, counts, strict=True)))
     console.print(table)
+    for ran in outcome["runs"]:
+        print_doubt(ran, console, of=ran["model"])
     console.print()
     if len(labels) > 2:
         _print_overlap(outcome, console)

@@ -30,12 +30,18 @@ def print_result(result: Mapping[str, Any], console: Console | None = None) -> N
         " + ".join(f"{seconds:.0f}" for seconds in (result.get("seconds") or {}).values()) or "-",
     )
     console.print(table)
-    if result.get("doubt"):
-        console.print(f"note: {result['doubt']}", markup=False, highlight=False, soft_wrap=True)
+    print_doubt(result, console)
     console.print()
     folder = Path(result["folder"])
     places = [("TA", _other_images(result)), ("RA", _attack(result)), *_places(result, folder)]
     print_places([*places, ("headline", _headline(result)), ("MLflow", pages(folder))], console)
+
+
+def print_doubt(measured: Mapping[str, Any], console: Console, *, of: str = "") -> None:
+    """Print the line on a model that has learnt nothing, where there is one; ``of`` names the model among several."""
+    if measured.get("doubt"):
+        named = f"{of}: " if of else ""
+        console.print(f"note: {named}{measured['doubt']}", markup=False, highlight=False, soft_wrap=True)
 
 
 def print_places(places: Iterable[tuple[str, str]], console: Console) -> None:

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from advss.evaluations.chance import against_chance
 from advss.models.smoothed import ABSTAIN
 
 STEP, MOST_STEPS = 0.05, 1000  # of the curve's radii, pixels in [0, 1]
@@ -30,19 +33,22 @@ class Certified:
         return self.predicted == self.label
 
 
-def summary(images: Sequence[Certified], *, largest: float) -> dict[str, Any]:
+def summary(images: Sequence[Certified], *, largest: float, classes: Sequence[str]) -> dict[str, Any]:
     """The figures of a certificate's file.
 
     Args:
         images: at least one.
         largest: the largest radius that can be certified; the curve ends beyond it.
+        classes: names of the classes.
 
     Returns:
         ``images``, their count; ``clean_accuracy`` of the smoothed classifier, where abstaining is wrong;
         ``abstained``, the share of images; ``acr``, the average certified radius, a wrong image's being 0 (Zhai et al.
-        2020); ``radius`` and ``accuracy``, the curve; ``seconds``.
+        2020); ``radius`` and ``accuracy``, the curve; ``seconds``; and what
+        :func:`advss.evaluations.chance.against_chance` says of the classes certified.
     """
     radii = grid(largest)
+    predicted_N, label_N = (torch.tensor([getattr(i, name) for i in images]) for name in ("predicted", "label"))
     return {
         "images": len(images),
         "clean_accuracy": accuracy_at(images, 0.0),
@@ -51,6 +57,7 @@ def summary(images: Sequence[Certified], *, largest: float) -> dict[str, Any]:
         "radius": radii,
         "accuracy": [accuracy_at(images, radius) for radius in radii],
         "seconds": round(sum(image.seconds for image in images), 2),
+        **against_chance(predicted_N, label_N, classes),
     }
 
 

@@ -64,8 +64,9 @@ def certify(
     Returns:
         The content of the file: what identifies the measurement; ``images``, their number; ``clean_accuracy`` of
         the smoothed classifier, where abstaining is wrong; ``abstained``, a share; ``acr``; the curve ``radius`` and
-        ``accuracy``; ``seconds``; and ``results``, an entry an image with ``predicted`` -1 where it abstains. Beside
-        it ``file`` and ``figure``, their places in the run's folder.
+        ``accuracy``; ``seconds``; ``chance``, ``largest_class``, ``most_answered`` and ``doubt``, of the smoothed
+        classifier, too; and ``results``, an entry an image with ``predicted`` -1 where it abstains. Beside it ``file``
+        and ``figure``, their places in the run's folder.
 
     Raises:
         UsageError: bad input, before anything is measured.
@@ -219,7 +220,8 @@ def _close(session: Session, images: list[Certified], this: Measurement) -> dict
     """Write and track what the images come to."""
     known, folder = this.known_by, session.folder
     largest = largest_radius(known["sigma"], known["n"], known["alpha"])
-    content = {**known, **summary(images, largest=largest), "results": [asdict(image) for image in images]}
+    found = summary(images, largest=largest, classes=session.splits.classes)
+    content = {**known, **found, "results": [asdict(image) for image in images]}
     this.keep(content)
     figure = folder.path / "figures" / f"{this.key}.png"
     title = f"{folder.name}: σ {known['sigma']:g}, n {known['n']:,}, α {known['alpha']:g}, {len(images)} images"

@@ -138,7 +138,7 @@ def evaluate_model(  # noqa: PLR0913 - a model, its images, the threat, and who 
     chosen = test.subset(settings.limit)
     attack = partial(right_clean_and_attacked, model)
     with stop.asked_by(model):
-        answer_N = answered(model, partial(_images, test, device), len(test), settings.batch_size)
+        answer_N = answered(model, partial(read_images, test, device), len(test), settings.batch_size)
         clean, robust = attack_images(
             attack, chosen, settings, device=device, seed=seed, reporter=reporter, stop=stop, title=title
         )
@@ -209,7 +209,8 @@ def attack_of(settings: EvalSettings) -> dict[str, Any]:
     return asdict(settings.threat) | {"restarts": settings.restarts}
 
 
-def _images(part: Part, device: torch.device, start: int, end: int) -> Tensor:
+def read_images(part: Part, device: torch.device, start: int, end: int) -> Tensor:
+    """The images at the places from ``start`` to before ``end``; only these are decoded and held."""
     return _read(part, start, end, device)[0]
 
 

@@ -2,7 +2,8 @@
 
 Letters: N images, M models. The outcome, ``transfer.json``, holds:
 
-- ``models``: the M labels; ``runs``: what each is, its folder, its checkpoint's sha256, its seed, its examples;
+- ``models``: the M labels; ``runs``: what each is, its folder, its checkpoint's sha256, its seed, its examples, and
+  what :func:`advss.evaluations.chance.against_chance` says of it;
 - ``ta``: each model's share of right answers on the unperturbed images; ``error``: 1 - TA;
 - ``asr``: M rows, the attacked models, of M columns, the models that the attack was made on, as in Table 4: what is
   wrong without any attack counts as success;
@@ -20,8 +21,9 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +33,8 @@ from torch import Tensor
 from advss.attacks.evaluation import answered
 from advss.data.splits import Part
 from advss.data.statistics import digest
-from advss.evaluations.evaluate import attack_of, share
+from advss.evaluations.chance import against_chance
+from advss.evaluations.evaluate import attack_of, read_images, share
 from advss.evaluations.examples import Examples, Making, check_writable
 from advss.evaluations.overlap import draw_asr, draw_overlap, overlap
 from advss.files import write_text
@@ -92,8 +95,14 @@ def transfer(runs: Sequence[str | Path], asked: Asked, *, reporter: Reporter) ->
         making = Making(images, fingerprint, asked.evaluation, device, reporter, stop)
         with tracked(tracker, KIND):
             made, succeeded = _succeeded(members, making)
+            learnt = {m.label: _against_chance(m, making, splits.classes) for m in members}
         data = {"data": splits.name, "run": members[0].label, "count": len(images), "sha256": fingerprint}
-        outcome = _outcome(members, made, succeeded, images) | {"attack": attack_of(asked.evaluation), "images": data}
+        ran = [_ran(m, made[m.label]) | learnt[m.label] for m in members]
+        outcome = {
+            **_outcome([m.label for m in members], ran, made, succeeded, images),
+            "attack": attack_of(asked.evaluation),
+            "images": data,
+        }
         _write(outcome, folder, tracker)
     return outcome | {"folder": str(folder.path)}
 
@@ -120,22 +129,33 @@ def _succeeded(members: Sequence[Finished], making: Making) -> tuple[dict[str, E
     return made, succeeded
 
 
+def _against_chance(member: Finished, making: Making, classes: Sequence[str]) -> Outcome:
+    """What the model's answers to the unperturbed images say of what it has learnt."""
+    answer_N = _answers(member, partial(read_images, making.images, making.device), making)
+    return against_chance(answer_N, making.images.labels, classes)
+
+
 def _right(member: Finished, examples: Examples, making: Making) -> Tensor:
     """Which of another model's examples this one classifies right: (N,) bool."""
-    model = member.model.to(making.device)
-
-    with making.stop.asked_by(model):
-        answer_N = answered(
-            model,
-            lambda start, end: examples.x[start:end].to(making.device),
-            len(examples.robust),
-            making.settings.batch_size,
-        )
+    answer_N = _answers(member, lambda start, end: examples.x[start:end].to(making.device), making)
     return answer_N == making.images.labels
 
 
-def _outcome(members: Sequence[Finished], made: Mapping[str, Examples], succeeded: Successes, images: Part) -> Outcome:
-    labels = [member.label for member in members]
+def _answers(member: Finished, read: Callable[[int, int], Tensor], making: Making) -> Tensor:
+    """What a model answers about the images, or the examples of them, that ``read`` gives: (N,)."""
+    model = member.model.to(making.device)
+    with making.stop.asked_by(model):
+        answer_N = answered(model, read, len(making.images), making.settings.batch_size)
+    return answer_N
+
+
+def _outcome(
+    labels: Sequence[str],
+    ran: Sequence[Outcome],
+    made: Mapping[str, Examples],
+    succeeded: Successes,
+    images: Part,
+) -> Outcome:
     clean = {label: made[label].clean for label in labels}
     all_right = _places(images, torch.stack(list(clean.values())).all(0))
     sets = {
@@ -144,7 +164,7 @@ def _outcome(members: Sequence[Finished], made: Mapping[str, Examples], succeede
     }
     return {
         "models": labels,
-        "runs": [_ran(member, made[member.label]) for member in members],
+        "runs": ran,
         "ta": [share(clean[label]) for label in labels],
         "error": [1 - share(clean[label]) for label in labels],
         "asr": [[1 - share(~succeeded[source][attacked]) for source in labels] for attacked in labels],
