@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,6 +22,19 @@ class Choice:
     name: str
     options: dict[str, Any] = field(default_factory=dict)
     key: str = ""
+
+
+@dataclass(frozen=True)
+class BackboneStart:
+    """What a backbone starts from in place of random weights: options of it beside those that timm takes.
+
+    Attributes:
+        pretrained: timm's weights for it (a tag, as in resnet18.a1_in1k, says which), fetched once, as the run begins
+        weights: a file of its tensors by timm's names, as safetensors
+    """
+
+    pretrained: bool = False
+    weights: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -172,6 +185,21 @@ class RunConfig:
     def dividing_seed(self) -> int:
         """The seed of what is validated on and of what limits keep."""
         return self.seed if self.split_seed is None else self.split_seed
+
+    @property
+    def start(self) -> BackboneStart | None:
+        """The weights that the backbone starts from; None is random ones."""
+        own = {field.name for field in fields(BackboneStart)}
+        start = BackboneStart(**{name: value for name, value in self.backbone.options.items() if name in own})
+        return start if start.pretrained or start.weights else None
+
+    @property
+    def architecture(self) -> Choice:
+        """The backbone without what it starts from: what is built again wherever the run's weights are loaded."""
+        own = {field.name for field in fields(BackboneStart)}
+        options = {name: value for name, value in self.backbone.options.items() if name not in own}
+        name = self.backbone.name.partition(".")[0] if self.start else self.backbone.name  # without timm's tag
+        return Choice(name, options)
 
 
 @dataclass(frozen=True)

@@ -136,7 +136,7 @@ class Encoder(nn.Module, ABC):
 
     @abstractmethod
     def tail(self) -> nn.Module:
-        """A fresh last stage, norm and pooling, (B, channels, h, w) -> (B, features), that the caller owns."""
+        """A last stage of the caller's own, norm and pooling, (B, channels, h, w) -> (B, features): as initialised."""
 
 
 class Classifier(nn.Module, ABC):
@@ -148,7 +148,10 @@ class Classifier(nn.Module, ABC):
 
     @abstractmethod
     def fresh(self) -> list[nn.Parameter]:
-        """The parameters that pretraining did not load (θ_f: always the head; the last stage when a task has none)."""
+        """θ_f, what trains on what was loaded: the head, a last stage that no task had, a stem that no weights fit.
+
+        An encoder of which nothing was loaded is none of it: it stands at its random initialisation (P1).
+        """
 
 
 # ---------------------------------------------------------------- tasks: views + loss

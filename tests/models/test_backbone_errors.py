@@ -19,7 +19,7 @@ BAD = [
     ("resnet81", {}, r"^--backbone resnet81: timm has no such model, nor has a plugin; did you mean 'resnet18'\?$"),
     ("a", {}, "timm has no such model, nor has a plugin; for example resnet18"),
     ("hf-hub:timm/resnet18", {}, "timm has no such model"),
-    ("resnet18.a1_in1k", {}, r"'\.a1_in1k' names pretrained weights.*use resnet18$"),
+    ("resnet18.a1_in1k", {}, r"'\.a1_in1k' names .*say --backbone.pretrained true to start from them, or resnet18$"),
     ("efficientnet_b0", {}, "another family than ResNet, ResNetV2, ConvNeXt, ViT"),
     ("resnet18", {"layer": [1, 1, 1, 1]}, r"--backbone\.layer: resnet18 has no such option; did you mean 'layers'\?"),
     ("resnet18", {"num_classes": 3}, r"--backbone\.num_classes: resnet18 has no such option"),

@@ -35,9 +35,9 @@ def test_logits_are_the_head_of_the_tail_of_the_encoder() -> None:
         assert model(x).shape == (2, 4)
 
 
-def test_everything_is_fresh_before_loading() -> None:
+def test_an_encoder_of_which_nothing_was_loaded_stands_at_random() -> None:
     model = classifier()
-    assert ids(model.fresh()) == ids(list(model.parameters()))
+    assert ids(model.fresh()) == ids([*model.head.parameters(), *model.tail.parameters()])
 
 
 def test_with_a_tail_only_the_head_is_fresh() -> None:

@@ -73,12 +73,12 @@ class Nothing(Plain):
         return []
 
 
-class FreshEncoder(Plain):
-    """Trains only what pretraining left out of the encoder."""
+class FreshTail(Plain):
+    """Trains only a last stage that no task had."""
 
     def chosen(self, classifier: Classifier) -> list[nn.Parameter]:
         fresh = {id(p) for p in classifier.fresh()}
-        return [p for p in classifier.encoder.parameters() if id(p) in fresh]
+        return [p for p in classifier.tail.parameters() if id(p) in fresh]
 
 
 class Stranger(Plain):
@@ -147,7 +147,7 @@ BROKEN = [
     (NoPhases, known, r"phases\(\) returns empty list; return \[Phase\("),
     (NoShare, known, "gives a phase the share 0.0; give a number above 0"),
     (Nothing, known, "phase 0 without pretraining has no parameters to train"),
-    (FreshEncoder, known, "phase 0 with a pretrained encoder has no parameters"),
+    (FreshTail, known, "phase 0 with all but the head has no parameters"),
     (Stranger, known, "holds a parameter that is neither the classifier's nor the scheme's"),
     (Twice, known, "names a parameter twice"),
     (NoHead, head, "'head.weight' trains in no phase without pretraining"),

@@ -18,7 +18,7 @@ from advss.cli.layout import (
     print_table,
     written,
 )
-from advss.config import Choice, EvalSettings, RunConfig, StageSettings
+from advss.config import BackboneStart, Choice, EvalSettings, RunConfig, StageSettings
 from advss.plugins import KINDS, Kind, Option, Registry, options_of, registry
 from advss.plugins.names import summary_of
 from advss.plugins.options import MissingOptionError
@@ -114,6 +114,9 @@ def _print_components(console: Console, config: RunConfig, installed: Registry) 
         ("--backbone NAME", f"a timm model, now {config.backbone.name}; what timm takes for it as --backbone.OPTION")
     ]
     print_rows(console, "Other components", other)
+    start = config.start or BackboneStart()
+    starts = [(f"--backbone.{o.name}", o, getattr(start, o.name)) for o in options_of(BackboneStart)]
+    print_options(console, f"What {config.backbone.name} starts from", starts)
 
 
 def _chosen(installed: Registry, kind: Kind, choice: Choice, prefix: str) -> Iterator[tuple[str, Option, Any]]:

@@ -8,7 +8,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from advss.config import Choice, EvalSettings, RunConfig, StageSettings
+from advss.config import BackboneStart, Choice, EvalSettings, RunConfig, StageSettings
 from advss.configuration.assembly import Assignments, assembled
 from advss.configuration.layers import Layer, Said
 from advss.configuration.radius import LENGTHS, Unsaid, drop_lengths, lines, order, unsaid
@@ -16,7 +16,7 @@ from advss.configuration.settings import COMPONENTS, SETTINGS, Section, typed_se
 from advss.errors import UsageError, did_you_mean
 from advss.output import tell
 from advss.plugins.discovery import Kind
-from advss.plugins.options import options_of
+from advss.plugins.options import options_of, typed
 from advss.plugins.registry import complete, registry
 
 KINDS: dict[str, Kind] = {
@@ -215,11 +215,24 @@ def _option_path(path: tuple[str, ...], member: Choice) -> tuple[str, ...]:
 def _complete(component: str, choice: Choice, flag: str) -> dict[str, Any]:
     """A component's options, all of them where they are known, typed."""
     if component == "backbone":
-        return choice.options
+        return _from_here(choice.options | _start(choice, flag))
     options = complete(KINDS[component], choice, flag=flag)
-    if component == "data":  # a run finds its data from whatever folder it is looked at
-        return {n: Path.cwd() / v.expanduser() if isinstance(v, Path) else v for n, v in options.items()}
-    return options
+    return _from_here(options) if component == "data" else options
+
+
+def _from_here(options: dict[str, Any]) -> dict[str, Any]:
+    """Options whose paths are absolute: a run finds its files from whatever folder it is looked at."""
+    return {n: Path.cwd() / v.expanduser() if isinstance(v, Path) else v for n, v in options.items()}
+
+
+def _start(choice: Choice, flag: str) -> dict[str, Any]:
+    """What a backbone starts from, as far as it is said."""
+    own = [option.name for option in options_of(BackboneStart)]
+    said = {name: value for name, value in choice.options.items() if name in own}
+    start = typed(BackboneStart, said, flag=flag, what=choice.name)
+    if start.get("pretrained") and start.get("weights"):
+        raise UsageError(f"{flag}pretrained and {flag}weights {start['weights']}: a backbone starts from one of them")
+    return start
 
 
 def _class_of(component: str, choice: Choice) -> type:
@@ -261,7 +274,7 @@ def _check(config: RunConfig) -> None:
         value = getattr(config, f"diversity_{name}")
         if not config.diversity and value != getattr(RunConfig, f"diversity_{name}"):
             raise UsageError(f"--diversity-{name} {value} has no effect with --diversity 0; give --diversity 0.1, say")
-    tails = ["auto", *(["fresh"] if config.pretext else []), *(member.key for member in config.pretext)]
+    tails = ["auto", *(["fresh"] if config.pretext or config.start else []), *(member.key for member in config.pretext)]
     if config.finetune_tail not in tails:
         hint = did_you_mean(config.finetune_tail, tails)
         raise UsageError(f"--finetune-tail {config.finetune_tail} is no task of --pretext {said}{hint}")

@@ -1,4 +1,4 @@
-"""Encoder, last stage and linear head, with a record of what pretraining gave."""
+"""Encoder, last stage and linear head, with a record of what was loaded."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from advss.models.weights import check_fits, load_strict
 class ImageClassifier(Classifier):
     """Images in [0, 1] (B, C, H, W) -> logits (B, K); normalisation is the encoder's."""
 
-    loaded: set[str]  # names of the parameters and buffers that pretraining gave
+    loaded: set[str]  # names of the parameters and buffers that pretraining gave, or weights to start from
 
     def __init__(self, encoder: Encoder, tail: nn.Module, classes: int) -> None:
         super().__init__()
@@ -28,8 +28,10 @@ class ImageClassifier(Classifier):
         return logits_BK
 
     def fresh(self) -> list[nn.Parameter]:
-        """The parameters that pretraining did not give: the head, and the last stage when the task had none."""
-        return [parameter for name, parameter in self.named_parameters() if name not in self.loaded]
+        """The parameters that were not loaded, those of an encoder that is random as a whole left out."""
+        fresh = [(name, parameter) for name, parameter in self.named_parameters() if name not in self.loaded]
+        stands = not any(name.startswith("encoder.") for name in self.loaded)
+        return [parameter for name, parameter in fresh if not (stands and name.startswith("encoder."))]
 
     def load_pretrained(self, encoder_state: Mapping[str, Tensor], tail_state: Mapping[str, Tensor] | None) -> None:
         """Load the encoder, and the last stage when there is one; all or nothing.
@@ -44,4 +46,4 @@ class ImageClassifier(Classifier):
             check_fits(module, state, what=f"the pretrained {name}")
         for name, (module, state) in parts.items():
             load_strict(module, state, what=f"the pretrained {name}")
-        self.loaded = {f"{name}.{key}" for name, (_, state) in parts.items() for key in state}
+        self.loaded |= {f"{name}.{key}" for name, (_, state) in parts.items() for key in state}

@@ -20,6 +20,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from advss.errors import UsageError, did_you_mean
 from advss.hookspecs import BranchNorm, DataFacts, Encoder
 from advss.models.families import Family, family_of, labels
+from advss.models.weights import load_strict
 from advss.named import MARK
 
 STEM_STRIDE = 4  # of the stems that timm builds
@@ -34,23 +35,42 @@ class Backbone:
     options: Mapping[str, Any]
     data: DataFacts
     family: Family
+    weights: Mapping[str, Tensor] | None = None  # of the whole network, but for what is fresh, to start from
 
-    def build(self) -> tuple[Any, nn.Sequential]:
-        """A trunk and a tail, initialised by timm from torch's global generator."""
-        net = self._create()
+    def __deepcopy__(self, memo: dict[int, Any]) -> Backbone:
+        """Itself, which never changes: a copied encoder needs no second copy of the weights to start from."""
+        return self
+
+    @property
+    def replaces_stem(self) -> bool:
+        """Whether images are so small that the stem is not timm's."""
+        return self.family.small_stem is not None and self.data.side <= SMALL
+
+    @property
+    def fresh(self) -> tuple[str, ...]:
+        """Prefixes of the parameters that no weights of timm's are for: a stem's that is replaced."""
+        return tuple(f"{name}." for name in self.family.stem) if self.replaces_stem else ()
+
+    def build(self, *, random: bool = False) -> tuple[Any, nn.Sequential]:
+        """A trunk and a tail, initialised by timm from torch's global generator; unless ``random``, at the weights."""
+        net = self.create()
         if not self.family.can_cut(net):
             raise UsageError(f"--backbone {self._said()}: cannot be split before its last stage; families: {labels()}")
-        if self.family.small_stem is not None and self.data.side <= SMALL:
+        if self.replaces_stem and self.family.small_stem is not None:
             self.family.small_stem(net, self.data.channels)
             for level in net.feature_info:
                 level["reduction"] = max(1, level["reduction"] // STEM_STRIDE)
+        if self.weights is not None and not random:
+            given = {name: t for name, t in net.state_dict().items() if not name.startswith(self.fresh)}
+            load_strict(given, self.weights, what="the weights to start from")
         return net, self.family.cut(net)
 
-    def _create(self) -> Any:
+    def create(self, **more: Any) -> Any:
+        """The network for the images, whole, with timm's stem; ``more`` goes to timm."""
         size = {"img_size": self.data.side} if self.family.patches else {}
         given = {"num_classes": 0, "in_chans": self.data.channels, "global_pool": "avg", **self.family.fixed, **size}
         try:
-            return timm.create_model(self.name, pretrained=False, **given, **self.options)
+            return timm.create_model(self.name, **given, **self.options, **more)
         except Exception as error:  # whatever timm raises here comes of the options that were given
             reason = " ".join(str(error).split()) or type(error).__name__
             raise UsageError(f"--backbone {self._said()}: timm cannot build it: {reason}") from error
@@ -104,9 +124,24 @@ class TimmEncoder(Encoder):
         return f"images need sides of at least {self._smallest} pixels"
 
     def tail(self) -> nn.Module:
-        """A newly initialised last stage, norm and pooling, (B, D, h, w) -> (B, features), on the encoder's device."""
-        _, tail = self._backbone.build()
+        """A last stage, norm and pooling, (B, D, h, w) -> (B, features), on the encoder's device.
+
+        It is newly initialised, or at the weights that the encoder starts from.
+        """
+        return self._tail(random=False)
+
+    def random_tail(self) -> nn.Module:
+        """A newly initialised :meth:`tail`, whatever the encoder starts from."""
+        return self._tail(random=True)
+
+    def _tail(self, *, random: bool) -> nn.Module:
+        _, tail = self._backbone.build(random=random)
         return use_branches(tail, self._branches).to(self.mean.device)
+
+    @property
+    def fresh(self) -> tuple[str, ...]:
+        """Prefixes of the trunk's parameters that are random whatever the weights that it starts from."""
+        return self._backbone.fresh
 
     def _check_side(self) -> None:
         side, patch = self.data.side, self.multiple
@@ -128,6 +163,7 @@ def build_encoder(
     mean: Sequence[float],
     std: Sequence[float],
     branches: Sequence[str] = ("main",),
+    weights: Mapping[str, Tensor] | None = None,
 ) -> TimmEncoder:
     """The encoder of timm's model ``name``, for images as in ``data``.
 
@@ -138,15 +174,23 @@ def build_encoder(
         mean: of the training images in [0, 1], one a channel.
         std: likewise.
         branches: names of the BatchNorm branches; with one, BatchNorm stays as it is.
+        weights: what it and its last stages start from: see :mod:`advss.models.pretrained`.
 
     Raises:
-        UsageError: a model or option that timm does not know or that cannot be used here.
+        UsageError: a model or option that timm does not know or that cannot be used here, or weights that do not fit.
     """
+    backbone = backbone_of(name, options, data, weights)
+    return TimmEncoder(backbone, mean=mean, std=std, branches=branches)
+
+
+def backbone_of(
+    name: str, options: Mapping[str, Any], data: DataFacts, weights: Mapping[str, Tensor] | None = None
+) -> Backbone:
+    """What it takes to build a network; arguments and errors as of :func:`build_encoder`."""
     family = family_of(name)
     for option in options:
         _check_option(option, name, family, data)
-    backbone = Backbone(name, copy.deepcopy(dict(options)), data, family)
-    return TimmEncoder(backbone, mean=mean, std=std, branches=branches)
+    return Backbone(name, copy.deepcopy(dict(options)), data, family, weights)
 
 
 def keep_branch(state: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:

@@ -38,6 +38,7 @@ class Family:
     cut: Callable[[Any], nn.Sequential]  # takes the tail out of a network, in place
     levels: int = 0  # entries of feature_info; 0: any number above 1
     small_stem: Callable[[Any, int], None] | None = None  # replaces the stem in place, given the image's channels
+    stem: tuple[str, ...] = ()  # the modules that replacing it leaves without weights of timm's
     stem_options: frozenset[str] = frozenset()  # have no effect once the stem is replaced
     fixed: Mapping[str, Any] = field(default_factory=dict)  # options that the split asks for
     patches: bool = False  # is built for one side of images, cut in patches
@@ -66,7 +67,7 @@ def family_of(name: str) -> Family:
         line = f"--backbone {name}: timm has no such model, nor has a plugin{_nearest(architecture)}"
         raise UnknownPluginError(line, kind="backbone", name=name, switched_off=False)
     if tag:
-        fix = f"'.{tag}' names pretrained weights, but training starts from random ones; use {architecture}"
+        fix = f"'.{tag}' names pretrained weights; say --backbone.pretrained true to start from them, or {architecture}"
         raise UsageError(f"--backbone {name}: {fix}")
     if _is_of_a_plugin(name):
         return _family_of_plugins(name)
@@ -197,6 +198,7 @@ FAMILIES = (
         cut=_cut_resnet,
         levels=5,
         small_stem=_resnet_stem,
+        stem=("conv1", "bn1"),
         stem_options=frozenset({"stem_type", "replace_stem_pool"}),
     ),
     Family(
@@ -206,6 +208,7 @@ FAMILIES = (
         cut=_cut_resnetv2,
         levels=5,
         small_stem=_resnetv2_stem,
+        stem=("stem",),
         stem_options=frozenset({"stem_type"}),
     ),
     Family(
@@ -216,6 +219,7 @@ FAMILIES = (
         levels=4,
         unpadded=True,
         small_stem=_convnext_stem,
+        stem=("stem",),
         stem_options=frozenset({"stem_type", "patch_size"}),
     ),
     Family(

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 from advss.errors import UsageError
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from advss.hookspecs import DataFacts
     from advss.models.encoder import TimmEncoder
 
@@ -59,12 +61,15 @@ class ModelSpec:
             raise UsageError(f"model description: {error}") from error
 
 
-def build_encoder_from(spec: ModelSpec) -> TimmEncoder:
-    """A newly initialised encoder as ``spec`` says.
+def build_encoder_from(spec: ModelSpec, weights: Mapping[str, Tensor] | None = None) -> TimmEncoder:
+    """An encoder as ``spec`` says, newly initialised or at ``weights`` to start from.
 
     Raises:
         UsageError: see :func:`advss.models.encoder.build_encoder`.
     """
     from advss.models.encoder import build_encoder
 
-    return build_encoder(spec.backbone, spec.options, spec.data, mean=spec.mean, std=spec.std, branches=spec.branches)
+    normalisation = {"mean": spec.mean, "std": spec.std}
+    return build_encoder(
+        spec.backbone, spec.options, spec.data, **normalisation, branches=spec.branches, weights=weights
+    )

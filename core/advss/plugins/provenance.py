@@ -86,7 +86,7 @@ def choices_of(config: RunConfig, *stages: Literal["pretrain", "finetune"]) -> l
     return [
         *(choice for stage in stages for choice in of_stage[stage]),
         ("data", config.data),
-        ("backbone", config.backbone),
+        ("backbone", config.architecture),
     ]
 
 

@@ -1,4 +1,4 @@
-"""A run's classifier: at its random initialisation, and as a checkpoint holds it."""
+"""A run's classifier: at its initialisation, and as a checkpoint holds it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from advss.errors import UsageError
 from advss.models.averaged import AveragedClassifier
@@ -18,12 +18,33 @@ from advss.randomness import global_stream
 from advss.training.checkpoints import Checkpoint, load_checkpoint
 
 
-def new_classifier(spec: ModelSpec, classes: int, *, seed: int) -> ImageClassifier:
-    """A classifier at its random initialisation, a function of the seed."""
+def new_classifier(
+    spec: ModelSpec,
+    classes: int,
+    *,
+    seed: int,
+    weights: Mapping[str, Tensor] | None = None,
+    random_tail: bool = False,
+) -> ImageClassifier:
+    """A classifier at its initialisation, a function of the seed and of the weights that its backbone starts from.
+
+    Args:
+        spec: its encoder.
+        classes: that it tells apart.
+        seed: of what is random: all but the weights.
+        weights: as :mod:`advss.models.pretrained` gives them; they count as loaded.
+        random_tail: leave the last stage random.
+    """
     with global_stream("cpu", seed, "init", "encoder"):
-        encoder = build_encoder_from(spec)
+        encoder = build_encoder_from(spec, weights)
     with global_stream("cpu", seed, "init", "classifier"):
-        return ImageClassifier(encoder, encoder.tail(), classes)
+        classifier = ImageClassifier(encoder, encoder.random_tail() if random_tail else encoder.tail(), classes)
+    if weights is not None:
+        parts = {"encoder.net.": encoder.net, "tail.": classifier.tail}
+        names = {prefix + name for prefix, part in parts.items() for name in part.state_dict()}
+        fresh = tuple(f"encoder.net.{name}" for name in encoder.fresh) + (("tail.",) if random_tail else ())
+        classifier.loaded = {name for name in names if not name.startswith(fresh)}
+    return classifier
 
 
 def load_classifier(path: Path) -> nn.Module:

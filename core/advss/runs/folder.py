@@ -43,6 +43,11 @@ class RunFolder:
         """Every metric, one record a line."""
         return self.path / "metrics.jsonl"
 
+    @property
+    def initial(self) -> Path:
+        """The weights that the backbone starts from, where they are not random."""
+        return self.path / "initial.safetensors"
+
     def best(self, stage: str) -> Path:
         """The checkpoint of the stage's best epoch."""
         return self.path / stage / "best.safetensors"

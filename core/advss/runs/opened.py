@@ -6,6 +6,7 @@ import dataclasses
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from advss.plugins.provenance import choices_of, saying_what_is_needed, used_by
 from advss.runs.curves import draw_curves
 from advss.runs.diversity import draw_diversity
 from advss.runs.folder import RunFolder, make_folder, plan_run, told_finished
+from advss.runs.initial import first_weights, keep_weights, kept_weights, told
 from advss.runs.lock import check_free, locked
 from advss.runs.own_data import own_data
 from advss.runs.session import Session, choose_device, followed, open_data
@@ -34,8 +36,13 @@ Result = dict[str, Any]
 
 
 @contextmanager
-def opened(config: RunConfig, *, resume: bool, reporter: Reporter) -> Iterator[Session | None]:
-    """A session in the run's folder, made or gone on with; None when the run is finished."""
+def opened(
+    config: RunConfig, *, resume: bool, reporter: Reporter, source: Path | None = None
+) -> Iterator[Session | None]:
+    """A session in the run's folder, made or gone on with; None when the run is finished.
+
+    ``source`` is the pretraining checkpoint that a new one starts from.
+    """
     folder = plan_run(config, resume=resume)
     new = not (resume and folder.path.exists())
     with ExitStack() as stack:
@@ -46,11 +53,14 @@ def opened(config: RunConfig, *, resume: bool, reporter: Reporter) -> Iterator[S
                 return
         reporter.say(f"{'resuming' if resume else 'starting'} {folder.name}")
         with saying_what_is_needed(lambda: folder.read_result().get("plugins"), run=folder.name):
-            family_of(config.backbone.name)
+            family_of(config.architecture.name)
         splits = open_data(config) if new else own_data(config, folder, "train", "valid", "test")
         device = choose_device(config.device)
         for line in summary(splits):
             reporter.say(line)
+        weights = first_weights(config, splits.facts, source) if new else kept_weights(config, folder)
+        if weights:
+            reporter.say(told(weights, config, splits.facts))
         folder = make_folder(folder, resume=resume, named=config.name is not None)
         if new:
             stack.enter_context(locked(folder.path))
@@ -59,12 +69,15 @@ def opened(config: RunConfig, *, resume: bool, reporter: Reporter) -> Iterator[S
             return not new or any(has_checkpoint(folder.last(stage)) for stage in ("pretrain", "finetune"))
 
         stack.enter_context(_no_folder_left(folder, lasts))
+        if weights and new:
+            keep_weights(weights, folder)
         if not folder.config.is_file():
             write_text(folder.config, to_yaml(dataclasses.replace(config, name=None)))
         config = dataclasses.replace(config, name=folder.name, device=str(device))
         session = stack.enter_context(open_session(config, folder, splits, reporter, lasts=lasts))
+        session.weights = weights
         plugins = used_by(choices_of(config, "pretrain", "finetune"))
-        now = {"plugins": plugins, "status": "running"}
+        now = {"plugins": plugins, "weights": weights and weights.described(), "status": "running"}
         session.record(**(blank_result(config, folder) | folder.read_result() | now))
         versions = {f"{p['kind']}.{p['name']}": f"{p['distribution']} {p['version']}" for p in plugins}
         session.tracker.params({"plugins": versions})
@@ -144,7 +157,7 @@ def blank_result(config: RunConfig, folder: RunFolder) -> Result:
         "defense": config.defense.name,
         "finetune": {"scheme": config.finetune.name, "defense": config.finetune_defense.name},
         "data": config.data.name,
-        "backbone": config.backbone.name,
+        "backbone": config.architecture.name,
         "seed": config.seed,
         "device": _device_name(config.device),
         "ta": None,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from advss.config import Choice, RunConfig, StageSettings
 from advss.configuration.resolve import plain
@@ -18,6 +19,7 @@ from advss.data.splits import Part, Splits, open_splits
 from advss.errors import UsageError
 from advss.files import write_json
 from advss.hookspecs import Batch, Defense
+from advss.models.pretrained import Weights
 from advss.models.spec import ModelSpec
 from advss.output import forgiving_output
 from advss.plugins.provenance import used
@@ -49,6 +51,7 @@ class Session:
     tracker: Tracker
     reporter: Reporter
     stop: StopRequest
+    weights: Weights | None = None  # that the backbone starts from, where they are not random
     named: bool = False  # whether the user has been told the run's folder
 
     @property
@@ -78,10 +81,17 @@ class Session:
                 self.stop.check()
                 yield batch
 
+    @property
+    def first_tensors(self) -> Mapping[str, Tensor] | None:
+        """What the backbone starts from, by timm's names; None is random weights."""
+        return self.weights.tensors if self.weights else None
+
     def spec(self, branches: tuple[str, ...]) -> ModelSpec:
-        """The encoder that the configuration asks for, for this data."""
-        backbone, splits = self.config.backbone, self.splits
-        return ModelSpec(backbone.name, plain(backbone.options), splits.facts, splits.mean, splits.std, branches)
+        """The encoder that the configuration asks for, for this data; normalised as its weights ask for."""
+        backbone, splits, weights = self.config.architecture, self.splits, self.weights
+        options = plain(backbone.options) | (dict(weights.options) if weights else {})
+        mean, std = (weights and weights.mean) or splits.mean, (weights and weights.std) or splits.std
+        return ModelSpec(backbone.name, options, splits.facts, mean, std, branches)
 
     def train(self, work: Work) -> Progress:
         """Try a stage's work, choose its layout and train it, or go on training it.
@@ -91,6 +101,7 @@ class Session:
             Interrupted: a signal came; everything up to that step is saved.
         """
         work.manifest["data"] = self.splits.fingerprint.to_json()
+        work.manifest["weights"] = self.weights.described() if self.weights else None
         check_runs(work)
         with blaming(work.stage, work.plugins):
             self._settle_layout(work)
@@ -124,7 +135,7 @@ class Session:
 
     def _faster_layout(self, work: Work) -> str:
         set_trainable(work.modules, work.phases[0])
-        backbone, batch = self.config.backbone, work.settings.batch_size
+        backbone, batch = self.config.architecture, work.settings.batch_size
         return choose_format(
             lambda memory_format: trial(work, memory_format),
             modules=work.modules,

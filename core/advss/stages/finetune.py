@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -124,20 +125,27 @@ def _scheme(config: RunConfig, plugins: list[Record]) -> FinetuneScheme:
 
 def _classifier(session: Session, source: Path | None) -> tuple[ImageClassifier, ModelSpec]:
     """A classifier with what pretraining gave; on resuming only the record of it, the weights follow."""
-    seed, wanted = session.config.seed, session.spec(("main",))
+    config, classes, wanted = session.config, len(session.splits.classes), session.spec(("main",))
     last = session.folder.last(STAGE)
     if has_checkpoint(last):
         manifest = load_checkpoint(last, warn=False).manifest
-        classifier = new_classifier(ModelSpec.from_json(manifest["model"]), len(session.splits.classes), seed=seed)
+        classifier = new_classifier(ModelSpec.from_json(manifest["model"]), classes, seed=config.seed)
         classifier.loaded = set(manifest["loaded"])
         return classifier, ModelSpec.from_json(manifest["model"])
+    new = partial(
+        new_classifier,
+        classes=classes,
+        seed=config.seed,
+        weights=session.first_tensors,
+        random_tail=config.finetune_tail == "fresh",
+    )
     if source is None:
-        return new_classifier(wanted, len(session.splits.classes), seed=seed), wanted
-    start = read_start(source, session.config.finetune_tail)
+        return new(wanted), wanted
+    start = read_start(source, config.finetune_tail)
     _check_same_backbone(start.spec, wanted, source)
     # the mean and standard deviation that the encoder was trained with stay, in spec and weights alike
     spec = dataclasses.replace(wanted, mean=start.spec.mean, std=start.spec.std)
-    classifier = new_classifier(spec, len(session.splits.classes), seed=seed)
+    classifier = new(spec)
     classifier.load_pretrained(start.encoder, start.tail)
     return classifier, spec
 

@@ -78,7 +78,7 @@ def finetune(config: RunConfig, *, source: Path | None, resume: bool = False, re
     if not config.finetuning.epochs:
         raise UsageError("advss finetune: nothing to train; give at least 1 --finetune-epochs")
     checkpoint = _pretrained(source) if source is not None else None
-    with opened(config, resume=resume, reporter=reporter) as session:
+    with opened(config, resume=resume, reporter=reporter, source=checkpoint) as session:
         if session is None:
             return finished_result(config, reporter)
         if checkpoint is None and (kept := session.folder.read_result().get("source")):

@@ -43,7 +43,7 @@ def _work(session: Session, plugins: list[Record]) -> Work:
     members = dict(sorted(tasks.items()))  # so that the order in which they are named changes nothing
     spec = session.spec(tuple(dict.fromkeys(name for task in members.values() for name in task.branches)))
     with global_stream("cpu", config.seed, "init", "encoder"):
-        encoder = build_encoder_from(spec)
+        encoder = build_encoder_from(spec, session.first_tensors)
     for key, task in members.items():
         _build_heads(key, task, encoder, config.seed, plugins)
     modules = Modules(encoder.to(session.device), members, STAGE).to(session.device)

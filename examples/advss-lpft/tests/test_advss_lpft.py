@@ -40,12 +40,11 @@ def names(net: Net, parameters: list[nn.Parameter]) -> set[str]:
 
 @pytest.mark.parametrize(
     ("loaded", "probe"),
-    [(("encoder", "tail"), {"head"}), (("encoder",), {"tail", "head"}), ((), {"tail", "head"})],
+    [(("encoder", "tail"), {"head"}), (("encoder",), {"tail", "head"})],
 )
 def test_what_pretraining_did_not_load_is_the_probe_and_then_all_trains(
     loaded: tuple[str, ...], probe: set[str]
 ) -> None:
-    """Without pretraining the encoder stands in the first phase, as in partial fine-tuning."""
     net = Net(*loaded)
     first, second = LPFT(share=0.25, lr_scale=0.5).phases(net)
     assert names(net, first.groups[0]["params"]) == probe

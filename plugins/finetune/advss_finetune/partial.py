@@ -7,7 +7,7 @@ from advss_finetune.smoothing import check_label_smoothing
 
 
 class Partial(FinetuneScheme):
-    """What pretraining loaded stands still, BatchNorm statistics too; the head and any fresh last stage train.
+    """What was loaded stands still, BatchNorm statistics too; the head and any fresh last stage or stem train.
 
     Without pretraining (P1) the encoder stands at its random initialisation.
 
@@ -23,5 +23,4 @@ class Partial(FinetuneScheme):
 
     def phases(self, classifier: Classifier) -> list[Phase]:
         """One phase with θ_f alone."""
-        theta_p = {id(p) for p in classifier.encoder.parameters()}
-        return [Phase(1.0, [{"params": [p for p in classifier.fresh() if id(p) not in theta_p]}])]
+        return [Phase(1.0, [{"params": classifier.fresh()}])]

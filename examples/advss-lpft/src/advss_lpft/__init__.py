@@ -35,10 +35,8 @@ class LPFT(FinetuneScheme):
 
     def phases(self, classifier: Classifier) -> list[Phase]:
         """The probe, whose features stand in eval mode, and fine-tuning."""
-        encoder = {id(p) for p in classifier.encoder.parameters()}  # stands without pretraining, too
-        probe = [p for p in classifier.fresh() if id(p) not in encoder]
         return [
-            Phase(self.share, [{"params": probe}]),
+            Phase(self.share, [{"params": classifier.fresh()}]),
             Phase(1 - self.share, [{"params": list(classifier.parameters()), "lr_scale": self.lr_scale}]),
         ]
 
