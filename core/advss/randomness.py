@@ -13,12 +13,18 @@ from contextlib import contextmanager
 import torch
 
 Key = str | int
+OWN = frozenset({"encoder", "classifier", "scheme", "defense"})  # what core draws for, where members' keys stand too
 
 
 def seed_of(*key: Key) -> int:
     """A 63-bit seed from a key; equal keys give equal seeds on every machine."""
     digest = hashlib.blake2b("\x1f".join(f"{type(k).__name__}:{k}" for k in key).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
+
+
+def of_member(key: str) -> str:
+    """How a member of a run stands in keys: as it is called, unless core draws for something of that name."""
+    return f"task {key}" if key in OWN else key
 
 
 def stream(device: torch.device | str, *key: Key) -> torch.Generator:

@@ -11,10 +11,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from advss import randomness
 from advss.config import Choice, RunConfig
 from advss.configuration.resolve import resolve
 from advss.data.splits import open_splits
 from advss.errors import UsageError
+from advss.randomness import seed_of
 from advss.runs.folder import RunFolder
 from advss.runs.session import Session
 from advss.stages.finetune import read_start
@@ -111,6 +113,23 @@ def test_options_of_the_term_reach_the_step(settings: Settings, work_of: Callabl
 def test_validation_attacks_the_losses_alone(settings: Settings, work_of: Callable[[RunConfig], Work]) -> None:
     plain, diverse = (work_of(settings(BOTH, diversity=weight)) for weight in (0.0, 5.0))
     assert plain.validate(plain.modules) == diverse.validate(diverse.modules)
+
+
+@pytest.mark.parametrize("name", ["encoder", "defense"])
+def test_a_task_called_as_what_core_draws_for_has_a_stream_of_its_own(
+    name: str, settings: Settings, work_of: Callable[[RunConfig], Work], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys: list[tuple[randomness.Key, ...]] = []
+
+    def noted(*key: randomness.Key) -> int:
+        keys.append(key)
+        return seed_of(*key)
+
+    monkeypatch.setattr(randomness, "seed_of", noted)
+    work = work_of(replace(settings("rotation"), pretext=(Choice("rotation", {}, name),)))
+    work.validate(work.modules)
+    once = [key for key in keys if (len(key) == 3 and key[1] == "init") or (len(key) == 4 and key[1:3] == ("valid", 0))]
+    assert len(set(once)) == len(once) == 4  # encoder, head; views, attack
 
 
 # ---------------------------------------------------------------- what is logged

@@ -13,7 +13,7 @@ from advss.hookspecs import Encoder, Phase, PretextTask, branch
 from advss.models.spec import build_encoder_from
 from advss.plugins.provenance import Record, choices_of, used_by
 from advss.plugins.registry import build
-from advss.randomness import global_stream
+from advss.randomness import global_stream, of_member
 from advss.runs.session import Session, build_defense, described
 from advss.stages.validation import pretext_score, pretext_validation
 from advss.training.blame import blaming, fitting, refused
@@ -91,7 +91,7 @@ def _task(choice: Choice, plugins: list[Record]) -> PretextTask:
 
 
 def _build_heads(key: str, task: PretextTask, encoder: Encoder, seed: int, plugins: list[Record]) -> None:
-    with global_stream("cpu", seed, "init", key):
+    with global_stream("cpu", seed, "init", of_member(key)):
         try:
             task.build(encoder)
         except ValueError as error:

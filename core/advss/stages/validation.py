@@ -15,7 +15,7 @@ from advss.config import EvalSettings
 from advss.data.loader import Loader
 from advss.ensemble.objective import TaskObjective
 from advss.hookspecs import Batch, Defense
-from advss.randomness import stream
+from advss.randomness import of_member, stream
 from advss.training.signals import StopRequest
 from advss.training.work import Metrics, Modules
 
@@ -49,7 +49,7 @@ def _measure(
 ) -> Metrics:
     tasks = modules.tasks()
     with torch.no_grad():
-        views = tuple(task.views(batch, stream(batch.x.device, *key, name)) for name, task in tasks.items())
+        views = tuple(task.views(batch, stream(batch.x.device, *key, of_member(name))) for name, task in tasks.items())
     objective = TaskObjective(modules.trunk, tasks, views, stage=modules.stage, key=key, between=stop.check)
     with torch.no_grad():
         measured = _named(CLEAN, objective, objective.inputs)
