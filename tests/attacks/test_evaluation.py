@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Literal
 
 import pytest
 import torch
@@ -81,6 +82,23 @@ def test_an_image_with_logits_that_are_not_finite_is_wrong_clean_and_attacked(va
     label = torch.zeros(6, dtype=torch.int64)  # the class that an argmax gives of nan
     clean, robust = attacked(Broken(value, place), x, label, steps=1)
     assert clean.tolist() == robust.tolist() == [True, False] * 3
+
+
+class Kinked(nn.Module):
+    """A sum of pixels above 6, of 12, whose gradient is nan: a square root at 0."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        total = x.flatten(1).sum(1) - 6
+        return torch.stack([torch.zeros_like(total), total + (0 * total).sqrt()], 1)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_an_image_whose_gradient_is_nan_counts_by_what_is_answered_at_the_start(norm: Literal["linf", "l2"]) -> None:
+    x = torch.full((4, 3, 2, 2), 0.7)  # nothing within 0.05 of it is of the other class
+    threat = Threat(norm=norm, eps=0.05, step_size=0.02, steps=3)
+    clean, robust, tried = adversarial_examples(Kinked(), x, torch.tensor([1, 1, 0, 0]), generator(), threat)
+    assert clean.tolist() == robust.tolist() == [True, True, False, False]
+    assert tried.isfinite().all()
 
 
 def test_what_is_answered_does_not_depend_on_the_chunk_and_no_label_is_no_answer() -> None:

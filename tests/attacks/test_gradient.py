@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import pytest
@@ -226,6 +227,25 @@ def test_where_the_gradient_is_zero_the_input_stays(norm: Norm) -> None:
         start="none",
     )
     torch.testing.assert_close(found, clean, atol=1e-7, rtol=0)
+
+
+@NORMS
+def test_where_the_gradient_is_nan_the_image_stays_and_the_others_move_as_alone(norm: Norm) -> None:
+    clean = images(3, 3, 8, 8, low=0.3, high=0.7).double()
+    weight, factor = linear(clean).double(), torch.tensor([1.0, math.nan, 1.0]).double()
+    threat = Threat(norm=norm, eps=0.1, step_size=0.05, steps=3)
+    (found,) = maximise(
+        lambda inputs: ((inputs[0] * weight).flatten(1).sum(1) * factor).sum(),
+        (clean,),
+        generator(),
+        threat,
+        start="none",
+    )
+    others = torch.tensor([0, 2])
+    length = weight.flatten(1).norm(dim=1)[:, None, None, None]
+    expected = clean + 0.1 * (weight.sign() if norm == "linf" else weight / length)
+    assert torch.equal(found[1], clean[1])
+    torch.testing.assert_close(found[others], expected[others], atol=1e-12, rtol=0)
 
 
 @NORMS

@@ -38,7 +38,7 @@ class _LinfBall:
         return self.inside(noise.add_(self.clean))
 
     def ascend(self, x: Tensor, gradient: Tensor, step_size: float) -> Tensor:
-        return self.inside(torch.add(x, gradient.sign(), alpha=step_size))
+        return self.inside(torch.add(x, gradient.sign(), alpha=step_size))  # the sign of nan is 0
 
     def inside(self, x: Tensor) -> Tensor:
         return x.clamp_(self.low, self.high)
@@ -70,7 +70,9 @@ def _per_image(values_B: Tensor, like: Tensor) -> Tensor:
 
 
 def _unit(x: Tensor) -> Tensor:
-    return x / _per_image(x.flatten(1).norm(dim=1).clamp_min(1e-12), x)
+    """Each image's vector at length 1; 0 where it is 0 or has no finite length."""
+    length_B = x.flatten(1).norm(dim=1)
+    return (x / _per_image(length_B.clamp_min(1e-12), x)).where(_per_image(length_B.isfinite(), x), 0)
 
 
 def _start(ball: _Ball, clean: Tensor, start: Start, generator: Generator) -> Tensor:
@@ -101,7 +103,9 @@ def maximise(
             ``none``, at ``clean``.
 
     Returns:
-        Detached tensors, shaped as ``clean``. An input without influence on the criterion stays where it started.
+        Detached tensors, shaped as ``clean``. An input without influence on the criterion stays where it started; what
+        has no direction, in ``linf`` a pixel whose gradient is nan, in ``l2`` an image whose gradient is not finite,
+        stays where it is for that step.
     """
     make: type[_LinfBall] | type[_L2Ball] = _LinfBall if threat.norm == "linf" else _L2Ball
     balls: list[_Ball] = [make(x.detach(), threat.eps) for x in clean]
