@@ -93,8 +93,8 @@ def first(tmp_path: Path) -> Path:
 
 
 def error(capsys: Capture) -> str:
-    """The one line on stderr."""
-    (text,) = capsys.readouterr().err.splitlines()
+    """The one line on stderr, beside the recipe's."""
+    (text,) = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("recipe ")]
     return text
 
 
@@ -329,6 +329,19 @@ def test_help_lists_plugins_and_the_options_of_the_chosen(capsys: Capture) -> No
     assert "--pretext.masked" not in rows
 
 
+def test_help_shows_the_numbers_of_the_recipe_that_will_be_chosen(capsys: Capture) -> None:
+    assert main(["fit", "--data", "cifar10", "--data.limit", "300", "--help"]) == 0
+    out = capsys.readouterr().out
+    rows = {words[0]: words[1:] for line in out.splitlines() if (words := line.split())}
+    small = resolve({"data": "cifar10"}, configs=["small"], environ={})
+    stages = (small.pretraining, small.finetuning)
+    assert rows["-epochs"][:2] == [str(stage.epochs) for stage in stages]
+    assert rows["-epoch-steps"][:2] == [str(stage.epoch_steps) for stage in stages]
+    assert rows["--defense.steps"][0] == str(small.defense.options["steps"])
+    shown = " ".join(out.split())
+    assert all(f"--backbone.{name} " in shown for name in small.backbone.options)
+
+
 def test_help_of_a_choice_that_lacks_an_option_says_so_and_has_all_the_same(capsys: Capture) -> None:
     assert main(["fit", "--data", "imagefolder", "--help"]) == 0
     out = capsys.readouterr().out
@@ -391,6 +404,6 @@ def test_what_cannot_begin_is_one_line(capsys: Capture, tmp_path: Path, monkeypa
     monkeypatch.chdir(tmp_path)
     assert main(["fit", "--pretext", "jigsaw", "--pretext.grid", "5", "--tracking", "false"]) == 2
     said = capsys.readouterr()
-    wrong = [line for line in said.err.splitlines() if not line.startswith(("starting ", "data "))]
+    wrong = [line for line in said.err.splitlines() if not line.startswith(("recipe ", "starting ", "data "))]
     assert (said.out, len(wrong)) == ("", 1)
     assert not list(tmp_path.glob("runs/*"))

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from advss.config import RunConfig
+from advss.config import Choice, RunConfig
 from advss.configuration.recipes import read_config, recipes
-from advss.configuration.resolve import resolve
+from advss.configuration.resolve import resolve, to_yaml
 from advss.hookspecs import DataSource, Split
 
 Settings = dict[str, Any]
@@ -153,28 +154,49 @@ class Counted(DataSource):
         raise NotImplementedError
 
 
-@pytest.mark.parametrize(
-    ("count", "name", "line"),
-    [
-        (9_999, "small", "advss: recipe small: 9999 training images; --config cifar10-paper for the paper's\n"),
-        (10_000, "cifar10-paper", ""),
-    ],
-)
-def test_few_images_get_the_small_recipe_and_it_is_said(
-    count: int, name: str, line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(("count", "name"), [(9_999, "small"), (10_000, "cifar10-paper")])
+def test_the_number_of_images_chooses_the_recipe_and_it_is_said(
+    count: int, name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("advss.configuration.resolve.build", lambda kind, choice: Counted(count))
     said = {"data": {"imagefolder": {"root": "photos"}}, "pretext": "rotation"}
     config = resolve(said, environ={})
-    assert capsys.readouterr().err == line
+    line = f"recipe {name}, chosen for {count} training images; `advss fit --help` lists the others\n"
+    assert capsys.readouterr() == ("", line)
     assert config == resolve(said, configs=[name], environ={})
+
+
+@pytest.mark.parametrize(
+    ("said", "chosen"),
+    [
+        ({}, "digits, chosen for --data digits"),
+        ({"data": "cifar10"}, "cifar10-paper, chosen for --data cifar10"),
+        ({"data": "cifar100", "data.limit": 300}, "small, chosen for 300 training images"),
+        ({"data": {"imagefolder": {"root": "nowhere"}}}, "cifar10-paper, chosen for --data imagefolder"),
+    ],
+)
+def test_every_recipe_that_is_chosen_is_said(
+    said: dict[str, Any], chosen: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    resolve(said, environ={})
+    assert capsys.readouterr().err == f"recipe {chosen}; `advss fit --help` lists the others\n"
+
+
+def test_a_recipe_that_was_named_is_not_said(capsys: pytest.CaptureFixture[str]) -> None:
+    resolve({}, configs=["digits"], environ={})
+    assert capsys.readouterr().err == ""
+
+
+def test_a_file_that_says_everything_has_nothing_of_a_recipe(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = resolve({"backbone": "resnetv2_18"}, configs=["cifar10-fast"], environ={})
+    (tmp_path / "all.yaml").write_text(to_yaml(replace(config, data=Choice("digits"))), "utf-8")
+    again = resolve({}, configs=[tmp_path / "all.yaml"], environ={})
+    assert again.backbone.options == {}  # the recipe of the digits has options of the same backbone
+    assert capsys.readouterr().err == ""
 
 
 def test_a_limit_makes_few_of_many() -> None:
     config = resolve({"data": "cifar10", "data.limit": 300}, environ={})
     assert (config.backbone.name, config.finetuning.epochs, config.finetuning.epoch_steps) == ("resnet18", 20, 50)
-
-
-def test_data_that_cannot_be_read_yet_leave_the_papers_recipe() -> None:
-    config = resolve({"data": {"imagefolder": {"root": "nowhere"}}}, environ={})
-    assert config.backbone.name == "resnetv2_50"

@@ -129,7 +129,7 @@ def stripes(install: Install, tmp_path: Path) -> Path:
 
 def only_line(capsys: Capture) -> str:
     """What is wrong, beside what every run begins with."""
-    begins = ("starting ", "data ", "advss: recipe ")
+    begins = ("recipe ", "starting ", "data ")
     (line,) = (line for line in capsys.readouterr().err.splitlines() if not line.startswith(begins))
     return line
 

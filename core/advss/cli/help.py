@@ -110,8 +110,9 @@ def _print_components(console: Console, config: RunConfig, installed: Registry) 
             "defense of fine-tuning, its options as --finetune-defense.OPTION; default: as --defense",
         )
     ]
+    backbone = [config.backbone.name, *(f"--backbone.{n} {written(v)}" for n, v in config.backbone.options.items())]
     other += [
-        ("--backbone NAME", f"a timm model, now {config.backbone.name}; what timm takes for it as --backbone.OPTION")
+        ("--backbone NAME", f"a timm model, now {' '.join(backbone)}; what timm takes for it as --backbone.OPTION")
     ]
     print_rows(console, "Other components", other)
     start = config.start or BackboneStart()

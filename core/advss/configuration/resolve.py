@@ -52,9 +52,12 @@ def resolve(
     later += [read_environment(os.environ if environ is None else environ), read_layer(said, text=text)]
     if base is not None:
         return fold([_without_places(read_config(base)), *later])
-    if any(is_recipe(config) for config in configs):
+    if any(is_recipe(config) for config in configs) or _whole(later):
         return fold(later)
-    return fold([read_config(_fitting_recipe(later)), *later])
+    recipe, fits = _fitting_recipe(later)
+    config = fold([read_config(recipe), *later])
+    tell(f"recipe {recipe}, chosen for {fits}; `advss fit --help` lists the others")
+    return config
 
 
 def from_mapping(settings: Mapping[str, Any], *, environ: Mapping[str, str] | None = None) -> RunConfig:
@@ -126,17 +129,23 @@ def plain(value: Any, *, other: Callable[[Any], Any] = str) -> Any:
     return value if value is None else str(value) if isinstance(value, PurePath) else other(value)
 
 
-def _fitting_recipe(layers: Sequence[Layer]) -> str:
-    """The recipe that fits the data; where their number decides, that is said."""
+def _fitting_recipe(layers: Sequence[Layer]) -> tuple[str, str]:
+    """The recipe that fits the data, and what it was chosen for."""
     chosen = [layer.parts["data"].members for layer in layers if "data" in layer.parts]
     names = [members[0].name.removeprefix("advss:") for members in chosen if members]
-    if not names or names[-1] == "digits":
-        return OWN_RECIPES["digits"]
-    count = _training_images(fold([read_config(PAPER), *layers], say=False))
-    if count is None or count >= FEW:
-        return OWN_RECIPES.get(names[-1], PAPER)
-    tell(f"advss: recipe small: {count} training images; --config {PAPER} for the paper's")
-    return "small"
+    source = names[-1] if names else "digits"
+    recipe = OWN_RECIPES.get(source, PAPER)
+    count = None if source == "digits" else _training_images(fold([read_config(PAPER), *layers], say=False))
+    if count is None:
+        return recipe, f"--data {source}"
+    return "small" if count < FEW else recipe, f"{count} training images"
+
+
+def _whole(layers: Sequence[Layer]) -> bool:
+    """Whether layers say everything, as a run's config.yaml does, so that nothing is left for a recipe to say."""
+    settings = {flag for layer in layers for flag in layer.settings}
+    chosen = {name for layer in layers for name, part in layer.parts.items() if part.members is not None}
+    return settings >= SETTINGS.keys() and chosen >= {*COMPONENTS}
 
 
 def _training_images(config: RunConfig) -> int | None:

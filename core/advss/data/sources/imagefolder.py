@@ -113,7 +113,7 @@ class ImageFolder(DividedSource):
         """The images of each class."""
         images: dict[str, list[Path]] = {name: [] for name in self._classes}
         for path in files_below(folder, passed_over):
-            name, *below = path.relative_to(folder).parts
+            name, *below = path.parts[len(folder.parts) :]
             if not below:
                 passed_over[f"{kind_of(path)} beside the classes"] += 1
             elif path.suffix.lower() not in SUFFIXES:
