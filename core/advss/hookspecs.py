@@ -1,13 +1,11 @@
 """The whole contract between advss and its plugins: a plugin author reads this file and no other.
 
-A distribution joins by one entry point in the group ``advss`` that names a module implementing any of the four
-hooks at the end of this file. Each hook takes nothing and returns classes; the keyword-only, typed parameters of a
-class's ``__init__`` are its options on the command line, in YAML and in the help.
-
-An option may be another defense, as in ``base: Defense | str = "pgd"``: it takes the name of an installed one, or
-``{name: {option: value}}``, on the line ``--defense.base trades --defense.base.trades.beta 3``. ``__init__`` is always
-given the :class:`Defense` itself, built by core; the default names one. ``eps`` and ``step_size`` beside a ``norm``
-may be None by default, ``float | None = None``: core puts in what is usual for the norm.
+A distribution joins by one entry point in the group ``advss`` that names a module implementing any of the four hooks at
+the end of this file. A hook takes nothing and returns classes; the keyword-only, typed parameters of a class's
+``__init__`` are its options on the command line, in YAML and in the help. An option may be another defense, as in
+``base: Defense | str = "pgd"``: an installed one's name or ``{name: {option: value}}``, on the line ``--defense.base
+trades --defense.base.trades.beta 3``; core builds it, ``__init__`` is always given the :class:`Defense` itself. ``eps``
+and ``step_size`` beside a ``norm`` may be ``float | None = None``: core puts in what is usual for the norm.
 
 Letters: B batch, C channels, H W the image's sides, h w the feature map's, K classes, N images of a data set, S a side.
 
@@ -15,15 +13,15 @@ One idea carries it: a pretext task, an ensemble of M tasks with its diversity t
 :class:`Objective` over a tuple of inputs; a defense turns an objective into a training loss. So every defense composes
 with every task and no pair is coded by hand.
 
-Randomness: whatever is drawn comes from the ``generator`` that is passed in. Dropout and initialisation use torch's
-global generator, which core seeds around each call; nothing else touches it.
+Randomness: what is drawn comes from the ``generator`` passed in. Dropout and initialisation use torch's global
+generator, which core seeds around each call; nothing else touches it.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -31,7 +29,8 @@ import pluggy
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-from advss.named import NamedModules
+from advss.named import BranchNorm as BranchNorm  # BranchNorm({"main": norm, "attacked": norm}) in a task's head
+from advss.named import branch as branch  # ``with branch("attacked", encoder, self):`` it answers wherever there is one
 
 Split = Literal["train", "valid", "test"]
 API = (1, 0)  # a plugin module may say `advss_api = (1, 0)`; one that needs a newer major is refused
@@ -94,34 +93,6 @@ def accuracy(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 # ---------------------------------------------------------------- models as plugins see them
-class BranchNorm(nn.Module):
-    """Several normalisation layers in the place of one; :func:`branch` says which answers."""
-
-    def __init__(self, norms: dict[str, nn.Module]) -> None:
-        super().__init__()
-        self.branches = NamedModules(norms)
-        self.current = next(iter(norms))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalise ``x`` by the current branch."""
-        out: Tensor = self.branches[self.current](x)
-        return out
-
-
-@contextmanager
-def branch(name: str, *modules: nn.Module) -> Iterator[None]:
-    """Within the context, the BatchNorm branch ``name`` answers in ``modules``, where there is one."""
-    norms = [m for root in modules for m in root.modules() if isinstance(m, BranchNorm)]
-    before = [norm.current for norm in norms]
-    for norm in norms:
-        norm.current = name if name in norm.branches else norm.current
-    try:
-        yield
-    finally:
-        for norm, current in zip(norms, before, strict=True):
-            norm.current = current
-
-
 class Encoder(nn.Module, ABC):
     """θ_p, shared by all tasks: normalisation, stem, and every stage but the last ("stem to stage 3")."""
 

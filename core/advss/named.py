@@ -1,11 +1,12 @@
-"""Modules by name, whatever the names."""
+"""Modules by name, whatever the names; the branches of BatchNorm are such."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Generic, TypeVar, cast
 
-from torch import nn
+from torch import Tensor, nn
 
 M = TypeVar("M", bound=nn.Module)
 MARK = "@"  # no attribute's name begins with it
@@ -38,3 +39,30 @@ class NamedModules(nn.Module, Generic[M]):
     def by_name(self) -> dict[str, M]:
         """The modules by their names, in order."""
         return {name: self[name] for name in self}
+
+
+class BranchNorm(nn.Module):
+    """Several normalisation layers in the place of one; :func:`branch` says which answers."""
+
+    def __init__(self, norms: dict[str, nn.Module]) -> None:
+        super().__init__()
+        self.branches = NamedModules(norms)
+        self.current = next(iter(norms))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise ``x`` by the current branch."""
+        return cast(Tensor, self.branches[self.current](x))
+
+
+@contextmanager
+def branch(name: str, *modules: nn.Module) -> Iterator[None]:
+    """Within the context, the BatchNorm branch ``name`` answers in ``modules``, where there is one."""
+    norms = [m for root in modules for m in root.modules() if isinstance(m, BranchNorm)]
+    before = [norm.current for norm in norms]
+    for norm in norms:
+        norm.current = name if name in norm.branches else norm.current
+    try:
+        yield
+    finally:
+        for norm, current in zip(norms, before, strict=True):
+            norm.current = current
