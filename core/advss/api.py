@@ -67,5 +67,5 @@ def load_data(
     if split not in ("train", "valid", "test"):
         raise UsageError(f"split '{split}' is none of train, valid, test")
     folder = find_run(run, Path(runs_dir))
-    splits = own_data(stored_config(folder.path), folder, split)
-    return part_tensors({"train": splits.train, "valid": splits.valid, "test": splits.test}[split])
+    splits = own_data(stored_config(folder.path), folder, (split,))
+    return part_tensors(splits.parts[split])

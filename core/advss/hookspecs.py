@@ -250,7 +250,7 @@ class DataSource(ABC):
 
     @abstractmethod
     def classes(self) -> tuple[str, ...]:
-        """Names of the K classes, in the order of the labels."""
+        """Names of the K classes, in the order of the labels; measuring asks for these and the "test" split alone."""
 
     def splits(self) -> tuple[Split, ...]:
         """The splits that it tells of; where "valid" is none of them, validation images are taken from "train"."""

@@ -10,13 +10,15 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from advss.data.fingerprint import PartName
 from advss.data.options import make_source
-from advss.data.splits import open_splits, open_test
+from advss.data.splits import open_splits
 from advss.errors import UsageError
 from advss.hookspecs import DataSource, Split
 
 Pixels = NDArray[np.uint8]
 WriteSet = Callable[[str, Pixels], None]
+TEST: list[PartName] = ["test"]
 
 
 def _all(source: DataSource, split: Split) -> Pixels:
@@ -138,27 +140,61 @@ def test_stl10_as_torchvision_reads_it(write_stl10: Callable[[Pixels], None], tm
     assert source.labels("test").tolist() == [0, 1]
 
 
+# ---------------------------------------------------------------- the test images alone
+def _alike_without(files: list[Path], name: str, **options: object) -> None:
+    """The test images and the classes' names are the same when what is trained on is gone."""
+    whole = open_splits(name, options)
+    assert files
+    for path in files:
+        path.rename(path.with_name(f"gone-{path.name}"))
+    alone = open_splits(name, options, parts=TEST)
+    assert alone.fingerprint == whole.fingerprint.of("test")
+    assert list(alone.parts) == TEST
+
+
+def test_test_images_of_a_folder_need_no_others(folder_root: Path) -> None:
+    _alike_without([folder_root / "train"], "imagefolder", root=folder_root)
+
+
+def test_test_images_in_parquet_need_no_others(parquet_root: Path) -> None:
+    train = sorted(parquet_root.glob("data/train*"))
+    _alike_without(train, "parquet", root=parquet_root)
+
+
+@pytest.mark.parametrize(("name", "batches"), [("cifar10", "data_batch_*"), ("cifar100", "train")])
+def test_test_images_of_cifar_need_no_others(write_cifar: WriteSet, tmp_path: Path, name: str, batches: str) -> None:
+    write_cifar(name, np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), dtype=np.uint8))
+    _alike_without(sorted(tmp_path.rglob(batches)), name, root=tmp_path)
+
+
+def test_images_of_stl10_need_neither_the_unlabelled_nor_those_of_another_split(
+    write_stl10: Callable[[Pixels], None], tmp_path: Path
+) -> None:
+    write_stl10(np.random.default_rng(0).integers(0, 256, (2, 96, 96, 3), dtype=np.uint8))
+    _alike_without(sorted(tmp_path.rglob("train*")), "stl10", root=tmp_path)
+
+
 # ---------------------------------------------------------------- cifar10c
 def test_cifar10c_gives_the_rows_of_a_severity(corrupted: Path) -> None:
-    part = open_test("cifar10c", {"root": corrupted, "corruption": "fog", "severity": 2})
+    part = open_splits("cifar10c", {"root": corrupted, "corruption": "fog", "severity": 2}, parts=TEST).test
     assert part.images.read(torch.arange(10))[:, 0, 0, 0].tolist() == list(range(10, 20))
     assert part.labels.tolist() == list(range(10))
 
 
 def test_cifar10c_unknown_corruption(corrupted: Path) -> None:
     with pytest.raises(UsageError, match=r"no '.*fogg\.npy'; did you mean 'fog'"):
-        open_test("cifar10c", {"root": corrupted, "corruption": "fogg"})
+        open_splits("cifar10c", {"root": corrupted, "corruption": "fogg"}, parts=TEST)
 
 
 def test_cifar10c_unknown_severity(corrupted: Path) -> None:
     with pytest.raises(UsageError, match=r"--data\.severity 6: expected 1 to 5"):
-        open_test("cifar10c", {"root": corrupted, "severity": 6})
+        open_splits("cifar10c", {"root": corrupted, "severity": 6}, parts=TEST)
 
 
 def test_cifar10c_does_not_load_pickles(corrupted: Path) -> None:
     np.save(corrupted / "fog.npy", np.array([object()], dtype=object), allow_pickle=True)
     with pytest.raises(UsageError, match=r"fog\.npy: not a readable \.npy file"):
-        open_test("cifar10c", {"root": corrupted, "corruption": "fog"})
+        open_splits("cifar10c", {"root": corrupted, "corruption": "fog"}, parts=TEST)
 
 
 def test_cifar10c_has_nothing_to_train_on(corrupted: Path) -> None:

@@ -70,6 +70,14 @@ def test_a_renamed_class_is_refused(line: str, place: Path, monkeypatch: pytest.
     assert "class 0 is 'dog', not 'cat'" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("line", COMMANDS)
+def test_measuring_needs_the_test_images_alone(line: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.rmtree(place / "photos/train")
+    monkeypatch.chdir(place)
+    measuring = "--limit 2 --n 50" if line.startswith("certify") else "--eval-steps 1"
+    assert main(f"{line} {measuring} --device cpu --quiet".split()) == 0
+
+
 def test_other_test_images_are_refused_with_their_number(
     place: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
@@ -81,9 +89,9 @@ def test_other_test_images_are_refused_with_their_number(
 def test_other_training_images_matter_to_resuming_alone(place: Path) -> None:
     add(place / "photos/train/cat")
     config, folder = stored_config(place / "runs/a"), RunFolder(place / "runs/a")
-    own_data(config, folder, "test")
+    own_data(config, folder, ("test",))
     with pytest.raises(Exception, match="37 training images, not 36"):
-        own_data(config, folder, "train", "valid", "test")
+        own_data(config, folder)
 
 
 def test_a_run_works_from_any_folder(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +9,7 @@ import pytest
 from torch import Tensor
 
 from advss.config import Choice, EvalSettings, RunConfig
+from advss.data.fingerprint import PARTS, PartName
 from advss.data.images import InMemory
 from advss.data.splits import Splits
 from advss.errors import UsageError
@@ -252,11 +253,12 @@ def test_no_stage_that_trains_reads_the_test_images(settings: Settings, monkeypa
         def select(self, places_B: Tensor) -> InMemory:
             raise AssertionError("the test images were read")
 
-    def sealed(config: RunConfig) -> Splits:
-        splits = open_data(config)
+    def sealed(config: RunConfig, parts: Sequence[PartName] = PARTS) -> Splits:
+        splits = open_data(config, parts)
         images = splits.test.images
         assert isinstance(images, InMemory)
-        return replace(splits, test=replace(splits.test, images=Sealed(images.pixels, images.rows)))
+        test = replace(splits.test, images=Sealed(images.pixels, images.rows))
+        return replace(splits, parts={**splits.parts, "test": test})
 
     monkeypatch.setattr(run_module, "open_data", sealed)
     monkeypatch.setattr(own_data_module, "open_data", sealed)

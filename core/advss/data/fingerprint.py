@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 PartName = Literal["train", "valid", "test"]
+PARTS: tuple[PartName, ...] = ("train", "valid", "test")
 CALLED: Mapping[PartName, str] = {"train": "training", "valid": "validation", "test": "test"}
 
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from advss.data.fingerprint import CALLED, Digest, Fingerprint, PartName
+from advss.data.fingerprint import CALLED, PARTS, Digest, Fingerprint, PartName
 from advss.data.images import Images, InMemory, OnDisk, unit
 from advss.data.options import make_source
 from advss.data.selection import choose
@@ -47,21 +47,57 @@ class Part:
 
 @dataclass(frozen=True)
 class Splits:
-    """The data of a run."""
+    """The data of a run, or those parts of them that were opened."""
 
-    train: Part
-    valid: Part
-    test: Part
+    parts: Mapping[PartName, Part]
     classes: tuple[str, ...]
-    mean: tuple[float, ...]  # of each channel over the training part, pixels in [0, 1]
-    std: tuple[float, ...]
-    facts: DataFacts  # images: training and validation together
-    fingerprint: Fingerprint
+    fingerprint: Fingerprint  # of these parts
     name: str  # of the source
     passed_over: Mapping[str, int]  # files among the images that are not read, by kind
 
+    @property
+    def train(self) -> Part:
+        """The images to train on."""
+        return self.parts["train"]
 
-def open_splits(name: str, options: dict[str, Any], *, limit: int = 0, seed: int = 0) -> Splits:
+    @property
+    def valid(self) -> Part:
+        """The images to validate on."""
+        return self.parts["valid"]
+
+    @property
+    def test(self) -> Part:
+        """The images to test."""
+        return self.parts["test"]
+
+    @property
+    def side(self) -> int:
+        """In pixels, of every image."""
+        return next(iter(self.parts.values())).images.side
+
+    @property
+    def facts(self) -> DataFacts:
+        """What a model is made for; the images are those to train and to validate on."""
+        return DataFacts(images=len(self.train) + len(self.valid), side=self.side, classes=len(self.classes))
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """Of each channel over the training part, pixels in [0, 1]."""
+        return self._statistics[0]
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        """As :attr:`mean`, the standard deviation."""
+        return self._statistics[1]
+
+    @cached_property
+    def _statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        return channel_statistics(self.train.images)
+
+
+def open_splits(
+    name: str, options: dict[str, Any], *, limit: int = 0, seed: int = 0, parts: Sequence[PartName] = PARTS
+) -> Splits:
     """Read the data of a run: images to train on, to validate on and to test.
 
     Where the source has no validation images, they are 10 % of the training images, by class. Whatever the limit, an
@@ -72,25 +108,22 @@ def open_splits(name: str, options: dict[str, Any], *, limit: int = 0, seed: int
         options: of the source.
         limit: keep at most that many images of each split that the source has, as many of each class; 0 keeps all.
         seed: decides which training images are kept and validated on; the test images are the same for every seed.
+        parts: which are opened; what only the others need is not read.
 
     Raises:
         UsageError: unknown names or options; data that are missing, unreadable, too few or of different sides.
     """
     source = make_source(name, options)
-    train, valid = _to_train_on(source, limit, seed)
-    test = _kept(source, "test", limit)
-    parts: dict[PartName, Part] = {"train": train, "valid": valid, "test": test}
+    read: dict[PartName, Part] = {}
+    if "train" in parts or "valid" in parts:  # one set of images, divided
+        read["train"], read["valid"] = _to_train_on(source, limit, seed)
+    if "test" in parts:
+        read["test"] = _kept(source, "test", limit)
+    opened = {name: part for name, part in read.items() if name in parts}
     classes = source.classes()
-    _check_alike(name, parts, classes)
-    mean, std = channel_statistics(train.images)
-    facts = DataFacts(images=len(train) + len(valid), side=train.images.side, classes=len(classes))
-    fingerprint = Fingerprint(classes, {name: Digest(len(p), digest(p.images, p.labels)) for name, p in parts.items()})
-    return Splits(train, valid, test, classes, mean, std, facts, fingerprint, name, source.passed_over())
-
-
-def open_test(name: str, options: dict[str, Any], *, limit: int = 0) -> Part:
-    """The test images alone, for sources that have no others; errors as of :func:`open_splits`."""
-    return _kept(make_source(name, options), "test", limit)
+    _check_alike(name, opened, classes)
+    digests = {name: Digest(len(part), digest(part.images, part.labels)) for name, part in opened.items()}
+    return Splits(opened, classes, Fingerprint(classes, digests), name, source.passed_over())
 
 
 def part_tensors(part: Part, limit: int = 0) -> tuple[Tensor, Tensor]:
@@ -117,12 +150,10 @@ def _to_train_on(source: DataSource, limit: int, seed: int) -> tuple[Part, Part]
 
 
 def _check_alike(name: str, parts: Mapping[PartName, Part], classes: tuple[str, ...]) -> None:
-    side = parts["train"].images.side
-    for part_name, part in parts.items():
-        if part.images.side != side:
-            raise UsageError(
-                f"{name}: training images have side {side}, {CALLED[part_name]} images {part.images.side} pixels"
-            )
+    (first, side), *others = [(CALLED[part_name], part.images.side) for part_name, part in parts.items()]
+    for other, found in others:
+        if found != side:
+            raise UsageError(f"{name}: {first} images have side {side}, {other} images {found} pixels")
     highest = max(int(part.labels.max()) for part in parts.values())
     if highest >= len(classes):
         raise UsageError(f"{name}: labels reach {highest}, expected 0 to {len(classes) - 1} for {len(classes)} classes")

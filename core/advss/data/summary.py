@@ -14,7 +14,7 @@ from advss.data.statistics import CHUNK
 
 def summary(splits: Splits) -> list[str]:
     """Images by split, files passed over by kind, and how many test images are among those trained or validated on."""
-    side, classes = splits.facts.side, len(splits.classes)
+    side, classes = splits.side, len(splits.classes)
     lines = [
         f"data {splits.name}: {len(splits.train)} images to train on, {len(splits.valid)} to validate on, "
         f"{len(splits.test)} to test; {classes} classes, {side}x{side} pixels"

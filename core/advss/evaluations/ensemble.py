@@ -55,7 +55,7 @@ def ensemble(runs: Sequence[str | Path], asked: Asked, *, subsets: bool = False,
     members = open_finished(runs, asked.where)
     planned, device = plan_folder(asked.runs_dir, asked.name, kind=KIND), choose_device(asked.device)
     first = members[0].config
-    splits = own_data(first, members[0].folder, "test")
+    splits = own_data(first, members[0].folder, ("test",))
     folder = make_folder(planned, resume=False, named=asked.name is not None)
     config = dataclasses.replace(
         first,

@@ -78,7 +78,7 @@ def transfer(runs: Sequence[str | Path], asked: Asked, *, reporter: Reporter) ->
         choose_device(asked.device),
         members[0].config,
     )
-    splits = own_data(first, members[0].folder, "test")
+    splits = own_data(first, members[0].folder, ("test",))
     images = splits.test.subset(asked.evaluation.limit)
     for member in members:
         check_writable(member)

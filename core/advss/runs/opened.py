@@ -54,7 +54,7 @@ def opened(
         reporter.say(f"{'resuming' if resume else 'starting'} {folder.name}")
         with saying_what_is_needed(lambda: folder.read_result().get("plugins"), run=folder.name):
             family_of(config.architecture.name)
-        splits = open_data(config) if new else own_data(config, folder, "train", "valid", "test")
+        splits = open_data(config) if new else own_data(config, folder)
         device = choose_device(config.device)
         for line in summary(splits):
             reporter.say(line)
@@ -110,7 +110,7 @@ def reopened(
     check_free(folder.path)
     stored = stored_config(folder.path, where, text=True)
     config = dataclasses.replace(stored, name=folder.name, runs_dir=folder.path.parent, device=device)
-    with open_session(config, folder, own_data(config, folder, "test"), reporter) as session:
+    with open_session(config, folder, own_data(config, folder, ("test",)), reporter) as session:
         yield session
 
 
@@ -186,12 +186,7 @@ def _as_params(config: RunConfig) -> dict[str, Any]:
 
 def log_data(tracker: Tracker, splits: Splits, config: RunConfig) -> None:
     """Tell the tracker which data a run sees."""
-    profile = {
-        "train": len(splits.train),
-        "valid": len(splits.valid),
-        "test": len(splits.test),
-        "classes": len(splits.classes),
-        "side": splits.facts.side,
-    }
+    counts: dict[str, int] = {name: len(part) for name, part in splits.parts.items()}
+    profile = counts | {"classes": len(splits.classes), "side": splits.side}
     source = str(config.data.options.get("root", "scikit-learn" if splits.name == "digits" else splits.name))
     tracker.dataset(name=splits.name, source=source, fingerprint=splits.fingerprint.sha256, profile=profile)

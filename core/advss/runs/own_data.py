@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from advss.config import RunConfig
-from advss.data.fingerprint import Fingerprint, PartName
+from advss.data.fingerprint import PARTS, Fingerprint, PartName
 from advss.data.splits import Splits
 from advss.errors import UsageError
 from advss.runs.folder import RunFolder
@@ -22,19 +23,19 @@ def recorded(folder: RunFolder) -> Fingerprint | None:
     return None
 
 
-def own_data(config: RunConfig, folder: RunFolder, *parts: PartName) -> Splits:
-    """The data of a run, read again.
+def own_data(config: RunConfig, folder: RunFolder, parts: Sequence[PartName] = PARTS) -> Splits:
+    """Parts of a run's data, read again; what only the others need is not read.
 
     Args:
         config: of the run; ``data`` may say another place.
         folder: of the run.
-        parts: what must be as it was, beside the classes' names.
+        parts: which; they must be as they were, and the classes' names.
 
     Raises:
         UsageError: they are gone, or no longer those that the run was trained on; what differs is named.
     """
     try:
-        splits = open_data(config)
+        splits = open_data(config, parts)
     except UsageError as error:
         places = {name: at for name, at in config.data.options.items() if isinstance(at, Path) and not at.exists()}
         for name, place in places.items():
@@ -42,7 +43,7 @@ def own_data(config: RunConfig, folder: RunFolder, *parts: PartName) -> Splits:
             raise UsageError(f"run {folder.path}: its data were in {place}, which is not there; {where}") from error
         raise
     then = recorded(folder)
-    if then and (differing := splits.fingerprint.of(*parts).unlike(then)):
+    if then and (differing := splits.fingerprint.unlike(then)):
         raise UsageError(
             f"run {folder.path} was trained on other data than there are now: {differing}; put them back as they were, "
             "or start a new run"

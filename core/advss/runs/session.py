@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ from torch import Tensor
 from advss.config import Choice, RunConfig, StageSettings
 from advss.configuration.resolve import plain
 from advss.data.augmentation import Augment
+from advss.data.fingerprint import PARTS, PartName
 from advss.data.loader import Loader
 from advss.data.splits import Part, Splits, open_splits
 from advss.errors import UsageError
@@ -139,7 +140,7 @@ class Session:
         return choose_format(
             lambda memory_format: trial(work, memory_format),
             modules=work.modules,
-            network=(backbone.name, plain(backbone.options), f"{batch} x {self.splits.facts.side} px"),
+            network=(backbone.name, plain(backbone.options), f"{batch} x {self.splits.side} px"),
             device=self.device,
             bf16=work.bf16,
         )
@@ -152,10 +153,11 @@ class Session:
         return result
 
 
-def open_data(config: RunConfig) -> Splits:
-    """The images that a run is of."""
-    with blaming(f"--data {config.data.name}", used("data", config.data)):
-        return open_splits(config.data.name, config.data.options, limit=config.limit, seed=config.dividing_seed)
+def open_data(config: RunConfig, parts: Sequence[PartName] = PARTS) -> Splits:
+    """The images that a run is of, or these parts of them."""
+    data = config.data
+    with blaming(f"--data {data.name}", used("data", data)):
+        return open_splits(data.name, data.options, limit=config.limit, seed=config.dividing_seed, parts=parts)
 
 
 def build_defense(choice: Choice, *, flag: str = "--defense.") -> Defense:

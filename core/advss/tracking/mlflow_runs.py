@@ -111,7 +111,7 @@ class MlflowRuns:
             source=json.dumps({"uri": said["source"]}),
             profile=json.dumps(said["profile"]),
         )
-        context = [InputTag("mlflow.data.context", "training")]
+        context = [InputTag("mlflow.data.context", "training" if "train" in said["profile"] else "testing")]
         self.client.log_inputs(self.id_of(record.stage, record.time), [DatasetInput(dataset, tags=context)])
 
     def _artifact(self, record: Record) -> None:

@@ -75,7 +75,8 @@ class ImageFolder(DividedSource):
 
     @cached_property
     def _classes(self) -> tuple[str, ...]:
-        folder = self._folder("train")
+        alone = not self.test_share and not self._places("train") and self._places("test")
+        folder = self._folder("test" if alone else "train")  # a run that is measured needs its test images alone
         names = _subfolders(folder)
         if not names:
             raise UsageError(f"no class folders in '{folder}'; expected {folder}/CLASS/*.png")

@@ -123,11 +123,12 @@ class Parquet(DividedSource):
     @cached_property
     def _classes(self) -> tuple[dict[int | str, int], tuple[str, ...]]:
         """The place of each label among the classes, and their names."""
-        train = self._of("train")
+        # a run that is measured needs its test files alone
+        files = self._of("test" if "test" in self._files and "train" not in self._files else "train")
         names = self._names()
-        if names and not isinstance(next(iter(self._read(train[0])), 0), str):
+        if names and not isinstance(next(iter(self._read(files[0])), 0), str):
             return {place: place for place in range(len(names))}, names
-        values: set[Any] = {label for path in train for label in self._read(path)}
+        values: set[Any] = {label for path in files for label in self._read(path)}
         if len({type(value) for value in values}) > 1:
             raise UsageError(
                 f"'{self.root}': column '{self.label}' holds text in some training files, numbers in others"

@@ -32,7 +32,8 @@ class TorchvisionSource(DataSource):
 
     def classes(self) -> tuple[str, ...]:
         """As :meth:`DataSource.classes`."""
-        self._open("train")
+        if not self._classes:
+            self._open("train")
         return self._classes
 
     def labels(self, split: Split) -> Tensor:
@@ -70,6 +71,16 @@ class TorchvisionSource(DataSource):
             ) from error
 
 
+def _needing(stored: type[Any], split: Split) -> type[Any]:
+    """A set of torchvision that asks for the files of one split, not for all that its archive holds."""
+    labelled = [file for file in stored.train_list if not file[0].startswith("unlabeled")]
+    files = {
+        "train_list": labelled if split == "train" else [],
+        "test_list": stored.test_list if split == "test" else [],
+    }
+    return type(stored.__name__, (stored,), files)
+
+
 class Cifar10(TorchvisionSource):
     """CIFAR-10: 50,000 training and 10,000 test images of 32x32 pixels, 10 classes."""
 
@@ -79,7 +90,7 @@ class Cifar10(TorchvisionSource):
     def _read(self, split: Split) -> Any:
         from torchvision.datasets import CIFAR10
 
-        return CIFAR10(self.root, train=split == "train", download=self.download)
+        return _needing(CIFAR10, split)(self.root, train=split == "train", download=self.download)
 
     def _tensors(self, stored: Any) -> tuple[Tensor, Tensor]:
         return torch.from_numpy(stored.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(stored.targets)
@@ -94,7 +105,7 @@ class Cifar100(Cifar10):
     def _read(self, split: Split) -> Any:
         from torchvision.datasets import CIFAR100
 
-        return CIFAR100(self.root, train=split == "train", download=self.download)
+        return _needing(CIFAR100, split)(self.root, train=split == "train", download=self.download)
 
 
 class Stl10(TorchvisionSource):
@@ -106,7 +117,7 @@ class Stl10(TorchvisionSource):
     def _read(self, split: Split) -> Any:
         from torchvision.datasets import STL10
 
-        return STL10(self.root, split=split, download=self.download)
+        return _needing(STL10, split)(self.root, split=split, download=self.download)
 
     def _tensors(self, stored: Any) -> tuple[Tensor, Tensor]:
         return torch.from_numpy(stored.data), torch.from_numpy(stored.labels).long()
