@@ -13,8 +13,10 @@ from advss.configuration.resolve import from_mapping
 from advss.data.splits import part_tensors
 from advss.errors import UsageError
 from advss.models.entrance import guarded
+from advss.models.features import ImageFeatures
 from advss.runs.classifier import load_classifier
-from advss.runs.folder import classifier_of, find_run
+from advss.runs.features import load_features
+from advss.runs.folder import classifier_of, encoder_of, find_run
 from advss.runs.own_data import own_data
 from advss.runs.stored import stored_config
 from advss.stages.fit import fit as fit_run
@@ -54,6 +56,35 @@ def load_model(run: str | Path, *, runs_dir: str | Path = "runs") -> nn.Module:
     """
     path = Path(run)
     return guarded(load_classifier(path if path.is_file() else classifier_of(find_run(run, Path(runs_dir)))))
+
+
+def load_encoder(run: str | Path, task: str | None = None, *, runs_dir: str | Path = "runs") -> ImageFeatures:
+    """Encoder and last stage of a run's best pretraining epoch, without heads, in eval mode, on the CPU.
+
+    Of a run that pretrained it is what fine-tuning starts from: the encoder, which all tasks share, and the last stage
+    of ``task``, or of the first task with one, as ``--finetune-tail auto`` has it, in the same BatchNorm branch. Where
+    there is no last stage, features are the mean of the encoder's map, and a line says so. Weights are those that are
+    kept: the moving average where the run has one.
+
+    Of a run without pretraining of its own (``advss finetune --from``, ``--pretext none``) it is the fine-tuned
+    classifier without its head; so it is of a fine-tuning checkpoint's file. No plugin of the run is asked for, but the
+    one that registers its backbone.
+
+    Args:
+        run: a run's name, its folder, or a checkpoint (``.safetensors``).
+        task: the pretext task whose last stage it is; in an ensemble, its key.
+        runs_dir: where names are looked up.
+
+    Returns:
+        A module from images in [0, 1] (B, 3, S, S), S the side it was trained on, to features (B, D), D its attribute
+        ``features``; normalisation is inside. ``.encoder`` gives the map alone. What it is called with is looked at as
+        :func:`load_model` does it.
+
+    Raises:
+        UsageError: there is no such run, encoder or task, or its bytes are not those saved.
+    """
+    path = Path(run)
+    return guarded(load_features(path if path.is_file() else encoder_of(find_run(run, Path(runs_dir))), task))
 
 
 def load_data(

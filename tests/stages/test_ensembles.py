@@ -19,7 +19,7 @@ from advss.errors import UsageError
 from advss.randomness import seed_of
 from advss.runs.folder import RunFolder
 from advss.runs.session import Session
-from advss.stages.finetune import read_start
+from advss.runs.start import read_start
 from advss.stages.fit import finetune, pretrain
 from advss.stages.pretrain import pretrain_work
 from advss.tracking.journal import read_metrics

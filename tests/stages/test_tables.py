@@ -12,7 +12,7 @@ from torch import Tensor
 
 from advss.config import RunConfig
 from advss.runs.classifier import new_classifier
-from advss.stages.finetune import read_start
+from advss.runs.start import read_start
 from advss.stages.fit import finetune as finetune_run
 from advss.stages.fit import fit
 from advss.stages.fit import pretrain as pretrain_run

@@ -1,11 +1,11 @@
-"""What stands before a loaded classifier: images of another form, or in 0...255, are refused in one line.
+"""What stands before a loaded model: images of another form, or in 0...255, are refused in one line.
 
 Every answer to them would be wrong, and nothing else says so: a convolution takes any side, and float32 any range.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -13,14 +13,15 @@ from torch import Tensor, nn
 from advss.errors import UsageError
 from advss.hookspecs import DataFacts, Encoder
 
+Model = TypeVar("Model", bound=nn.Module)
 LARGEST = 16.0  # noise, as smoothing adds it, leaves [0, 1] by a few units at most; images in 0...255 are far above
 
 
-def guarded(classifier: nn.Module) -> nn.Module:
-    """``classifier`` with an :class:`Entrance` before it, made for the images of its encoder."""
-    encoder = next(module for module in classifier.modules() if isinstance(module, Encoder))
-    classifier.register_forward_pre_hook(Entrance(encoder.data))
-    return classifier
+def guarded(model: Model) -> Model:
+    """``model``, a classifier or features, with an :class:`Entrance` before it, made for the images of its encoder."""
+    encoder = next(module for module in model.modules() if isinstance(module, Encoder))
+    model.register_forward_pre_hook(Entrance(encoder.data))
+    return model
 
 
 class Entrance:

@@ -164,6 +164,28 @@ def classifier_of(folder: RunFolder) -> Path:
     raise UsageError(f"run {folder.path} has no fine-tuned model; run `advss {todo} {as_typed(folder.path)}` first")
 
 
+def encoder_of(folder: RunFolder) -> Path:
+    """The checkpoint of a run's best pretraining epoch; of a run that did not pretrain, of its best fine-tuned one.
+
+    Raises:
+        UsageError: it has none yet; what to type is said.
+    """
+    from advss.training.checkpoints import has_checkpoint, missing_part
+
+    best = folder.best("pretrain")
+    if has_checkpoint(best):
+        return best
+    if gone := missing_part(best):
+        raise UsageError(f"run {folder.path}: {gone}")
+    if "pretrain" in folder.read_result().get("best_epochs", {}):
+        tuned = f"; its classifier's is in {folder.best('finetune')}" if has_checkpoint(folder.best("finetune")) else ""
+        raise UsageError(f"run {folder.path} has pretrained, but {best} is gone; put it back{tuned}")
+    if best.parent.is_dir():
+        todo = f"run `advss fit --resume {as_typed(folder.path)}` first"
+        raise UsageError(f"run {folder.path} has no epoch of pretraining yet; {todo}")
+    return classifier_of(folder)
+
+
 def find_run(run: str | Path, runs_dir: Path = Path("runs")) -> RunFolder:
     """A run by its folder or its name.
 

@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Final
-
-from torch import Tensor
 
 from advss.config import RunConfig
 from advss.errors import UsageError
 from advss.hookspecs import FinetuneScheme
 from advss.models.classifier import ImageClassifier
-from advss.models.encoder import keep_branch
 from advss.models.spec import ModelSpec
-from advss.plugins.provenance import Record, choices_of, used_by, warn_of_other_versions
+from advss.plugins.provenance import Record, choices_of, used_by
 from advss.plugins.registry import build
 from advss.randomness import global_stream
 from advss.runs.classifier import new_classifier
 from advss.runs.session import Session, build_defense, described
-from advss.stages.pretrain import choose_start
+from advss.runs.start import read_start
 from advss.stages.validation import classifier_score, classifier_validation
 from advss.training.blame import blaming, fitting
 from advss.training.checkpoints import has_checkpoint, load_checkpoint
@@ -31,15 +27,6 @@ from advss.training.progress import Progress
 from advss.training.work import Modules, Work
 
 STAGE: Final = "finetune"
-
-
-@dataclass(frozen=True)
-class Start:
-    """The weights that fine-tuning starts from: the encoder's, and a last stage's where the task had one."""
-
-    spec: ModelSpec
-    encoder: dict[str, Tensor]
-    tail: dict[str, Tensor] | None
 
 
 def finetune_stage(session: Session, source: Path | None) -> Progress:
@@ -148,35 +135,6 @@ def _classifier(session: Session, source: Path | None) -> tuple[ImageClassifier,
     classifier = new(spec)
     classifier.load_pretrained(start.encoder, start.tail)
     return classifier, spec
-
-
-def read_start(path: Path, tail: str = "auto") -> Start:
-    """What a pretraining checkpoint gives to fine-tuning, its several BatchNorm branches brought down to one.
-
-    Args:
-        path: the checkpoint.
-        tail: whose last stage, as ``--finetune-tail``.
-
-    Raises:
-        UsageError: the file is no whole pretraining checkpoint, or has no such last stage.
-    """
-    checkpoint = load_checkpoint(path)
-    manifest = checkpoint.manifest
-    if manifest.get("kind") != "pretrain":
-        raise UsageError(f"{path} is a checkpoint of '{manifest.get('kind')}'; fine-tuning starts from pretraining")
-    warn_of_other_versions(manifest.get("plugins"), what=f"checkpoint {path}")
-    start = choose_start(manifest["starts"], tail)
-    encoder = _under("encoder.", checkpoint.tensors)
-    last_stage = _under(start["tail"], checkpoint.tensors) if start["tail"] else None
-    return Start(
-        ModelSpec.from_json(manifest["model"]),
-        keep_branch(encoder, start["branch"]),
-        keep_branch(last_stage, start["branch"]) if last_stage is not None else None,
-    )
-
-
-def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
 
 
 def _check_same_backbone(found: ModelSpec, wanted: ModelSpec, source: Path) -> None:

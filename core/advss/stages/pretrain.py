@@ -15,6 +15,7 @@ from advss.plugins.provenance import Record, choices_of, used_by
 from advss.plugins.registry import build
 from advss.randomness import global_stream, of_member
 from advss.runs.session import Session, build_defense, described
+from advss.runs.start import choose_start
 from advss.stages.validation import pretext_score, pretext_validation
 from advss.training.blame import blaming, fitting, refused
 from advss.training.checkpoints import has_checkpoint
@@ -118,25 +119,3 @@ def _starts(tasks: dict[str, PretextTask], wanted: str) -> dict[str, dict[str, s
     }
     choose_start(starts, wanted)
     return starts
-
-
-def choose_start(starts: dict[str, dict[str, str]], wanted: str) -> dict[str, str]:
-    """The member whose branch and last stage are fine-tuned.
-
-    Args:
-        starts: of the members in the order in which they were named.
-        wanted: a member's key; ``auto``, the first that has a last stage; ``fresh``, the first, without its last stage.
-
-    Raises:
-        UsageError: there is no such member, or it has no last stage.
-    """
-    first = next(iter(starts.values()))
-    if wanted == "fresh":
-        return first | {"tail": ""}
-    owners = {key: start for key, start in starts.items() if start["tail"]}
-    if wanted == "auto":
-        return next(iter(owners.values()), first)
-    if wanted not in owners:
-        reason = "has no last stage of its own" if wanted in starts else "is no pretext task of this run"
-        raise UsageError(f"--finetune-tail {wanted}: {wanted} {reason}; choose {', '.join([*owners, 'fresh'])} or auto")
-    return owners[wanted]
