@@ -182,6 +182,12 @@ def test_every_recipe_that_is_chosen_is_said(
     assert capsys.readouterr().err == f"recipe {chosen}; `advss fit --help` lists the others\n"
 
 
+@pytest.mark.parametrize("defense", ["pgd", "trades"])
+def test_the_small_recipe_trains_on_five_steps_of_any_attack(defense: str) -> None:
+    config = resolve({"data": "cifar10", "data.limit": 300, "defense": defense}, environ={})
+    assert (config.defense.options["steps"], config.finetune_defense.options["steps"]) == (5, 5)
+
+
 def test_a_recipe_that_was_named_is_not_said(capsys: pytest.CaptureFixture[str]) -> None:
     resolve({}, configs=["digits"], environ={})
     assert capsys.readouterr().err == ""
@@ -199,4 +205,4 @@ def test_a_file_that_says_everything_has_nothing_of_a_recipe(
 
 def test_a_limit_makes_few_of_many() -> None:
     config = resolve({"data": "cifar10", "data.limit": 300}, environ={})
-    assert (config.backbone.name, config.finetuning.epochs, config.finetuning.epoch_steps) == ("resnet18", 20, 50)
+    assert (config.data.name, config.limit, config.finetuning.epoch_steps) == ("cifar10", 300, 50)

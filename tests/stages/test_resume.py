@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -26,6 +26,17 @@ MOMENTS = (
     ("finetune", "epoch", 2),
     ("evaluate", "step", 20),
 )
+IN_PASSES = (  # of 4 steps, two an epoch
+    ("pretrain", "step", 3),
+    ("pretrain", "step", 4),  # between two passes of an epoch
+    ("pretrain", "step", 7),
+    ("pretrain", "step", 8),  # between the epoch's last step and its validation
+    ("pretrain", "step", 14),
+    ("finetune", "step", 6),
+    ("finetune", "epoch", 1),
+    ("finetune", "step", 12),
+)
+SAME = ("ta", "ra", "best_epoch", "best_epochs", "best_metrics", "epochs")  # of a run's result
 CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "jigsaw, SGD, one-cycle, moving average": (
         {"pretext": "jigsaw"},
@@ -48,9 +59,11 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 }
 
 
-def interrupted_everywhere(config: RunConfig, stop: Stop) -> dict[str, Any]:
+def interrupted_everywhere(
+    config: RunConfig, stop: Stop, moments: Sequence[tuple[str, str, int]] = MOMENTS
+) -> dict[str, Any]:
     resume = False
-    for moment in MOMENTS:
+    for moment in moments:
         with pytest.raises(Interrupted) as stopped:
             fit(config, resume=resume, reporter=stop(*moment))
         assert stopped.value.exit_code == 143
@@ -66,11 +79,23 @@ def test_interrupted_and_resumed_is_uninterrupted_bit_for_bit(
     whole = settings(**choices, stage=stage | {"epochs": 2, "batch_size": 16}, name="whole")
     broken = replace(whole, name="broken")
     expected, found = fit(whole, reporter=Silent()), interrupted_everywhere(broken, stopper)
-    for stage_name in ("pretrain", "finetune"):
+    assert_same_run(whole, broken, tensors)
+    assert {key: found[key] for key in SAME} == {key: expected[key] for key in SAME}
+
+
+def test_epochs_of_several_passes_resume_bit_for_bit(settings: Settings, stopper: Stop, tensors: Tensors) -> None:
+    stage = {"epochs": 2, "batch_size": 16, "epoch_steps": 6, "schedule": "onecycle", "ema": 0.9, "crop": 2}
+    whole = settings(stage=stage, name="whole")
+    broken = replace(whole, name="broken")
+    expected, found = fit(whole, reporter=Silent()), interrupted_everywhere(broken, stopper, IN_PASSES)
+    assert_same_run(whole, broken, tensors)
+    assert {key: found[key] for key in SAME} == {key: expected[key] for key in SAME}
+
+
+def assert_same_run(one: RunConfig, other: RunConfig, tensors: Tensors) -> None:
+    for stage in ("pretrain", "finetune"):
         for which in ("last", "best"):
-            assert_equal(tensors(whole, stage_name, which), tensors(broken, stage_name, which))
-    same = ("ta", "ra", "best_epoch", "best_epochs", "best_metrics", "epochs")
-    assert {key: found[key] for key in same} == {key: expected[key] for key in same}
+            assert_equal(tensors(one, stage, which), tensors(other, stage, which))
 
 
 def assert_equal(one: Mapping[str, torch.Tensor], other: Mapping[str, torch.Tensor]) -> None:
