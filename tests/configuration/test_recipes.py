@@ -182,10 +182,22 @@ def test_every_recipe_that_is_chosen_is_said(
     assert capsys.readouterr().err == f"recipe {chosen}; `advss fit --help` lists the others\n"
 
 
-@pytest.mark.parametrize("defense", ["pgd", "trades"])
-def test_the_small_recipe_trains_on_five_steps_of_any_attack(defense: str) -> None:
-    config = resolve({"data": "cifar10", "data.limit": 300, "defense": defense}, environ={})
-    assert (config.defense.options["steps"], config.finetune_defense.options["steps"]) == (5, 5)
+@pytest.mark.parametrize(
+    ("said", "steps"),
+    [
+        ({}, (5, 5)),
+        ({"defense": "trades"}, (5, 5)),
+        ({"defense": "none", "finetune-defense": "pgd"}, (None, 5)),
+        ({"defense": "pgd", "finetune-defense": "trades"}, (5, 5)),
+        ({"defense.steps": 7}, (7, 7)),
+        ({"finetune-defense.steps": 7}, (5, 7)),
+    ],
+)
+def test_the_small_recipe_trains_on_five_steps_of_any_attack(
+    said: dict[str, Any], steps: tuple[int | None, int]
+) -> None:
+    config = resolve({"data": "cifar10", "data.limit": 300} | said, environ={})
+    assert (config.defense.options.get("steps"), config.finetune_defense.options["steps"]) == steps
 
 
 def test_a_recipe_that_was_named_is_not_said(capsys: pytest.CaptureFixture[str]) -> None:
