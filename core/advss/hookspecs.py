@@ -56,7 +56,7 @@ class Batch:
     x: Tensor  # (B, C, H, W) float32 in [0, 1], augmented once
     raw: Tensor  # (B, C, H, W) float32 in [0, 1], before augmentation, for tasks that bring their own
     index: Tensor  # (B,) int64, place among the training images, the validation part included
-    label: Tensor  # (B,) int64
+    label: Tensor  # (B,) int64; -1 where there is none
     progress: float = 0.0  # share of the stage done, in [0, 1)
 
 
@@ -76,6 +76,12 @@ class Loss:
     logits: tuple[Tensor, ...] = ()  # each (B, ..., K) float32, for divergences; empty where any task has none
     metrics: dict[str, Tensor] = field(default_factory=dict)  # scalars without gradient; "accuracy" selects epochs
     penalty: Tensor | float = 0.0  # the weighted diversity term, kept apart
+    labels: tuple[
+        Tensor, ...
+    ] = ()  # at the place of each logits, (B, ...) int64: what they should rank first; -1: none
+    weights: tuple[
+        float, ...
+    ] = ()  # likewise, of their mean over B, summed over all else, in ``value``; empty is 1 each
 
     @property
     def total(self) -> Tensor:
@@ -164,9 +170,10 @@ class PretextTask(Task):
 
 
 class Objective(ABC):
-    """All that a defense sees: one loss over a tuple of inputs, without labels or losses by image. Core makes it."""
+    """All that a defense sees: one loss over a tuple of inputs. Core makes it."""
 
     inputs: tuple[Tensor, ...]  # the unperturbed inputs of all members in order
+    index: Tensor  # (B,) int64, the images' places among the training images, the validation part included
     stage: Literal["pretrain", "finetune"]  # for options whose default differs by stage
     progress: float  # share of the stage's training done, in [0, 1); 1 where it is validated
 
@@ -240,7 +247,7 @@ class FinetuneScheme(Task):
         logits_BK = encoder(inputs[0]).float()
         label = targets["label"]
         value = F.cross_entropy(logits_BK, label, label_smoothing=self.label_smoothing)
-        return Loss(value, (logits_BK,), {"accuracy": accuracy(logits_BK, label)})
+        return Loss(value, (logits_BK,), {"accuracy": accuracy(logits_BK, label)}, labels=(label,))
 
 
 class DataSource(ABC):

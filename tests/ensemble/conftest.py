@@ -33,7 +33,7 @@ class Flip(PretextTask):
     def loss(self, encoder: Encoder, inputs: tuple[Tensor, ...], targets: dict[str, Tensor]) -> Loss:
         logits = self.head(self.dropout(encoder(inputs[0]).mean((2, 3)))).float()
         metrics = {"accuracy": accuracy(logits, targets["label"])}
-        return Loss(F.cross_entropy(logits, targets["label"]), (logits,), metrics)
+        return Loss(F.cross_entropy(logits, targets["label"]), (logits,), metrics, labels=(targets["label"],))
 
 
 Make = Callable[..., TaskObjective]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 from advss.ensemble.columns import input_gradients, own_pixels
 from advss.ensemble.diversity import gram, log_det
 from advss.ensemble.objective import TaskObjective
-from advss.hookspecs import Encoder
+from advss.hookspecs import Encoder, Loss
 
 Make = Callable[..., TaskObjective]
 
@@ -99,6 +100,28 @@ def test_bf16_is_close_to_float32_and_comes_back_as_float32(make: Make) -> None:
     assert loss.value.dtype == torch.float32
     assert all(logits.dtype == torch.float32 for logits in loss.logits)
     torch.testing.assert_close(loss.value.detach(), wide(wide.inputs).value.detach(), atol=0.02, rtol=0.02)
+
+
+def test_labels_stand_beside_their_logits_and_weights_too(make: Make) -> None:
+    objective = make(2)
+    objective.members["flip1"].loss = weighted(objective.members["flip1"].loss)  # type: ignore[method-assign]
+    loss = objective(objective.inputs)
+    even = torch.arange(len(objective.inputs[0])) % 2
+    assert [label.tolist() for label in loss.labels] == [even.tolist(), (1 - even).tolist()]
+    assert loss.weights == (1.0, 0.25)
+
+
+def test_without_one_members_labels_there_are_none(make: Make) -> None:
+    objective = make(2)
+    told = objective.members["flip1"].loss
+    objective.members["flip1"].loss = lambda *what: replace(told(*what), labels=())  # type: ignore[method-assign]
+    loss = objective(objective.inputs)
+    assert loss.labels == ()
+    assert len(loss.logits) == 2
+
+
+def weighted(loss: Callable[..., Loss]) -> Callable[..., Loss]:
+    return lambda *what: replace(loss(*what), weights=(0.25,))
 
 
 def test_the_same_key_and_call_give_the_same_dropout(make: Make) -> None:

@@ -15,6 +15,7 @@ from advss.models.encoder import TimmEncoder
 from advss.randomness import global_stream
 from advss.training.work import Modules
 from advss_defenses.pgd import PGD
+from advss_defenses.trades import Trades
 from advss_finetune.full import Full
 from advss_finetune.rotation_aux import RotationAux
 
@@ -79,6 +80,30 @@ def test_without_a_random_start_the_two_copies_go_after_different_losses(encoder
 
 
 # ---------------------------------------------------------------- the loss
+@pytest.mark.parametrize("weight", [0.5, 2.0])
+def test_logits_weigh_as_much_as_in_the_loss(encoder: TimmEncoder, batch: Batch, weight: float) -> None:
+    """Cross-entropy to the labels, mean over images and summed over turns, weighted, is the loss itself."""
+    objective = objective_of(built(encoder, weight=weight), batch)
+    loss = objective(objective.inputs)
+    parts = [
+        w * nn.functional.cross_entropy(z.flatten(0, -2), label.flatten(), reduction="sum") / len(batch.x)
+        for z, label, w in zip(loss.logits, loss.labels, loss.weights, strict=True)
+    ]
+    torch.testing.assert_close(torch.stack(parts).sum(), loss.value)
+
+
+def test_trades_weighs_the_turns_as_the_loss_does(encoder: TimmEncoder, batch: Batch) -> None:
+    objective = objective_of(built(encoder, weight=0.5), batch)
+    inputs = tuple((x + 0.05).clamp(0, 1) for x in objective.inputs)
+    clean, attacked = objective(objective.inputs), objective(inputs)
+    kls = [
+        (p.softmax(-1) * (p.log_softmax(-1) - q.log_softmax(-1))).sum() / len(batch.x)
+        for p, q in zip(clean.logits, attacked.logits, strict=True)
+    ]
+    found = Trades(beta=3.0).loss(objective, inputs, generator()).value
+    torch.testing.assert_close(found, clean.value + 3 * (kls[0] + 0.5 / 4 * kls[1]), rtol=1e-4, atol=1e-5)
+
+
 def cross_entropy(logits: Tensor, own: list[int]) -> Tensor:
     values = [z.exp().sum().log() - z[k] for z, k in zip(logits, own, strict=True)]
     return torch.stack(values).sum() / len(own)

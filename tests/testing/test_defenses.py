@@ -24,7 +24,7 @@ FACTS = [
     defenses.it_keeps_nothing_from_step_to_step,
     defenses.its_loss_is_finite_and_reaches_every_parameter,
     defenses.the_diversity_term_counts_once,
-    defenses.a_task_without_logits_is_trained_or_refused,
+    defenses.a_task_without_logits_or_labels_is_trained_or_refused,
     defenses.it_trains_in_bfloat16_and_channels_last,
     defenses.it_works_on_another_device,
 ]

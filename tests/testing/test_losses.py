@@ -80,6 +80,26 @@ class OneLogits(Told):
         return Loss(loss.value, loss.logits[0])  # type: ignore[arg-type]
 
 
+class FloatLabels(Told):
+    def changed(self, loss: Loss) -> Loss:
+        return Loss(loss.value, loss.logits, labels=(torch.zeros(6),))
+
+
+class FewLabels(Told):
+    def changed(self, loss: Loss) -> Loss:
+        return Loss(loss.value, loss.logits, labels=(torch.zeros(1, dtype=torch.int64),))
+
+
+class HighLabels(Told):
+    def changed(self, loss: Loss) -> Loss:
+        return Loss(loss.value, loss.logits, labels=(torch.full((6,), 2),))
+
+
+class TwoWeights(Told):
+    def changed(self, loss: Loss) -> Loss:
+        return Loss(loss.value, loss.logits, weights=(1.0, 0.5))
+
+
 class NoMetrics(Told):
     def changed(self, loss: Loss) -> Loss:
         return Loss(loss.value, loss.logits, None)  # type: ignore[arg-type]
@@ -236,6 +256,10 @@ BROKEN = [
     (FlatLogits, form, r"Loss.logits has shape \(12,\); the first dimension is B = 6"),
     (HalfLogits, form, "Loss.logits is torch.bfloat16; give finite float32"),
     (OneLogits, form, r"Loss.logits is Tensor of shape \(6, 2\); give a tuple"),
+    (FloatLabels, form, "Loss.labels holds torch.float32; give int64"),
+    (FewLabels, form, r"Loss.labels has shapes \[\(1,\)\] for logits that ask for \[\(6,\)\]"),
+    (HighLabels, form, "Loss.labels reaches 2 where logits are of 2 classes; give 0 to 1, or -1 for none"),
+    (TwoWeights, form, "Loss.weights has 2 entries for 1 logits"),
     (NoMetrics, form, r"Loss.metrics is NoneType; give \{name: scalar tensor\}"),
     (NumberMetric, form, "metric 'norm' is float; give a scalar tensor"),
     (GraphMetric, form, "metric 'norm' has a gradient; give"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -48,6 +49,7 @@ class TaskObjective(Objective):
         views: one for each member, in the same order.
         stage: which stage this is, for options whose default differs.
         progress: share of the stage's training done; 1 outside training.
+        index: the images' places, (B,); by default they are the first ones.
         key: names the random stream of dropout at this step: (seed, stage, step).
         diversity: α of eq. (3), in what an attack maximises and in the training loss.
         loss_diversity: α in the training loss where it is another there.
@@ -65,6 +67,7 @@ class TaskObjective(Objective):
         *,
         stage: Stage,
         key: tuple[Key, ...],
+        index: Tensor | None = None,
         progress: float = 1.0,
         diversity: float = 0.0,
         loss_diversity: float | None = None,
@@ -81,6 +84,7 @@ class TaskObjective(Objective):
         }
         self.inputs = tuple(x for v in self.views.values() for x in v.inputs)
         self.device = self.inputs[0].device
+        self.index = torch.arange(len(self.inputs[0]), device=self.device) if index is None else index
         self.stage, self.progress = stage, progress
         self.key, self.calls = key, 0
         self.attack_weight = diversity
@@ -235,13 +239,18 @@ class TaskObjective(Objective):
 def _sum(losses: dict[str, Loss], penalty: Tensor | float) -> Loss:
     """One loss of M: values added, logits in order, metrics under the member's key when there are several.
 
-    Where one member has no logits there are none, for a divergence of the others alone would leave it undefended.
+    Where one member has no logits, or no labels, there are none, for what others alone have would leave it undefended.
     """
     if len(losses) == 1:
         (loss,) = losses.values()
-        return Loss(loss.value, loss.logits, loss.metrics, penalty)
+        return replace(loss, penalty=penalty)
     value = torch.stack([loss.value for loss in losses.values()]).sum()
     metrics = {f"{key}/{name}": m for key, loss in losses.items() for name, m in loss.metrics.items()}
     metrics |= {f"{key}/loss": loss.value.detach() for key, loss in losses.items()}
+    if not all(loss.logits for loss in losses.values()):
+        return Loss(value, metrics=metrics, penalty=penalty)
     logits = tuple(z for loss in losses.values() for z in loss.logits)
-    return Loss(value, logits if all(loss.logits for loss in losses.values()) else (), metrics, penalty)
+    known = all(loss.labels for loss in losses.values())
+    labels = tuple(label for loss in losses.values() for label in loss.labels) if known else ()
+    weights = tuple(w for loss in losses.values() for w in loss.weights or (1.0,) * len(loss.logits))
+    return Loss(value, logits, metrics, penalty, labels, weights)

@@ -50,7 +50,9 @@ def _measure(
     tasks = modules.tasks()
     with torch.no_grad():
         views = tuple(task.views(batch, stream(batch.x.device, *key, of_member(name))) for name, task in tasks.items())
-    objective = TaskObjective(modules.trunk, tasks, views, stage=modules.stage, key=key, between=stop.check)
+    objective = TaskObjective(
+        modules.trunk, tasks, views, index=batch.index, stage=modules.stage, key=key, between=stop.check
+    )
     with torch.no_grad():
         measured = _named(CLEAN, objective, objective.inputs)
         if defense.adversarial:

@@ -106,6 +106,7 @@ class Ready:
         """The task alone as an objective, its loss tried before; ``how`` as for :class:`TaskObjective`."""
         own = views or self.views()
         self.loss(own)
+        how |= {"index": self.batch.index}
         return TaskObjective(self.network, {"it": self.task}, (own,), stage=self.stage, key=(0, self.stage), **how)
 
     def phases(self) -> list[Phase]:

@@ -72,13 +72,14 @@ class Mirror(PretextTask):
 
     Args:
         logits: whether it gives them, as divergences need.
+        labels: whether it gives them too, as margins need.
     """
 
     name = "mirror"
 
-    def __init__(self, *, logits: bool = True) -> None:
+    def __init__(self, *, logits: bool = True, labels: bool = True) -> None:
         super().__init__()
-        self.logits = logits
+        self.logits, self.told = logits, labels and logits
 
     def build(self, encoder: Encoder) -> None:
         """Dropout and a linear layer on the mean of the feature map."""
@@ -93,8 +94,8 @@ class Mirror(PretextTask):
         """Cross-entropy; without logits where the option says so."""
         logits = self.head(self.drop(encoder(inputs[0]).mean((2, 3)))).float()
         label = targets["label"]
-        said = (logits,) if self.logits else ()
-        return Loss(F.cross_entropy(logits, label), said, {"accuracy": accuracy(logits, label)})
+        said, told = (logits,) if self.logits else (), (label,) if self.told else ()
+        return Loss(F.cross_entropy(logits, label), said, {"accuracy": accuracy(logits, label)}, labels=told)
 
 
 class TwoSizes(Mirror):
@@ -112,4 +113,5 @@ class TwoSizes(Mirror):
     def loss(self, encoder: Encoder, inputs: tuple[Tensor, ...], targets: dict[str, Tensor]) -> Loss:
         """Both losses added."""
         whole, middle = (Mirror.loss(self, encoder, (x,), targets) for x in inputs)
-        return Loss(whole.value + middle.value, whole.logits + middle.logits, whole.metrics)
+        labels = whole.labels + middle.labels
+        return Loss(whole.value + middle.value, whole.logits + middle.logits, whole.metrics, labels=labels)

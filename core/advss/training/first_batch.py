@@ -23,15 +23,16 @@ def check_runs(work: Work) -> None:
         UsageError: naming the plugins and what went wrong.
     """
     before = [b.clone() for b in work.modules.buffers()]
-    without: list[str] = []
+    without: dict[str, list[str]] = {}
     try:
         with blaming(work.stage, work.plugins):
             _check_views(work)
-            without += _check_losses(work)
+            without |= _check_losses(work)
             passes(work)
     except UsageError as error:
-        if without and "logits" in str(error):  # a defense cannot know which of several tasks has none
-            raise UsageError(f"{error} (without logits: {', '.join(without)})") from error
+        for what, tasks in without.items():  # a defense cannot know which of several tasks has none
+            if what in str(error):
+                raise UsageError(f"{error} (without {what}: {', '.join(tasks)})") from error
         raise
     except (RuntimeError, ValueError, IndexError, KeyError, AssertionError) as error:
         raise UsageError(_unexplained(work, error)) from error
@@ -82,19 +83,21 @@ def _check_views(work: Work) -> None:
             check_views(views)
 
 
-def _check_losses(work: Work) -> list[str]:
+def _check_losses(work: Work) -> dict[str, list[str]]:
     """Each task's loss at its own views and what it freezes, before a defense takes them for what they should be.
 
     Returns:
-        The tasks without logits.
+        The tasks without logits and without labels, where there are any.
     """
-    objective, tasks, without = _objective(work), work.modules.tasks(), []
+    objective, tasks, without = _objective(work), work.modules.tasks(), dict[str, list[str]]()
     with objective.holding_statistics():
         for key, task in tasks.items():
             loss = objective.member(key)
             with fitting(work.stage, task, work.plugins):
                 check_loss(loss)
-            without += [] if loss.logits else [key]
+            for what in ("logits", "labels"):
+                if not getattr(loss, what):
+                    without.setdefault(what, []).append(key)
     with objective.attacking():
         for key, task in tasks.items():
             with fitting(work.stage, task, work.plugins):

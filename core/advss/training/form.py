@@ -145,9 +145,30 @@ def check_form_of_loss(loss: Any) -> None:
         value.ndim == 0, f"Loss.value has shape {tuple(value.shape)}; give a scalar, the mean over the batch: .mean()"
     )
     require(_are_tensors(logits), f"Loss.logits is {in_words(logits)}; give a tuple of tensors")
+    _check_labels(loss)
     require(isinstance(metrics, dict), f"Loss.metrics is {in_words(metrics)}; give {{name: scalar tensor}}")
     adds = isinstance(term, float | int) or (isinstance(term, Tensor) and term.ndim == 0)
     require(adds, f"Loss.penalty is {in_words(term)}; give a scalar, the penalty of a pass or 0.0")
+
+
+def _check_labels(loss: Loss) -> None:
+    """Labels and weights are given for all logits or for none, labels in the logits' shapes without their last."""
+    logits, labels, weights = loss.logits, loss.labels, loss.weights
+    require(_are_tensors(labels), f"Loss.labels is {in_words(labels)}; give a tuple of tensors")
+    wanted, given = [tuple(z.shape[:-1]) for z in logits], [tuple(label.shape) for label in labels]
+    require(not labels or given == wanted, f"Loss.labels has shapes {given} for logits that ask for {wanted}")
+    for label in labels:
+        require(label.dtype == torch.int64, f"Loss.labels holds {label.dtype}; give int64")
+    for label, most in zip(labels, [z.shape[-1] - 1 for z in logits], strict=False):
+        low, high = (int(bound) for bound in label.aminmax())
+        within = f"give 0 to {most}, or -1 for none"
+        require(high <= most, f"Loss.labels reaches {high} where logits are of {most + 1} classes; {within}")
+        require(low >= -1, f"Loss.labels goes down to {low}; {within}")
+    numbers = isinstance(weights, tuple) and all(isinstance(w, int | float) and 0 <= w < math.inf for w in weights)
+    require(numbers, f"Loss.weights is {in_words(weights)}; give a tuple of finite numbers of at least 0")
+    require(
+        not weights or len(weights) == len(logits), f"Loss.weights has {len(weights)} entries for {len(logits)} logits"
+    )
 
 
 def check_precision(value: Tensor) -> None:

@@ -94,6 +94,7 @@ class Work:
             self.modules.trunk,
             tasks,
             views,
+            index=batch.index,
             stage=self.stage,
             key=key,
             progress=batch.progress,

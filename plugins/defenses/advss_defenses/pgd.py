@@ -6,6 +6,7 @@ unperturbed and at the attacked inputs: half and half in pretraining, the attack
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 from torch import Generator, Tensor
@@ -66,5 +67,4 @@ class PGD(Defense):
             return objective(inputs)
         clean = objective(objective.inputs, penalty=False)
         adversarial = objective(inputs)
-        value = weight * clean.value + (1 - weight) * adversarial.value
-        return Loss(value, adversarial.logits, adversarial.metrics, adversarial.penalty)
+        return replace(adversarial, value=weight * clean.value + (1 - weight) * adversarial.value)

@@ -6,6 +6,8 @@ stands in place of PGD in pretraining: ``--defense smoothing --finetune-defense 
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Generator, Tensor
 
@@ -41,11 +43,11 @@ class Smoothing(Defense):
         """Mean over ``copies`` draws, the diversity term and the metrics too; logits are those at ``inputs``."""
         losses = [objective(inputs)]
         losses += [objective(self.attack(objective, generator)) for _ in range(self.copies - 1)]
-        return Loss(
-            _mean([loss.value for loss in losses]),
-            losses[0].logits,
-            {name: _mean([loss.metrics[name] for loss in losses]) for name in losses[0].metrics},
-            _mean([torch.as_tensor(loss.penalty) for loss in losses]),
+        return replace(
+            losses[0],
+            value=_mean([loss.value for loss in losses]),
+            metrics={name: _mean([loss.metrics[name] for loss in losses]) for name in losses[0].metrics},
+            penalty=_mean([torch.as_tensor(loss.penalty) for loss in losses]),
         )
 
 

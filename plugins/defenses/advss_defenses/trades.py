@@ -10,6 +10,7 @@ own code attacks by KL in eval mode; its ℓ2 steps are an optimiser's, these ar
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -79,11 +80,11 @@ class Trades(Defense):
         if self.ascends == "ce":
             return lambda inputs: _with_logits(objective(inputs)).total
         with torch.no_grad():
-            clean = _with_logits(objective(objective.inputs, penalty=False)).logits
+            clean = _with_logits(objective(objective.inputs, penalty=False))
 
         def diverging(inputs: tuple[Tensor, ...]) -> Tensor:
             loss = objective(inputs)
-            return divergence(clean, loss.logits) + loss.penalty
+            return divergence(clean, loss) + loss.penalty
 
         return diverging
 
@@ -93,19 +94,20 @@ class Trades(Defense):
             return objective(inputs)
         clean = _with_logits(objective(objective.inputs, penalty=False))
         attacked = objective(inputs)
-        kl = divergence(clean.logits, attacked.logits)
+        kl = divergence(clean, attacked)
         value = clean.value + self.beta * kl
-        return Loss(value, attacked.logits, attacked.metrics | {"kl": kl.detach()}, attacked.penalty)
+        return replace(attacked, value=value, metrics=attacked.metrics | {"kl": kl.detach()})
 
 
-def divergence(clean: tuple[Tensor, ...], attacked: tuple[Tensor, ...]) -> Tensor:
-    """KL(p_clean ‖ p_attacked) of logits (B, ..., K): mean over B, summed over all else and over the tensors."""
+def divergence(clean: Loss, attacked: Loss) -> Tensor:
+    """KL(p_clean ‖ p_attacked) of their logits (B, ..., K): mean over B, summed over all else, weighted and added."""
     # log_target: else the gradient is nan where a probability underflows
     parts = [
         F.kl_div(q.log_softmax(-1), p.log_softmax(-1), reduction="batchmean", log_target=True)
-        for p, q in zip(clean, attacked, strict=True)
+        for p, q in zip(clean.logits, attacked.logits, strict=True)
     ]
-    return torch.stack(parts).sum()
+    weights = clean.weights or (1.0,) * len(parts)
+    return torch.stack([weight * part for weight, part in zip(weights, parts, strict=True)]).sum()
 
 
 def _with_logits(loss: Loss) -> Loss:

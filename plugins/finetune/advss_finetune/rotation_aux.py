@@ -62,4 +62,5 @@ class RotationAux(FinetuneScheme):
         rotation = F.cross_entropy(logits_BT4.flatten(0, 1), turn_BT.flatten())
         classes = F.cross_entropy(logits_BK, label_B, label_smoothing=self.label_smoothing)
         metrics = {"accuracy": accuracy(logits_BK, label_B), "rotation_accuracy": accuracy(logits_BT4, turn_BT)}
-        return Loss(classes + self.weight * rotation, (logits_BK, logits_BT4), metrics)
+        value, weights = classes + self.weight * rotation, (1.0, self.weight / TURNS)
+        return Loss(value, (logits_BK, logits_BT4), metrics, labels=(label_B, turn_BT), weights=weights)

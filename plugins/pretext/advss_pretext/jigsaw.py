@@ -73,7 +73,12 @@ class Jigsaw(PretextTask):
         assert self.tail is not None
         logits_BK = self.head(self.tail(encoder(inputs[0]))).float()
         order_B = targets["order"]
-        return Loss(F.cross_entropy(logits_BK, order_B), (logits_BK,), {"accuracy": accuracy(logits_BK, order_B)})
+        return Loss(
+            F.cross_entropy(logits_BK, order_B),
+            (logits_BK,),
+            {"accuracy": accuracy(logits_BK, order_B)},
+            labels=(order_B,),
+        )
 
 
 def choose_orders(patches: int, count: int, *, far: bool) -> Tensor:

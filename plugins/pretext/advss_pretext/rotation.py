@@ -32,7 +32,12 @@ class Rotation(PretextTask):
         assert self.tail is not None
         logits_B4 = self.head(self.tail(encoder(inputs[0]))).float()
         turn_B = targets["turn"]
-        return Loss(F.cross_entropy(logits_B4, turn_B), (logits_B4,), {"accuracy": accuracy(logits_B4, turn_B)})
+        return Loss(
+            F.cross_entropy(logits_B4, turn_B),
+            (logits_B4,),
+            {"accuracy": accuracy(logits_B4, turn_B)},
+            labels=(turn_B,),
+        )
 
 
 def rotate(x_BCHW: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:

@@ -110,7 +110,7 @@ class Selfie(PretextTask):
         own_BM = torch.arange(self.masked, device=masked_BM.device).expand(masked_BM.shape)
         logits = scores_BMM.softmax(-1) if self.criterion == "double_softmax" else scores_BMM
         value = F.cross_entropy(logits.flatten(0, 1), own_BM.flatten()) * self.masked
-        return Loss(value, (scores_BMM,), {"accuracy": accuracy(scores_BMM, own_BM)})
+        return Loss(value, (scores_BMM,), {"accuracy": accuracy(scores_BMM, own_BM)}, labels=(own_BM,))
 
 
 def _pick(vectors_BPD: Tensor, places_BN: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -144,15 +145,18 @@ def the_diversity_term_counts_once(subject: Subject) -> None:
     )
 
 
-def a_task_without_logits_is_trained_or_refused(subject: Subject) -> None:
-    """``Loss.logits`` is empty where a task has none; a UsageError in one line says so."""
+def a_task_without_logits_or_labels_is_trained_or_refused(subject: Subject) -> None:
+    """``Loss.logits`` or ``Loss.labels`` is empty where a task has none; a UsageError in one line says so."""
     _expect_finite(_step(_defense(subject), _objective(Mirror())))
-    try:
-        total = _trained(_defense(subject), _objective(Mirror(logits=False))).total
-    except UsageError as error:
-        expect("\n" not in str(error), "it refuses a task without logits in several lines; say it in one")
-        return
-    expect(total.isfinite() and total.requires_grad, f"its loss of a task without logits is {float(total.detach())}")
+    for lacks in ("logits", "labels"):
+        try:
+            total = _trained(_defense(subject), _objective(Mirror(**{lacks: False}))).total
+        except UsageError as error:
+            expect("\n" not in str(error), f"it refuses a task without {lacks} in several lines; say it in one")
+            continue
+        expect(
+            total.isfinite() and total.requires_grad, f"its loss of a task without {lacks} is {float(total.detach())}"
+        )
 
 
 def it_trains_in_bfloat16_and_channels_last(subject: Subject) -> None:
@@ -186,7 +190,7 @@ class _ConstantTerm(TaskObjective):
     def __call__(self, inputs: tuple[Tensor, ...], *, penalty: bool = True) -> Loss:
         """The losses, and the number unless ``penalty`` is false."""
         loss = super().__call__(inputs, penalty=False)
-        return Loss(loss.value, loss.logits, loss.metrics, torch.tensor(self.constant) if penalty else 0.0)
+        return replace(loss, penalty=torch.tensor(self.constant) if penalty else 0.0)
 
 
 def _objective(
