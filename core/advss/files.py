@@ -51,7 +51,8 @@ def write_aside(contents: Mapping[Path, bytes]) -> dict[Path, Path]:
     new = {place: place.with_name(f".{place.name}.new") for place in contents}
     try:
         for place, data in contents.items():
-            with new[place].open("wb") as file:
+            new[place].unlink(missing_ok=True)  # a link would lead elsewhere, whoever put it there
+            with new[place].open("xb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())

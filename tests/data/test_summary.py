@@ -55,6 +55,6 @@ def test_a_run_tells_it_before_it_makes_its_folder(
 
     monkeypatch.setattr(opened_module, "make_folder", no_folder)
     config = settings(data=Choice("imagefolder", {"root": str(folder_root)}))
-    with pytest.raises(InterruptedError), opened(config, resume=False, reporter=Silent()):
+    with pytest.raises(InterruptedError), opened(config, "fit", resume=False, reporter=Silent()):
         pass
     assert "data imagefolder: 18 images to train on, 2 to validate on, 8 to test;" in capsys.readouterr().err

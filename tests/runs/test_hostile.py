@@ -13,12 +13,15 @@ import yaml
 from advss.cli.main import main
 from advss.configuration.resolve import resolve, to_mapping
 from advss.errors import UsageError
+from advss.files import write_text
 from advss.hookspecs import DataFacts
 from advss.models.spec import ModelSpec, build_encoder_from
 from advss.runs.curves import draw_curves
 from advss.runs.folder import RunFolder, find_run, told_finished
+from advss.runs.lock import in_use
 from advss.runs.stored import stored_config
 from advss.stages.fit import _kept_start
+from advss.tracking.store import elsewhere
 from advss.training.reporting import Silent
 
 
@@ -40,6 +43,59 @@ def test_a_link_is_refused(place: str, run: Path, tmp_path: Path) -> None:
     (run / place).symlink_to(tmp_path / "outside")
     with pytest.raises(UsageError, match=rf"{place} is a link, and a run's folder holds none"):
         find_run(run)
+
+
+@pytest.mark.parametrize("place", [".lock", ".mlflow.json.new"])
+def test_a_link_in_a_folder_that_is_only_sent_is_refused(
+    place: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (run / "config.yaml").unlink()  # as a comparison of runs has none
+    (run / "metrics.jsonl").touch()
+    (tmp_path / "theirs").write_text("precious")
+    (run / place).symlink_to(tmp_path / "theirs")
+    assert main(["sync", str(run)]) == 2
+    assert f"{place} is a link, and a run's folder holds none" in capsys.readouterr().err
+    assert (tmp_path / "theirs").read_text() == "precious"
+
+
+def test_neither_the_lock_nor_a_new_file_follows_a_link(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "theirs").write_text("precious")
+    for place in (".lock", ".result.json.new"):
+        (run / place).symlink_to(tmp_path / "theirs")
+    with pytest.raises(UsageError, match="cannot lock"):
+        in_use(run)
+    write_text(run / "result.json", "{}")
+    assert (tmp_path / "theirs").read_text() == "precious"
+    assert (run / "result.json").read_text() == "{}"
+
+
+@pytest.mark.parametrize(
+    ("content", "wrong"),
+    [
+        ([], "it is list, not a mapping"),
+        ({"epochs": 5}, "epochs"),
+        ({"seconds": {"evaluate": "1"}}, "seconds.evaluate"),
+        ({"evaluation": {"file": "x"}}, "evaluation.checkpoint"),
+        ({"source": 5}, "source"),
+        ({"ta": "0.9"}, "ta"),
+    ],
+)
+def test_a_result_of_another_form_is_one_line(content: object, wrong: str, run: Path) -> None:
+    (run / "result.json").write_text(json.dumps(content))
+    with pytest.raises(UsageError, match=f"no result of a run: {wrong}.*; move it away; `advss evaluate"):
+        RunFolder(run).read_result()
+
+
+@pytest.mark.parametrize("state", ['{"uri": 5}', '{"uri": "x", "runs": []}', '{"uri": "x", "offset": "0"}', "[]"])
+def test_a_state_of_sending_of_another_form_is_one_line(state: str, run: Path) -> None:
+    (run / "mlflow.json").write_text(state)
+    with pytest.raises(UsageError, match="not readable"):
+        elsewhere(run, "sqlite:///x")
+
+
+def test_a_stored_address_is_no_command_in_what_is_said_to_type(run: Path) -> None:
+    (run / "mlflow.json").write_text(json.dumps({"uri": "http://x;touch outside"}))
+    assert "MLFLOW_TRACKING_URI='http://x;touch outside' allows it" in elsewhere(run, "sqlite:///x")
 
 
 @pytest.mark.parametrize("stage", ["../../outside", "/tmp/outside", "a/../../b", ".", "a\n", 3, None])

@@ -9,7 +9,7 @@ from advss.cli.arguments import Arguments
 from advss.configuration.layers import read_environment
 from advss.plugins import Registry, registry
 from advss.plugins.names import remember
-from advss.runs.folder import find_run
+from advss.runs.folder import check_links, find_run
 from advss.threads import settle
 from advss.training.reporting import Reporter
 
@@ -56,4 +56,5 @@ def find_tracked(run: str, arguments: Arguments) -> Path:
     from advss.tracking.journal import NAME
 
     places = (Path(run), runs_dir_of(arguments) / run)
-    return next((path for path in places if (path / NAME).is_file()), None) or find(run, arguments)
+    tracked = next((path for path in places if (path / NAME).is_file()), None)
+    return check_links(tracked) if tracked else find(run, arguments)

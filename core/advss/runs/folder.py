@@ -6,15 +6,20 @@ import itertools
 import json
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from advss.config import RunConfig
 from advss.errors import UsageError, did_you_mean
 from advss.naming import LONGEST, as_typed, check_name
+from advss.runs.form import misfit
 from advss.runs.lock import in_use
 from advss.training.reporting import Reporter
+
+Command = Literal["fit", "pretrain", "finetune"]
+COMMANDS: tuple[Command, ...] = get_args(Command)
 
 
 @dataclass(frozen=True)
@@ -60,14 +65,17 @@ class RunFolder:
         """The content of result.json, its ``folder`` where it lies now; empty before there is one.
 
         Raises:
-            UsageError: it is not JSON.
+            UsageError: it is not JSON, or not of a result's form.
         """
         if not self.result.is_file():
             return {}
+        again = f"move it away; `advss evaluate {as_typed(self.path)}`, or --resume, writes it anew"
         try:
             content: dict[str, Any] = json.loads(self.result.read_text("utf-8"))
-        except ValueError as error:
-            raise UsageError(f"{self.result} is not JSON ({error}); move it away and use --resume again") from error
+        except (ValueError, RecursionError) as error:
+            raise UsageError(f"{self.result} is not JSON ({error}); {again}") from error
+        if wrong := misfit(content):
+            raise UsageError(f"{self.result} is no result of a run: {wrong}; {again}")
         return content | {"folder": str(self.path)}
 
     @property
@@ -159,8 +167,7 @@ def classifier_of(folder: RunFolder) -> Path:
     if gone := missing_part(best):
         raise UsageError(f"run {folder.path}: {gone}")
     result = folder.read_result()
-    go_on = "finetune --resume" if "source" in result else "fit --resume"
-    todo = "finetune --from" if result.get("status") == "finished" else go_on
+    todo = "finetune --from" if result.get("status") == "finished" else f"{begun_by(result)} --resume"
     raise UsageError(f"run {folder.path} has no fine-tuned model; run `advss {todo} {as_typed(folder.path)}` first")
 
 
@@ -177,13 +184,29 @@ def encoder_of(folder: RunFolder) -> Path:
         return best
     if gone := missing_part(best):
         raise UsageError(f"run {folder.path}: {gone}")
-    if "pretrain" in folder.read_result().get("best_epochs", {}):
+    result = folder.read_result()
+    if "pretrain" in result.get("best_epochs", {}):
         tuned = f"; its classifier's is in {folder.best('finetune')}" if has_checkpoint(folder.best("finetune")) else ""
         raise UsageError(f"run {folder.path} has pretrained, but {best} is gone; put it back{tuned}")
     if best.parent.is_dir():
-        todo = f"run `advss fit --resume {as_typed(folder.path)}` first"
+        todo = f"run `advss {begun_by(result)} --resume {as_typed(folder.path)}` first"
         raise UsageError(f"run {folder.path} has no epoch of pretraining yet; {todo}")
     return classifier_of(folder)
+
+
+def begun_by(result: Mapping[str, Any]) -> str:
+    """The command that a run, by its result, was begun by; ``fit`` where that is not known."""
+    return result["command"] if result.get("command") in COMMANDS else "fit"
+
+
+def check_command(folder: RunFolder, command: Command) -> None:
+    """Raise UsageError where a run was begun by another command: this one would do other stages in it."""
+    result = folder.read_result()
+    if result and (begun := begun_by(result)) != command:
+        raise UsageError(
+            f"--resume: run {folder.path} was begun by `advss {begun}`; go on with: advss {begun} --resume "
+            f"{as_typed(folder.path)}"
+        )
 
 
 def find_run(run: str | Path, runs_dir: Path = Path("runs")) -> RunFolder:
@@ -194,15 +217,21 @@ def find_run(run: str | Path, runs_dir: Path = Path("runs")) -> RunFolder:
     """
     for path in (Path(run), runs_dir / run):
         if (path / "config.yaml").is_file():
-            _check_links(path)
-            return RunFolder(path)
+            return RunFolder(check_links(_with_its_name(path)))
     names = [p.parent.name for p in runs_dir.glob("*/config.yaml")] if runs_dir.is_dir() else []
     raise UsageError(f"there is no run '{run}' in {runs_dir}{did_you_mean(str(run), names)}")
 
 
-def _check_links(path: Path) -> None:
-    """Refuse a run's folder with links in it: who made the folder would choose what is read and written elsewhere."""
+def check_links(path: Path) -> Path:
+    """The folder; refused with links in it: who made it would choose what is read and written elsewhere."""
     for folder, folders, files in os.walk(path):
         for name in (*folders, *files):
             if (Path(folder) / name).is_symlink():
                 raise UsageError(f"{Path(folder) / name} is a link, and a run's folder holds none; put a copy there")
+    return path
+
+
+def _with_its_name(path: Path) -> Path:
+    """A run's folder with the run's name at its end, where it was called by a link, or by a dot."""
+    whole = path.resolve()
+    return whole if path.is_symlink() or path.name != whole.name else path

@@ -26,6 +26,7 @@ if sys.platform != "win32":
 LOCK = ".lock"
 PATIENCE_S = 5.0  # within which whoever only writes a result has written it
 LOOK_S = 0.02
+NO_LINK = getattr(os, "O_NOFOLLOW", 0)  # whoever made the folder would choose what is emptied and written
 UNLOCKABLE = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 _held: dict[Path, int] = {}  # files that this process has locked, and their descriptors
@@ -90,7 +91,7 @@ def _take(path: Path, patience_s: float) -> bool:
         return False
     descriptor, deadline = -1, time.monotonic() + patience_s
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | NO_LINK, 0o666)
         while not _flock(descriptor):
             if time.monotonic() >= deadline:
                 os.close(descriptor)

@@ -21,7 +21,7 @@ from advss.models.families import family_of
 from advss.plugins.provenance import choices_of, saying_what_is_needed, used_by
 from advss.runs.curves import draw_curves
 from advss.runs.diversity import draw_diversity
-from advss.runs.folder import RunFolder, make_folder, plan_run, told_finished
+from advss.runs.folder import Command, RunFolder, check_command, make_folder, plan_run, told_finished
 from advss.runs.initial import first_weights, keep_weights, kept_weights, told
 from advss.runs.lock import check_free, locked
 from advss.runs.own_data import own_data
@@ -37,9 +37,9 @@ Result = dict[str, Any]
 
 @contextmanager
 def opened(
-    config: RunConfig, *, resume: bool, reporter: Reporter, source: Path | None = None
+    config: RunConfig, command: Command, *, resume: bool, reporter: Reporter, source: Path | None = None
 ) -> Iterator[Session | None]:
-    """A session in the run's folder, made or gone on with; None when the run is finished.
+    """A session in the run's folder, made or gone on with by ``command``; None when the run is finished.
 
     ``source`` is the pretraining checkpoint that a new one starts from.
     """
@@ -51,11 +51,12 @@ def opened(
             if folder.finished:
                 yield None
                 return
+            check_command(folder, command)
         reporter.say(f"{'resuming' if resume else 'starting'} {folder.name}")
         with saying_what_is_needed(lambda: folder.read_result().get("plugins"), run=folder.name):
             family_of(config.architecture.name)
+        device = choose_device(config.device)  # before minutes of reading
         splits = open_data(config) if new else own_data(config, folder)
-        device = choose_device(config.device)
         for line in summary(splits):
             reporter.say(line)
         weights = first_weights(config, splits.facts, source) if new else kept_weights(config, folder)
@@ -76,13 +77,19 @@ def opened(
         config = dataclasses.replace(config, name=folder.name, device=str(device))
         session = stack.enter_context(open_session(config, folder, splits, reporter, lasts=lasts))
         session.weights = weights
-        plugins = used_by(choices_of(config, "pretrain", "finetune"))
-        now = {"plugins": plugins, "weights": weights and weights.described(), "status": "running"}
-        session.record(**(blank_result(config, folder) | folder.read_result() | now))
-        versions = {f"{p['kind']}.{p['name']}": f"{p['distribution']} {p['version']}" for p in plugins}
-        session.tracker.params({"plugins": versions})
-        session.tracker.artifact(folder.config)
+        _record_start(session, command)
         yield session
+
+
+def _record_start(session: Session, command: Command) -> None:
+    """Write down and track what a run is made of, as it begins or goes on."""
+    config, folder, weights = session.config, session.folder, session.weights
+    plugins = used_by(choices_of(config, "pretrain", "finetune"))
+    now = {"command": command, "plugins": plugins, "weights": weights and weights.described(), "status": "running"}
+    session.record(**(blank_result(config, folder) | folder.read_result() | now))
+    versions = {f"{p['kind']}.{p['name']}": f"{p['distribution']} {p['version']}" for p in plugins}
+    session.tracker.params({"plugins": versions})
+    session.tracker.artifact(folder.config)
 
 
 @contextmanager

@@ -54,7 +54,7 @@ def resume_config(
             raise UsageError(
                 f"--resume: {run} has {key} {before.get(key)}, not {after[key]}; leave it out, or start a new run"
             )
-    return replace(now, name=run.resolve().name, runs_dir=run.parent)
+    return replace(now, name=run.name, runs_dir=run.parent)
 
 
 def _wherever(data: Choice) -> Choice:

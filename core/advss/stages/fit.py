@@ -9,7 +9,7 @@ from advss.config import RunConfig
 from advss.errors import UsageError
 from advss.evaluations.evaluate import evaluated
 from advss.naming import as_typed
-from advss.runs.folder import find_run
+from advss.runs.folder import begun_by, find_run
 from advss.runs.opened import Result, close, finished_result, opened
 from advss.runs.session import Session, tracked
 from advss.stages.finetune import check_finetuning, finetune_stage
@@ -39,7 +39,7 @@ def fit(config: RunConfig, *, resume: bool = False, reporter: Reporter) -> Resul
     pretrains, finetunes = bool(config.pretext and config.pretraining.epochs), config.finetuning.epochs > 0
     if not pretrains and not finetunes:
         raise UsageError("advss fit: nothing to train; give --pretext and --pretrain-epochs, or --finetune-epochs")
-    with opened(config, resume=resume, reporter=reporter) as session:
+    with opened(config, "fit", resume=resume, reporter=reporter) as session:
         if session is None:
             return finished_result(config, reporter)
         if pretrains and finetunes:
@@ -58,7 +58,7 @@ def pretrain(config: RunConfig, *, resume: bool = False, reporter: Reporter) -> 
     """The pretraining stage alone; ``ta`` and ``ra`` stay null. Arguments and errors as :func:`fit`."""
     if not config.pretext or not config.pretraining.epochs:
         raise UsageError("advss pretrain: nothing to train; give --pretext and at least 1 --pretrain-epochs")
-    with opened(config, resume=resume, reporter=reporter) as session:
+    with opened(config, "pretrain", resume=resume, reporter=reporter) as session:
         if session is None:
             return finished_result(config, reporter)
         _pretrain(session)
@@ -78,7 +78,7 @@ def finetune(config: RunConfig, *, source: Path | None, resume: bool = False, re
     if not config.finetuning.epochs:
         raise UsageError("advss finetune: nothing to train; give at least 1 --finetune-epochs")
     checkpoint = _pretrained(source) if source is not None else None
-    with opened(config, resume=resume, reporter=reporter, source=checkpoint) as session:
+    with opened(config, "finetune", resume=resume, reporter=reporter, source=checkpoint) as session:
         if session is None:
             return finished_result(config, reporter)
         if checkpoint is None and (kept := session.folder.read_result().get("source")):
@@ -138,7 +138,8 @@ def _pretrained(source: Path) -> Path:
         raise UsageError(f"--from: {gone}")
     if not has_checkpoint(best):
         result = folder.read_result()
-        pretraining = result.get("pretext") and result.get("status") != "finished" and "source" not in result
-        todo = f"run `advss fit --resume {as_typed(folder.path)}` first" if pretraining else "name a run that has"
+        begun = begun_by(result)
+        pretraining = result.get("pretext") and result.get("status") != "finished" and begun != "finetune"
+        todo = f"run `advss {begun} --resume {as_typed(folder.path)}` first" if pretraining else "name a run that has"
         raise UsageError(f"--from: run {source} has no pretrained encoder; {todo}")
     return best

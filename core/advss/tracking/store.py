@@ -7,6 +7,7 @@ import importlib
 import json
 import logging
 import os
+import shlex
 import sqlite3
 import tempfile
 import threading
@@ -91,9 +92,12 @@ class SentState:
         if not path.exists():
             return None
         try:
-            return cls(**json.loads(path.read_text(encoding="utf-8")))
+            state = cls(**json.loads(path.read_text(encoding="utf-8")))
+            if not (isinstance(state.uri, str) and isinstance(state.offset, int) and isinstance(state.runs, dict)):
+                raise ValueError("it is of another form")
         except (ValueError, TypeError) as error:
             raise UsageError(f"{path}: not readable ({error}); remove it: everything is then sent again") from error
+        return state
 
     def save(self, folder: Path) -> None:
         """Replace the state in the run's folder in one step."""
@@ -105,7 +109,8 @@ def elsewhere(folder: Path, uri: str) -> str:
     state = SentState.load(folder)
     if state is None or state.uri == uri or sqlite_path(state.uri):
         return ""
-    return f"{folder} names the store {state.uri}, which is not followed; MLFLOW_TRACKING_URI={state.uri} allows it"
+    allow = f"MLFLOW_TRACKING_URI={shlex.quote(state.uri)}"  # whoever made the folder may have written a command there
+    return f"{folder} names the store {state.uri}, which is not followed; {allow} allows it"
 
 
 def sqlite_path(uri: str) -> Path | None:
