@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Unpack
 
@@ -18,7 +19,7 @@ from advss.runs.classifier import load_classifier
 from advss.runs.features import load_features
 from advss.runs.folder import classifier_of, encoder_of, find_run
 from advss.runs.own_data import own_data
-from advss.runs.stored import stored_config
+from advss.runs.stored import found_config
 from advss.stages.fit import fit as fit_run
 from advss.training.reporting import Silent
 
@@ -88,9 +89,19 @@ def load_encoder(run: str | Path, task: str | None = None, *, runs_dir: str | Pa
 
 
 def load_data(
-    run: str | Path, split: Literal["train", "valid", "test"] = "test", *, runs_dir: str | Path = "runs"
+    run: str | Path,
+    split: Literal["train", "valid", "test"] = "test",
+    *,
+    data: Mapping[str, str | Path] | None = None,
+    runs_dir: str | Path = "runs",
 ) -> tuple[Tensor, Tensor]:
     """The images and labels that a run saw: (N, 3, H, W) float32 in [0, 1] and (N,) int64.
+
+    Args:
+        run: a run's name or its folder.
+        split: which images.
+        data: where the data are now, if they were moved, as ``--data.root DIR``: ``{"root": "/new/place"}``.
+        runs_dir: where names are looked up.
 
     Raises:
         UsageError: there is no such run or split, or its data cannot be read or are others than it saw.
@@ -98,5 +109,5 @@ def load_data(
     if split not in ("train", "valid", "test"):
         raise UsageError(f"split '{split}' is none of train, valid, test")
     folder = find_run(run, Path(runs_dir))
-    splits = own_data(stored_config(folder.path), folder, (split,))
+    splits = own_data(found_config(folder.path, data), folder, (split,))
     return part_tensors(splits.parts[split])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -35,6 +36,18 @@ class BackboneStart:
 
     pretrained: bool = False
     weights: Path | None = None
+
+
+def paths_in(value: Any) -> tuple[Path, ...]:
+    """The paths that an option's value is: one, or a list of them."""
+    several = tuple(value) if isinstance(value, list | tuple) else (value,)
+    return several if all(isinstance(one, Path) for one in several) else ()
+
+
+def change_paths(value: Any, change: Callable[[Path], Path]) -> Any:
+    """An option's value, each path that it is changed."""
+    changed = [change(path) for path in paths_in(value)]
+    return value if not changed else changed[0] if isinstance(value, Path) else type(value)(changed)
 
 
 @dataclass(frozen=True)

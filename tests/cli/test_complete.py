@@ -187,6 +187,7 @@ def test_bash_offers(offered_by_bash: Complete, line: str, words: list[str]) -> 
         ("advss evaluate --eval-n", ["--eval-norm"]),
         ("advss evaluate --eval-norm ", ["l2", "linf"]),
         ("advss evaluate --pretext", []),
+        ("advss evaluate --data.r", ["--data.root"]),
         ("advss nonsense ", []),
         ("advss fit --pretext 'sel", []),
     ],

@@ -16,6 +16,7 @@ import yaml
 
 import advss
 from advss.cli.main import main
+from advss.configuration.resolve import from_mapping
 from advss.data import splits as splits_module
 from advss.data.images import OnDisk
 from advss.data.options import make_source
@@ -262,6 +263,50 @@ def test_a_split_too_large_to_hold_is_read_when_needed(
     name, data = "two", {"stripes": {"root": str(stripes)}}
     advss.fit(**SMALL, data=data, name=name, runs_dir=str(tmp_path / "runs"))
     assert (tmp_path / "runs" / name / "finetune" / "best.safetensors").is_file()
+
+
+# ---------------------------------------------------------------- moved
+@pytest.fixture
+def moved(run: Path, install: Install, trained: Path, tmp_path: Path) -> Path:
+    """The run, of a source that calls its place ``shelf``; the data that were there are in ``new``."""
+    install("acme-lab", CODE.replace("root", "shelf"))
+    config = run / "config.yaml"
+    said = config.read_text().replace("root:", "shelf:").replace(str(trained / "data"), str(tmp_path / "old"))
+    config.write_text(said)
+    shutil.copytree(trained / "data", tmp_path / "new")
+    return run
+
+
+def test_a_place_of_any_name_is_said_anew(moved: Path, tmp_path: Path, capsys: Capture) -> None:
+    line = ["evaluate", str(moved), "--device", "cpu", "--quiet"]
+    assert main(line) == 2
+    assert only_line(capsys).endswith("/old, which is not there; say where they are now by --data.shelf DIR")
+    assert main([*line, "--data.shelf", str(tmp_path / "new")]) == 0
+
+
+@pytest.mark.parametrize("said", ["--data.ink dark", "--data.limit 5", "--data.root x"])
+def test_nothing_but_a_place_is_said_anew(moved: Path, capsys: Capture, said: str) -> None:
+    assert main(["evaluate", str(moved), *said.split()]) == 2
+    assert only_line(capsys).endswith("nothing but their place can be said, by --data.shelf")
+
+
+def test_data_are_loaded_from_where_they_are_now(moved: Path, tmp_path: Path) -> None:
+    images, _ = advss.load_data(moved, data={"shelf": tmp_path / "new"})
+    assert np.array_equal((images * 255).round().byte().numpy(), 255 - np.load(tmp_path / "new" / "test.npy"))
+
+
+def test_other_data_are_not_loaded(moved: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "new" / "test.npy", np.zeros((10, 3, 8, 8), dtype=np.uint8))
+    with pytest.raises(UsageError, match="was trained on other data than there are now: other test images or labels"):
+        advss.load_data(moved, data={"shelf": tmp_path / "new"})
+
+
+def test_several_places_are_absolute_each(install: Install, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install("acme-lab", CODE.replace("root: Path", "root: tuple[Path, ...]"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/me")
+    config = from_mapping({"data": {"stripes": {"root": ["a", "~/b"]}}})
+    assert config.data.options["root"] == (tmp_path / "a", Path("/home/me/b"))
 
 
 # ---------------------------------------------------------------- missed

@@ -20,7 +20,7 @@ class Grammar:
         command: its words, such as ``plugins list``.
         summary: one line for the help.
         positionals: names of its positional arguments, all required; one that ends in ``...`` takes all that are left.
-        flags: flags with a value that are no settings, with one line each for the help.
+        flags: flags with a value that are no settings, with one line each for the help; ``data.`` is all below it.
         switches: flags without a value, likewise.
         settings: flags of the settings and components it takes.
     """
@@ -88,24 +88,26 @@ def _sort_flag(word: str, left: list[str], arguments: Arguments, grammar: Gramma
     head, dot, rest = name.partition(".")
     flag = head.replace("_", "-") + dot + rest
     component = dot and head.replace("_", "-") in COMPONENTS and head.replace("_", "-") in grammar.settings
+    own = flag in grammar.flags or (bool(rest) and head + dot in grammar.flags)
     if flag in grammar.switches or flag in EVERYWHERE:
         if equals:
             raise UsageError(f"--{flag} takes no value, got '{inline}'")
         arguments.switches.add(flag)
         return
-    if not (component or flag in grammar.flags or flag in grammar.settings):
-        known = [*grammar.flags, *grammar.switches, *EVERYWHERE, *grammar.settings]
+    if not (component or own or flag in grammar.settings):
+        flags = [flag for flag in grammar.flags if not flag.endswith(".")]
+        known = [*flags, *grammar.switches, *EVERYWHERE, *grammar.settings]
         hint = nearest_flag(flag, known, write=lambda name: f"--{name}")
         raise UsageError(f"unknown flag --{flag} of `advss {grammar.command}`{hint}")
     if equals:
         value = inline
     elif left and not left[0].startswith("--") and not is_switch(left[0]):
         value = left.pop(0)
-    elif flag in grammar.flags or not (component or _is_switch(flag)):
+    elif own or not (component or _is_switch(flag)):
         raise UsageError(f"--{flag} needs a value")
     else:
         value = "true"
-    if flag in grammar.flags:
+    if own:
         arguments.flags.setdefault(flag, []).append(value)
     else:
         arguments.settings[flag] = value

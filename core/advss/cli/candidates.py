@@ -93,6 +93,9 @@ class _Line:
     def flags_and_options(self) -> Iterator[tuple[str, str]]:
         """The command's flags, and the options of what is chosen."""
         for flag, about in self.flags.items():
+            if flag.endswith("."):  # where data are now, of whatever source
+                yield from ((f"--{flag}{place}", about["doc"]) for place in self._places())
+                continue
             yield f"--{flag}", about["doc"]
             chosen = self._chosen(flag) if flag in COMPONENTS else []
             for plugin in chosen:
@@ -100,6 +103,11 @@ class _Line:
                 for option in plugin["options"]:
                     yield f"--{flag}.{member}{option['name']}", option["doc"]
         yield FLAG, LEAVE_OUT
+
+    def _places(self) -> list[str]:
+        """Options of data sources that take paths."""
+        sources = [plugin for plugin in self.plugins if plugin["kind"] == "data"]
+        return [option["name"] for source in sources for option in source["options"] if "Path" in option["type"]]
 
     def values(self, flag: str, typed: str) -> Candidates:
         """What a flag may be, where ``typed`` of it is typed."""

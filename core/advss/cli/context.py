@@ -13,7 +13,8 @@ from advss.runs.folder import check_links, find_run
 from advss.threads import settle
 from advss.training.reporting import Reporter
 
-WHERE = {"data.root": "where the run's data are now, if they were moved"}
+DATA = "data."
+WHERE = {DATA: "where the run's data are now, if they were moved, such as --data.root DIR"}
 
 
 def reporter_of(arguments: Arguments) -> Reporter:
@@ -42,8 +43,9 @@ def runs_dir_of(arguments: Arguments) -> Path:
 
 
 def where_now(arguments: Arguments) -> dict[str, str] | None:
-    """Where a run's data are now, by flag, as far as the line says so."""
-    return {flag: arguments.flags[flag][-1] for flag in WHERE if flag in arguments.flags} or None
+    """Where a run's data are now, by option of their source, as far as the line says so."""
+    said = [flag for flag in arguments.flags if flag.startswith(DATA)]
+    return {flag.removeprefix(DATA): arguments.flags[flag][-1] for flag in said} or None
 
 
 def find(run: str, arguments: Arguments) -> Path:

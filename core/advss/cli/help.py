@@ -59,7 +59,8 @@ def print_help(grammar: Grammar, arguments: Arguments) -> None:
     flags = " [--FLAG VALUE ...]" if grammar.flags or grammar.settings else ""
     console.print(f"Usage: advss {' '.join([grammar.command, *grammar.positionals])}{flags}\n\n{grammar.summary}.\n")
     everywhere = {"strict-plugins": STRICT, "help": "this"}
-    own = [(f"--{flag} {flag.upper()}", doc) for flag, doc in grammar.flags.items()]
+    values = {flag: "OPTION PATH" if flag.endswith(".") else f" {flag.upper()}" for flag in grammar.flags}
+    own = [(f"--{flag}{values[flag]}", doc) for flag, doc in grammar.flags.items()]
     own += [(f"--{flag}", doc) for flag, doc in {**grammar.switches, **everywhere}.items()]
     if "pretext" in grammar.settings:
         _print_settings(console, arguments)

@@ -8,7 +8,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from advss.config import BackboneStart, Choice, EvalSettings, RunConfig, StageSettings
+from advss.config import BackboneStart, Choice, EvalSettings, RunConfig, StageSettings, change_paths
 from advss.configuration.assembly import Assignments, assembled
 from advss.configuration.layers import Layer, Said
 from advss.configuration.radius import LENGTHS, Unsaid, drop_lengths, lines, order, unsaid
@@ -222,7 +222,7 @@ def _complete(component: str, choice: Choice, flag: str) -> dict[str, Any]:
 
 def _from_here(options: dict[str, Any]) -> dict[str, Any]:
     """Options whose paths are absolute: a run finds its files from whatever folder it is looked at."""
-    return {n: Path.cwd() / v.expanduser() if isinstance(v, Path) else v for n, v in options.items()}
+    return {n: change_paths(v, lambda path: Path.cwd() / path.expanduser()) for n, v in options.items()}
 
 
 def _start(choice: Choice, flag: str) -> dict[str, Any]:

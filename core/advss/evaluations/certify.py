@@ -58,7 +58,7 @@ def certify(
         run: its folder.
         settings: σ, the numbers of copies, α, and how many images.
         device: to measure on.
-        where: where its data are now, by flag.
+        where: where its data are now, by option of their source.
         reporter: told of every image.
 
     Returns:

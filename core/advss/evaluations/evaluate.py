@@ -41,7 +41,7 @@ def evaluate(
 ) -> Result:
     """TA and RA of a run's best classifier on its test images, kept beside what was measured before.
 
-    ``where`` says by flag where its data are now.
+    ``where`` says by option of their source where its data are now.
 
     Returns:
         The content of result.json with what was measured now in its place. Where that is not the run's headline,

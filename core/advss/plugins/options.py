@@ -11,6 +11,7 @@ import types
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from advss.attacks.threat import USUAL
@@ -47,6 +48,11 @@ class Option:
     def wraps(self) -> bool:
         """Whether it takes another defense: a name, or ``{name: {option: value}}``."""
         return _takes_defense(self.annotation)
+
+    @property
+    def is_place(self) -> bool:
+        """Whether it takes a path, or several: of a data source, where the images lie."""
+        return _takes_paths(self.annotation)
 
     @property
     def type(self) -> str:
@@ -164,6 +170,11 @@ def _takes_defense(annotation: Any) -> bool:
     # by name: the contract imports torch, which is not there yet where settings alone are read
     named = (annotation.__module__, annotation.__name__) if inspect.isclass(annotation) else ()
     return named == ("advss.hookspecs", "Defense")
+
+
+def _takes_paths(annotation: Any) -> bool:
+    inner = get_args(annotation) if get_origin(annotation) in (Union, types.UnionType, list, tuple) else ()
+    return annotation is Path or any(map(_takes_paths, inner))
 
 
 def _accepts(annotation: Any, wanted: type) -> bool:

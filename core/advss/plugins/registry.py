@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from advss.config import Choice
+from advss.config import Choice, change_paths
 from advss.errors import UsageError, did_you_mean
 from advss.output import tell
 from advss.plugins.blame import culprit, suspect
@@ -258,9 +258,9 @@ def _wrapped(offered: type, options: dict[str, Any], prefix: str) -> dict[str, t
 def _instance(offered: type, options: dict[str, Any], *, flag: str, what: str) -> Any:
     wrapped = _wrapped(offered, options, flag)
     built = {name: build("defense", inner, flag=inner_flag) for name, (inner, inner_flag) in wrapped.items()}
-    found = {name: value.expanduser() for name, value in options.items() if isinstance(value, Path)}
+    found = {name: change_paths(value, Path.expanduser) for name, value in options.items()}
     try:
-        return offered(**options | built | found)
+        return offered(**found | built)
     except UsageError:
         raise
     except (ValueError, TypeError) as error:

@@ -14,7 +14,7 @@ from advss.data.fingerprint import Fingerprint
 from advss.errors import UsageError
 from advss.runs.classifier import restored
 from advss.runs.folder import RunFolder, classifier_of, find_run
-from advss.runs.stored import stored_config
+from advss.runs.stored import found_config
 from advss.training.checkpoints import load_checkpoint
 
 
@@ -38,11 +38,11 @@ class Asked:
     name: str | None = None  # of that folder; made from the date where there is none
     device: str = "auto"
     tracking: bool = True
-    where: Mapping[str, str] | None = None  # by flag, where the data of the first run are now
+    where: Mapping[str, str] | None = None  # by option of their source, where the data of the first run are now
 
 
 def open_finished(runs: Sequence[str | Path], where: Mapping[str, str] | None = None) -> list[Finished]:
-    """The runs in their order, models loaded; ``where`` says by flag where the data of the first are now.
+    """The runs in their order, models loaded; ``where`` is of the first one's data, as of :func:`found_config`.
 
     Raises:
         UsageError: fewer than two runs, one of them twice, without a fine-tuned model, or of other test images or
@@ -53,7 +53,7 @@ def open_finished(runs: Sequence[str | Path], where: Mapping[str, str] | None = 
     folders = [find_run(run) for run in runs]
     _check_distinct(folders)
     paths = [classifier_of(folder) for folder in folders]
-    configs = [stored_config(f.path, where if f is folders[0] else None, text=True) for f in folders]
+    configs = [found_config(folder.path, None if place else where) for place, folder in enumerate(folders)]
     checkpoints = [load_checkpoint(path) for path in paths]
     manifests = [checkpoint.manifest for checkpoint in checkpoints]
     _check_same_data(folders, manifests)

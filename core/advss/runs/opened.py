@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from advss.config import RunConfig
+from advss.config import RunConfig, paths_in
 from advss.configuration.resolve import to_yaml
 from advss.data.splits import Splits
 from advss.data.summary import summary
@@ -26,7 +26,7 @@ from advss.runs.initial import first_weights, keep_weights, kept_weights, told
 from advss.runs.lock import check_free, locked
 from advss.runs.own_data import own_data
 from advss.runs.session import Session, choose_device, followed, open_data
-from advss.runs.stored import stored_config
+from advss.runs.stored import found_config
 from advss.tracking.tracker import Tracker
 from advss.training.checkpoints import has_checkpoint
 from advss.training.memory import keep_freed_memory
@@ -109,13 +109,13 @@ def reopened(
 ) -> Iterator[Session]:
     """A session in a run's folder, to measure its model on ``device``; plugins that trained it may be gone by now.
 
-    ``where`` says by flag where its data are now.
+    ``where`` says by option of their source where its data are now.
 
     Raises:
         UsageError: another process trains in it.
     """
     check_free(folder.path)
-    stored = stored_config(folder.path, where, text=True)
+    stored = found_config(folder.path, where)
     config = dataclasses.replace(stored, name=folder.name, runs_dir=folder.path.parent, device=device)
     with open_session(config, folder, own_data(config, folder, ("test",)), reporter) as session:
         yield session
@@ -195,5 +195,6 @@ def log_data(tracker: Tracker, splits: Splits, config: RunConfig) -> None:
     """Tell the tracker which data a run sees."""
     counts: dict[str, int] = {name: len(part) for name, part in splits.parts.items()}
     profile = counts | {"classes": len(splits.classes), "side": splits.side}
-    source = str(config.data.options.get("root", "scikit-learn" if splits.name == "digits" else splits.name))
+    places = [str(place) for value in config.data.options.values() for place in paths_in(value)]
+    source = ", ".join(places) or ("scikit-learn" if splits.name == "digits" else splits.name)
     tracker.dataset(name=splits.name, source=source, fingerprint=splits.fingerprint.sha256, profile=profile)

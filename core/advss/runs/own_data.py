@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
-from advss.config import RunConfig
+from advss.config import RunConfig, paths_in
 from advss.data.fingerprint import PARTS, Fingerprint, PartName
 from advss.data.splits import Splits
 from advss.errors import UsageError
@@ -37,10 +36,11 @@ def own_data(config: RunConfig, folder: RunFolder, parts: Sequence[PartName] = P
     try:
         splits = open_data(config, parts)
     except UsageError as error:
-        places = {name: at for name, at in config.data.options.items() if isinstance(at, Path) and not at.exists()}
-        for name, place in places.items():
-            where = f"say where they are now by --data.{name} DIR"
-            raise UsageError(f"run {folder.path}: its data were in {place}, which is not there; {where}") from error
+        places = [(name, place) for name, value in config.data.options.items() for place in paths_in(value)]
+        for name, place in places:
+            if not place.exists():
+                where = f"say where they are now by --data.{name} DIR"
+                raise UsageError(f"run {folder.path}: its data were in {place}, which is not there; {where}") from error
         raise
     then = recorded(folder)
     if then and (differing := splits.fingerprint.unlike(then)):

@@ -8,10 +8,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from advss.config import Choice, RunConfig
-from advss.configuration.resolve import resolve, to_mapping
+from advss.config import Choice, RunConfig, paths_in
+from advss.configuration.resolve import plain, resolve, to_mapping
 from advss.errors import UsageError
+from advss.plugins.options import options_of
 from advss.plugins.provenance import saying_what_is_needed
+from advss.plugins.registry import registry
 from advss.runs.folder import RunFolder
 
 _OF_TASKS = ("diversity", "diversity-in", "diversity-sign", "diversity-every", "diversity-pixels", "finetune-tail")
@@ -59,7 +61,7 @@ def resume_config(
 
 def _wherever(data: Choice) -> Choice:
     """A data source without the places that it reads: moved data are the same, which opening them checks."""
-    return replace(data, options={name: v for name, v in data.options.items() if not isinstance(v, Path)})
+    return replace(data, options={name: v for name, v in data.options.items() if not paths_in(v)})
 
 
 def stored_config(
@@ -81,6 +83,27 @@ def stored_config(
         return resolve_run(run, settings, environ=variables, text=text)
     except UsageError:
         return resolve_run(run, UNTRAINED | settings, environ=variables, text=text)
+
+
+def found_config(run: Path, where: Mapping[str, Any] | None) -> RunConfig:
+    """As :func:`stored_config`, with the data where they are now.
+
+    Args:
+        run: the folder.
+        where: by option of the data's source, a path or several; None leaves them where they were.
+
+    Raises:
+        UsageError: as :func:`stored_config`; an option that is no place, for the data are what they were.
+    """
+    config = stored_config(run)
+    if not where:
+        return config
+    known = [o.name for o in options_of(registry().find("data", config.data.name)) if o.is_place]
+    for option in where:
+        if option.replace("-", "_") not in known:
+            said = f"by --data.{', --data.'.join(known)}" if known else f"and {config.data.name} has none"
+            raise UsageError(f"--data.{option}: of the data of run {run} nothing but their place can be said, {said}")
+    return stored_config(run, {f"data.{option}": plain(place) for option, place in where.items()}, text=True)
 
 
 def _recorded(run: Path) -> Any:
