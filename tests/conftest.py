@@ -8,8 +8,10 @@ import signal
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is loaded, and for the programs that tests start
 import pytest
 import torch
 
@@ -17,13 +19,38 @@ import advss
 from advss.config import Choice, EvalSettings, RunConfig, StageSettings
 from advss.hookspecs import Batch, DataFacts
 from advss.models.encoder import TimmEncoder, build_encoder
+from advss.runs import curves, diversity, opened
+from advss.threads import own_cores
 from advss.training.checkpoints import load_checkpoint
 from advss.training.reporting import Silent
 
 FACTS = DataFacts(images=40, side=32, channels=3, classes=4)
 TINY = {"layers": [1, 1, 1, 1], "channels": [8, 8, 16, 16]}
 
-torch.set_num_threads(1)  # the networks of tests are so small that a second thread only waits for the first
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Whole folders are tested on up to four cores; for a file or a test another process would only take its start."""
+    asked = [Path(one.partition("::")[0]) for one in config.args]
+    return min(4, len(own_cores())) if all(one.is_dir() for one in asked) else 0
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _undrawn() -> Iterator[None]:
+    """A run's curves are blank files, as drawing takes longer than a tiny run; who calls what draws has it draw."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module, name in ((curves, "draw_curves"), (diversity, "draw_diversity")):
+            patch.setattr(opened, name, _blank(module, getattr(module, name)))
+        yield
+
+
+def _blank(module: ModuleType, draw: Callable[[Path, Path], list[Path]]) -> Callable[[Path, Path], list[Path]]:
+    def drawn(journal: Path, folder: Path) -> list[Path]:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(module, "_draw", lambda *args: args[-1].touch())
+            return draw(journal, folder)
+
+    return drawn
 
 
 @pytest.fixture

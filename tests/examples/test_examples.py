@@ -37,6 +37,7 @@ def test_the_examples_own_tests_pass_with_them_installed(installed: dict[str, st
         ROOT / "pyproject.toml",
         "-p",
         "no:cacheprovider",
+        "-n0",
         *tests,
     ]
     done = subprocess.run(command, cwd=tmp_path, env=installed, capture_output=True, text=True, check=False)
