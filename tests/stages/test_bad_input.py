@@ -16,14 +16,17 @@ from advss.errors import UsageError
 from advss.evaluations.evaluate import evaluate
 from advss.runs import opened as run_module
 from advss.runs import own_data as own_data_module
+from advss.runs import session as session_module
 from advss.runs.classifier import load_classifier
 from advss.runs.folder import plan_run
 from advss.runs.session import open_data
 from advss.stages.fit import finetune as finetune_run
 from advss.stages.fit import fit
 from advss.stages.fit import pretrain as pretrain_run
+from advss.tracking.journal import read_records
 from advss.training.checkpoints import load_checkpoint, save_checkpoint
 from advss.training.reporting import Silent
+from advss.training.work import Work
 
 Settings = Callable[..., RunConfig]
 QUICK = {"epochs": 1, "batch_size": 64}
@@ -208,6 +211,30 @@ def test_batch_larger_than_the_data_fails_before_training(stage: str, settings: 
     with pytest.raises(UsageError, match="fewer than a batch of 100"):
         fit(config, reporter=Forbidding())
     assert not (config.runs_dir / "run").exists()
+
+
+def test_a_run_that_cannot_begin_leaves_nothing_in_mlflow(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store := f"sqlite:///{tmp_path}/store.db")
+    choices, message = BAD["grid that does not divide"]
+    config = replace(settings(tracking=True), **choices)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match=message):
+        fit(config, reporter=Forbidding())
+    assert not Path(store.removeprefix("sqlite:///")).exists()
+
+
+def test_a_stage_that_cannot_begin_is_not_tracked(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    def judge(work: Work) -> None:
+        if work.stage == "finetune":
+            raise UsageError("cannot begin")
+
+    monkeypatch.setattr(session_module, "check_runs", judge)
+    with pytest.raises(UsageError, match="cannot begin"):
+        fit(settings("rotation,jigsaw", stage=QUICK), reporter=Silent())
+    records = list(read_records(settings().runs_dir / "run/metrics.jsonl"))
+    assert [r.stage for r in records if r.kind == "start"] == ["pretrain", "pretrain/jigsaw", "pretrain/rotation"]
+    assert {r.payload["status"] for r in records if r.kind == "end"} == {"FINISHED"}
 
 
 class Forbidding(Silent):

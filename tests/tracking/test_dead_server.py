@@ -61,6 +61,7 @@ def test_no_sync_is_advised_of_a_folder_that_will_go(
     folder: Path, closed_port: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tracker = Tracker(folder, name="sample", uri=f"http://127.0.0.1:{closed_port}", lasts=lambda: False)
+    tracker.begin()
     assert not tracker.finish("FAILED", wait_s=30)
     assert capsys.readouterr().err == ""
 

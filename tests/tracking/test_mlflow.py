@@ -109,6 +109,22 @@ def test_artifacts_go_to_the_run_of_their_stage(folder: Path, runs: Runs, client
     ]
 
 
+def test_of_a_run_that_came_to_nothing_mlflow_hears_nothing(folder: Path, runs: Runs) -> None:
+    tracker = Tracker(folder, name="sample", lasts=lambda: False)
+    tracker.metrics("pretrain", 1, {"loss": 1.0})
+    tracker.finish("FAILED", wait_s=60)
+    assert runs() == {}
+
+
+def test_a_run_that_lasts_in_the_end_is_sent_whole(folder: Path, stored: Stored, journaled: Stored) -> None:
+    reached: list[bool] = []
+    tracker = Tracker(folder, name="sample", lasts=lambda: bool(reached))
+    tracker.metrics("pretrain", 1, {"loss": 1.0})
+    reached.append(True)
+    assert tracker.finish("FINISHED", wait_s=60)
+    assert stored() == journaled() == {("pretrain", 1, "loss"): "1.0"}
+
+
 def test_names_that_mlflow_refuses_are_written_otherwise(folder: Path, stored: Stored) -> None:
     tracker = Tracker(folder, name="sample")
     tracker.metrics("pretrain", 1, {"selfie#2/loss": 1.0})

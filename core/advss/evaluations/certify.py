@@ -84,8 +84,9 @@ def certify(
         smoothed = _smoothed(model, session, classes=len(manifest["classes"]), sigma=sigma)
         chosen = session.splits.test.subset(settings.limit)
         this = Measurement(folder, STAGE, {**identity, "images": len(chosen)})
+        kept = Kept(folder, identity)
         with tracked(session.tracker, f"{STAGE}/{this.key}"):
-            images = _measure(session, smoothed, chosen, settings, Kept(folder, identity))
+            images = _measure(session, smoothed, chosen, settings, kept)
             return _close(session, images, this)
 
 

@@ -72,8 +72,8 @@ def evaluated(session: Session, asked: EvalSettings | None = None, *, status: st
     this = measurement(session, settings, checkpoint.manifest["sha256"])
     heads = this.heads(measurement(session, session.config.evaluation, checkpoint.manifest["sha256"]))
     stage = STAGE if heads else f"{STAGE}/{this.key}"
+    model = restored(checkpoint, what=str(checkpoint.path))
     with tracked(session.tracker, stage):
-        model = restored(checkpoint, what=str(checkpoint.path))
         measured = evaluate_model(
             model,
             session.splits.test,

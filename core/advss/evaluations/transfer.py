@@ -96,6 +96,7 @@ def transfer(runs: Sequence[str | Path], asked: Asked, *, reporter: Reporter) ->
         with tracked(tracker, KIND):
             made, succeeded = _succeeded(members, making)
             learnt = {m.label: _against_chance(m, making, splits.classes) for m in members}
+        tracker.begin()  # not before: what is broken off leaves nothing
         data = {"data": splits.name, "run": members[0].label, "count": len(images), "sha256": fingerprint}
         ran = [_ran(m, made[m.label]) | learnt[m.label] for m in members]
         outcome = {

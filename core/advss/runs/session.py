@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ from advss.training.checkpoints import has_checkpoint, load_checkpoint
 from advss.training.crowding import watched_cores
 from advss.training.first_batch import check_runs, trial
 from advss.training.layout import FORMATS, choose_format
+from advss.training.members import tracked_stages
 from advss.training.progress import Progress
 from advss.training.reporting import Reporter
 from advss.training.signals import Interrupted, StopRequest
@@ -109,6 +110,7 @@ class Session:
         if not self.named:  # not before: a run that cannot begin leaves no folder to name
             self.reporter.say(f"run {self.folder.path}")
             self.named = True
+        self.tracker.begin()
         trainer = Trainer(
             work,
             folder=self.folder.path / work.stage,
@@ -117,7 +119,10 @@ class Session:
             checkpoint_minutes=self.config.checkpoint_minutes,
             log_every=self.config.log_every,
         )
-        return trainer.run()
+        with ExitStack() as stack:  # not before: nor is a stage tracked that cannot begin
+            for stage in tracked_stages(work.stage, work.modules.members):
+                stack.enter_context(tracked(self.tracker, stage))
+            return trainer.run()
 
     def _settle_layout(self, work: Work) -> None:
         """Put the modules into the memory layout that is asked for, or for ``auto`` the faster.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from pathlib import Path
 
 from advss.config import RunConfig
@@ -11,12 +10,11 @@ from advss.evaluations.evaluate import evaluated
 from advss.naming import as_typed
 from advss.runs.folder import begun_by, find_run
 from advss.runs.opened import Result, close, finished_result, opened
-from advss.runs.session import Session, tracked
+from advss.runs.session import Session
 from advss.stages.finetune import check_finetuning, finetune_stage
 from advss.stages.pretrain import pretrain_stage
 from advss.stages.source import record_source
 from advss.training.checkpoints import has_checkpoint, missing_part
-from advss.training.members import member_stage
 from advss.training.progress import Progress
 from advss.training.reporting import Reporter
 
@@ -89,18 +87,12 @@ def finetune(config: RunConfig, *, source: Path | None, resume: bool = False, re
 
 
 def _pretrain(session: Session) -> None:
-    members = [member.key for member in session.config.pretext]
-    stages = ["pretrain", *(member_stage("pretrain", key) for key in members if len(members) > 1)]
-    with ExitStack() as stack:
-        for stage in stages:
-            stack.enter_context(tracked(session.tracker, stage))
-        _note(session, "pretrain", pretrain_stage(session))
+    _note(session, "pretrain", pretrain_stage(session))
 
 
 def _finetune(session: Session, source: Path | None) -> None:
-    with tracked(session.tracker, "finetune"):
-        progress = finetune_stage(session, source)
-        _note(session, "finetune", progress)
+    progress = finetune_stage(session, source)
+    _note(session, "finetune", progress)
     session.record(best_epoch=progress.best_epoch)
     best = session.folder.best("finetune")
     session.tracker.model(best, best.with_suffix(".json"))

@@ -26,7 +26,8 @@ class Tracker:
         name: of the run in MLflow.
         enabled: False keeps the journal and does nothing else.
         experiment: MLflow's experiment.
-        lasts: whether the folder is there to stay: only then it is told what MLflow lacks, for it can be sent later.
+        lasts: whether the folder is there to stay. Where it is not yet, MLflow hears of the run at :meth:`begin`, so
+            that it has none that came to nothing; and the user not of what MLflow lacks, which could not be sent later.
         uri: of MLflow's store; default ``MLFLOW_TRACKING_URI``, else the file ``mlflow.db`` beside the folder of runs.
     """
 
@@ -46,12 +47,19 @@ class Tracker:
             tell(f"advss: {ignored}")
         self._journal = Journal(self._folder / NAME)
         self._journal.run(name=name, experiment=experiment)
-        self._lasts, self._warned, self._finished = lasts, False, False
+        self._lasts, self._warned, self._begun, self._finished = lasts, False, False, False
         self._monitor = SystemMonitor(self._journal) if enabled else None
         self._sender = Sender(self._folder, uri=self._uri, report=self._warn) if enabled else None
-        for thread in (self._monitor, self._sender):
-            if thread is not None:
-                thread.start()
+        if lasts():
+            self.begin()
+
+    def begin(self) -> None:
+        """From now on MLflow hears of the run, of what is in the journal already, too."""
+        if not self._begun:
+            self._begun = True
+            for thread in (self._monitor, self._sender):
+                if thread is not None:
+                    thread.start()
 
     def __enter__(self) -> Self:
         return self
@@ -103,15 +111,18 @@ class Tracker:
         """End the run and wait until MLflow has everything, for at most ``wait_s`` seconds.
 
         Returns:
-            Whether MLflow has everything. Where it has not, one warning has been printed, here or earlier.
+            Whether MLflow has everything. Where it has not, and the folder lasts, one warning has been printed, here or
+            earlier.
         """
         self._finished = True
-        if self._monitor is not None:
+        if self._lasts():
+            self.begin()
+        if self._monitor is not None and self._begun:
             self._monitor.close()
         self._journal.finish(status)
         self._journal.close()
-        if self._sender is None:
-            return True
+        if self._sender is None or not self._begun:
+            return self._sender is None
         complete = self._sender.close(wait_s=wait_s)
         if not complete:
             self._warn(f"not everything was sent within {wait_s:g} s")

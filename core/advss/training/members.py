@@ -10,6 +10,12 @@ def member_stage(stage: str, key: str) -> str:
     return f"{stage}/{key}"
 
 
+def tracked_stages(stage: str, keys: Iterable[str]) -> list[str]:
+    """The stage as it is tracked, and those of its members where it has several."""
+    members = list(keys)
+    return [stage, *(member_stage(stage, key) for key in members if len(members) > 1)]
+
+
 def by_member(metrics: Mapping[str, float], keys: Iterable[str]) -> dict[str, dict[str, float]]:
     """Each member's metrics under the names that they have where it trains alone.
 
