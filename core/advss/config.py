@@ -100,9 +100,11 @@ class EvalSettings:
 
     Attributes:
         norm: shape of the ball
-        eps: radius of the ball, pixels in [0, 1]; null is the norm's usual one, 8/255 or 0.5
-        step_size: length of one ascent step, pixels in [0, 1]; null is the norm's usual one, 2/255 or 0.1
+        eps: radius of the ball, pixels in [0, 1]; null is the norm's usual one, 8/255, 0.5 or 12
+        step_size: length of one ascent step, pixels in [0, 1]; null is the norm's usual one, 2/255, 0.1 or
+            2.4
         steps: ascent steps
+        top_share: of l1 alone, the share of the coordinates that one step moves; null is 0.01
         restarts: random starts; an image counts as robust when it withstands all
         limit: attack this many of the test images, as many of each class, whatever the seed; 0 takes all
         batch_size: images at once; halved when memory runs out
@@ -116,6 +118,7 @@ class EvalSettings:
     eps: float | None = None
     step_size: float | None = None
     steps: int = 20
+    top_share: float | None = None
     restarts: int = 1
     limit: int = 0
     batch_size: int = 256
@@ -124,12 +127,15 @@ class EvalSettings:
     def __post_init__(self) -> None:
         object.__setattr__(self, "eps", self.threat.eps)
         object.__setattr__(self, "step_size", self.threat.step_size)
+        object.__setattr__(self, "top_share", self.threat.top_share)
         whole("valid_steps", self.valid_steps)
 
     @property
     def threat(self) -> Threat:
         """What the test images are attacked with."""
-        return Threat(norm=self.norm, eps=self.eps, step_size=self.step_size, steps=self.steps)
+        return Threat(
+            norm=self.norm, eps=self.eps, step_size=self.step_size, steps=self.steps, top_share=self.top_share
+        )
 
 
 @dataclass(frozen=True)

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import foolbox as fb
 import pytest
 import torch
 import torch.nn.functional as F
+from foolbox.attacks.sparse_l1_descent_attack import SparseL1DescentAttack
 from foolbox.models.pytorch import PyTorchModel
 from torch import Tensor, nn
 
-from advss.attacks import Threat, maximise
+from advss.attacks import Norm, Threat, maximise
 from advss.attacks.evaluation import right_clean_and_attacked
 
-Norm = Literal["linf", "l2"]
 NORMS = pytest.mark.parametrize(("norm", "eps", "step_size"), [("linf", 8 / 255, 2 / 255), ("l2", 0.5, 0.125)])
-OTHERS = {"linf": fb.attacks.LinfPGD, "l2": fb.attacks.L2PGD}
+OTHERS = {"linf": fb.attacks.LinfPGD, "l2": fb.attacks.L2PGD, "l1": SparseL1DescentAttack}
 
 
 def conv_net(classes: int, *, channels: int) -> nn.Sequential:
@@ -33,10 +31,17 @@ def conv_net(classes: int, *, channels: int) -> nn.Sequential:
         )
 
 
-@NORMS
-def test_the_adversarials_are_foolboxs(norm: Norm, eps: float, step_size: float) -> None:
+@pytest.mark.parametrize(
+    ("norm", "eps", "step_size", "low"),
+    [
+        ("linf", 8 / 255, 2 / 255, 0.0),
+        ("l2", 0.5, 0.125, 0.0),
+        ("l1", 4.0, 0.2, 0.4),  # within ball and [0, 1]: their projection comes back too little, and is clamped then
+    ],
+)
+def test_the_adversarials_are_foolboxs(norm: Norm, eps: float, step_size: float, low: float) -> None:
     generator = torch.Generator().manual_seed(0)
-    x, label = torch.rand(8, 3, 16, 16, generator=generator), torch.arange(8) % 5
+    x, label = low + (1 - 2 * low) * torch.rand(8, 3, 16, 16, generator=generator), torch.arange(8) % 5
     model = conv_net(5, channels=3).double()
     model(x.double())  # gives the BatchNorm statistics of their own
     model.eval()

@@ -16,6 +16,7 @@ from advss.attacks import Threat
 def test_a_norm_without_a_radius_has_the_fields() -> None:
     assert Threat() == Threat(norm="linf", eps=8 / 255, step_size=2 / 255, steps=10)
     assert Threat(norm="l2") == Threat(norm="l2", eps=0.5, step_size=0.1, steps=10)
+    assert Threat(norm="l1") == Threat(norm="l1", eps=12, step_size=2.4, steps=10, top_share=0.01)
 
 
 @pytest.mark.parametrize(
@@ -38,7 +39,15 @@ def test_a_norm_without_a_radius_has_the_fields() -> None:
         ({"eps": "8/255"}, "eps must be a number, got '8/255'"),
         ({"steps": 0}, "steps must be at least 1, got 0"),
         ({"steps": 2.5}, "steps must be a whole number, got 2.5"),
-        ({"norm": "l1"}, "norm must be linf or l2, got 'l1'"),
+        (
+            {"norm": "l1", "eps": 3060},
+            "eps must be at most 256 for l1, got 3060: pixels are in [0, 1], so say 3060/255",
+        ),
+        ({"norm": "l0"}, "norm must be one of linf, l2, l1, got 'l0'"),
+        ({"norm": "l2", "top_share": 0.1}, "top_share must be left out for l2, got 0.1: it is of l1 alone"),
+        ({"norm": "l1", "top_share": 0}, "top_share must be above 0 and at most 1, got 0"),
+        ({"norm": "l1", "top_share": math.nan}, "top_share must be above 0 and at most 1, got nan"),
+        ({"norm": "l1", "top_share": "1%"}, "top_share must be a number, got '1%'"),
     ],
     ids=str,
 )
@@ -49,7 +58,9 @@ def test_what_makes_no_attack_or_is_in_other_units_is_refused(said: dict[str, An
 
 
 @pytest.mark.parametrize(
-    "said", [{"eps": 0}, {"eps": 1}, {"norm": "l2", "eps": 16}, {"eps": np.float32(0.25)}], ids=str
+    "said",
+    [{"eps": 0}, {"eps": 1}, {"norm": "l2", "eps": 16}, {"norm": "l1", "eps": 255}, {"eps": np.float32(0.25)}],
+    ids=str,
 )
 def test_what_is_at_the_limits_is_taken(said: dict[str, Any]) -> None:
     assert Threat(**said).eps == said["eps"]

@@ -14,7 +14,7 @@ from advss.configuration.resolve import from_mapping, resolve, to_yaml
 from advss.errors import UsageError
 
 Layers = list[dict[str, Any]]
-L2, LINF = ("l2", 0.5, 0.1), ("linf", 8 / 255, 2 / 255)
+L2, LINF, L1 = ("l2", 0.5, 0.1), ("linf", 8 / 255, 2 / 255), ("l1", 12.0, 2.4)
 
 
 def config(*layers: dict[str, Any], folder: Path) -> RunConfig:
@@ -36,6 +36,8 @@ def of(holder: Any) -> tuple[str, float, float]:
     [
         ([{}], LINF),
         ([{"eval-norm": "l2"}], L2),
+        ([{"eval-norm": "l1"}], L1),
+        ([{"eval-norm": "l1", "eval-top-share": 0.1}, {"eval-norm": "l2"}], L2),
         ([{"eval-norm": "l2", "eval-eps": "1"}], ("l2", 1.0, 0.1)),
         ([{"eval-eps": "1", "eval-norm": "l2"}], ("l2", 1.0, 0.1)),
         ([{"eval-norm": "l2", "eval-eps": 1.0}, {"eval-steps": "5"}], ("l2", 1.0, 0.1)),
@@ -54,6 +56,7 @@ def test_the_radius_of_the_evaluation(layers: Layers, expected: tuple[str, float
     ("layers", "first", "second"),
     [
         ([{"defense.norm": "l2"}], L2, L2),
+        ([{"defense.norm": "l1", "defense.top_share": 0.1}, {"finetune-defense.norm": "l2"}], L1, L2),
         ([{"defense.eps": "1", "defense.norm": "l2"}], ("l2", 1.0, 0.1), ("l2", 1.0, 0.1)),
         ([{"defense": {"pgd": {"eps": 1.0, "norm": "l2"}}}, {}], ("l2", 1.0, 0.1), ("l2", 1.0, 0.1)),
         ([{"defense": {"pgd": {"eps": 0.01}}}, {"defense.norm": "l2"}], L2, L2),
@@ -73,6 +76,8 @@ def test_the_radius_of_a_defense(layers: Layers, first: Any, second: Any, tmp_pa
     [
         ({"eval-norm": "l2"}, "--eval-norm l2: eps 0.5 and step_size 0.1"),
         ({"eval-norm": "linf", "eval-step-size": "1/255"}, "--eval-norm linf: eps 8/255"),
+        ({"eval-norm": "l1", "eval-top-share": "0.1"}, "--eval-norm l1: eps 12 and step_size 2.4"),
+        ({"eval-norm": "l1", "eval-eps": "3"}, "--eval-norm l1: step_size 2.4 and top_share 0.01"),
         ({"defense.norm": "l2"}, "--defense.norm, --finetune-defense.norm l2: eps 0.5 and step_size 0.1"),
         ({"defense.norm": "l2", "defense.eps": "1"}, "--defense.norm, --finetune-defense.norm l2: step_size 0.1"),
     ],
@@ -103,6 +108,8 @@ def test_nothing_is_said_where_all_was(told: Callable[[], list[str]], tmp_path: 
         ({"eval-eps": "8"}, r"--eval-eps: must be at most 1 for linf, got 8\.0: .* so say 8/255"),
         ({"eval-step-size": "2"}, r"--eval-step-size: must be at most 1 for linf, got 2\.0: .* so say 2/255"),
         ({"eval-norm": "l2", "eval-eps": "128"}, r"--eval-eps: must be at most 16 for l2, .* so say 128/255"),
+        ({"eval-norm": "l1", "eval-eps": "3060"}, r"--eval-eps: must be at most 256 for l1, .* so say 3060/255"),
+        ({"eval-top-share": "0.1"}, r"--eval-top-share: must be left out for linf, got 0\.1: it is of l1 alone"),
         ({"eval-eps": ".nan"}, "--eval-eps: expected a finite number"),
         ({"eval-valid-steps": "0"}, "--eval-valid-steps: must be at least 1, got 0"),
         ({"defense.eps": "8"}, r"--defense\.eps must be at most 1 for linf"),

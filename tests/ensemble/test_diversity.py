@@ -88,3 +88,26 @@ def test_its_gradient_equals_finite_differences() -> None:
             ]
             numeric = (moved[0] - moved[1]) / 2e-5
             assert float(found[member].flatten()[place]) == pytest.approx(numeric, rel=1e-3, abs=1e-4)
+
+
+@pytest.mark.parametrize("scale", [1e-20, 1e-30, 1e20])
+def test_the_cosine_and_its_gradient_hang_on_no_length(scale: float) -> None:
+    """The derivative by a gradient of length s is that by one of length 1, over s."""
+    exact = 2.0 ** round(math.log2(scale))  # keeps every digit of a float32
+    generator = torch.Generator().manual_seed(0)
+    one, other = (torch.randn(3, 2, 4, 4, generator=generator) for _ in range(2))
+    found = []
+    for factor in (1.0, exact):
+        short = (one * factor).requires_grad_()
+        value = log_det(gram([short, other]))
+        (slope,) = torch.autograd.grad(value, short)
+        found.append((value.detach(), slope * factor))
+    assert torch.equal(found[0][0], found[1][0])
+    torch.testing.assert_close(found[1][1], found[0][1], atol=1e-7, rtol=1e-5)
+
+
+def test_a_gradient_of_zero_is_pulled_nowhere() -> None:
+    generator = torch.Generator().manual_seed(0)
+    zero, other = torch.zeros(2, 1, 3, 3, requires_grad=True), torch.randn(2, 1, 3, 3, generator=generator)
+    (slope,) = torch.autograd.grad(log_det(gram([zero, other])), zero)
+    assert torch.equal(slope, torch.zeros_like(zero))

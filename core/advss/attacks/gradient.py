@@ -1,86 +1,22 @@
 """Projected gradient ascent (Madry et al. 2018; the paper's section 3.1) over any number of inputs at once.
 
-A norm is three small methods: a point drawn uniformly, how to step, how to come back into the ball. Iterates, the
-start too, stay in the ball and in [0, 1].
+Iterates, the start too, stay in the ball and in [0, 1].
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from typing import Literal, Protocol
+from typing import Literal
 
 import torch
 from torch import Generator, Tensor
 
+from advss.attacks.balls import L1, L2, Ball, Length, Linf, by_image
 from advss.attacks.threat import Threat
 
 Start = Literal["uniform", "gaussian", "none"]
 GAUSSIAN_START = 0.001  # standard deviation, pixels in [0, 1], as in TRADES (Zhang et al. 2019)
-Criterion = Callable[[tuple[Tensor, ...]], Tensor]
-
-
-class _Ball(Protocol):
-    def uniform(self, generator: Generator) -> Tensor: ...
-    def ascend(self, x: Tensor, gradient: Tensor, step_size: float) -> Tensor: ...
-    def inside(self, x: Tensor) -> Tensor: ...  # may overwrite x
-
-
-class _LinfBall:
-    """max |δ| ≤ eps: its meet with [0, 1] is a box, so projecting is one clamp."""
-
-    def __init__(self, clean: Tensor, eps: float) -> None:
-        self.clean, self.eps = clean, eps
-        self.low, self.high = (clean - eps).clamp_(min=0), (clean + eps).clamp_(max=1)
-
-    def uniform(self, generator: Generator) -> Tensor:
-        noise = torch.empty_like(self.clean).uniform_(-self.eps, self.eps, generator=generator)
-        return self.inside(noise.add_(self.clean))
-
-    def ascend(self, x: Tensor, gradient: Tensor, step_size: float) -> Tensor:
-        return self.inside(torch.add(x, gradient.sign(), alpha=step_size))  # the sign of nan is 0
-
-    def inside(self, x: Tensor) -> Tensor:
-        return x.clamp_(self.low, self.high)
-
-
-class _L2Ball:
-    """‖δ‖₂ ≤ eps an image. Clamping to [0, 1] afterwards only shortens δ, since the clean image lies inside."""
-
-    def __init__(self, clean: Tensor, eps: float) -> None:
-        self.clean, self.eps = clean, eps
-
-    def uniform(self, generator: Generator) -> Tensor:
-        direction = torch.empty_like(self.clean).normal_(generator=generator)
-        radius = torch.empty(len(direction), device=direction.device).uniform_(0, 1, generator=generator)
-        dimensions = math.prod(direction.shape[1:])
-        return self.inside(self.clean + _unit(direction) * _per_image(self.eps * radius ** (1 / dimensions), direction))
-
-    def ascend(self, x: Tensor, gradient: Tensor, step_size: float) -> Tensor:
-        return self.inside(x + step_size * _unit(gradient))
-
-    def inside(self, x: Tensor) -> Tensor:
-        delta = x - self.clean
-        shrink = (self.eps / delta.flatten(1).norm(dim=1).clamp_min(1e-12)).clamp_max(1)
-        return (self.clean + delta * _per_image(shrink, delta)).clamp_(0, 1)
-
-
-def _per_image(values_B: Tensor, like: Tensor) -> Tensor:
-    return values_B.view(-1, *[1] * (like.ndim - 1))
-
-
-def _unit(x: Tensor) -> Tensor:
-    """Each image's vector at length 1; 0 where it is 0 or has no finite length."""
-    length_B = x.flatten(1).norm(dim=1)
-    return (x / _per_image(length_B.clamp_min(1e-12), x)).where(_per_image(length_B.isfinite(), x), 0)
-
-
-def _start(ball: _Ball, clean: Tensor, start: Start, generator: Generator) -> Tensor:
-    if start == "none":
-        return clean
-    if start == "uniform":
-        return ball.uniform(generator)
-    return ball.inside(torch.empty_like(clean).normal_(0, GAUSSIAN_START, generator=generator).add_(clean))
+Criterion = Callable[[tuple[Tensor, ...]], Tensor | tuple[Tensor, Tensor]]
 
 
 def maximise(
@@ -90,33 +26,74 @@ def maximise(
     threat: Threat,
     *,
     start: Start = "uniform",
+    eps: Tensor | None = None,
+    ball: Callable[[Tensor], Ball] | None = None,
 ) -> tuple[Tensor, ...]:
     """Inputs near ``clean`` at which ``criterion`` is large, found by projected gradient steps.
 
     Args:
-        criterion: from as many inputs as ``clean`` to a scalar.
+        criterion: from as many inputs as ``clean`` to a scalar; or to that and which images stop (B,), bool: row b of
+            all inputs stays for good where it was when b stopped. The attack is over when all have.
         clean: tensors (B, ...) in [0, 1]; each image has a ball of its own.
         generator: of the start, on the inputs' device.
         threat: the ball, and number and length of the steps: along the gradient's sign in ``linf``, along the unit
-            gradient in ``l2``.
+            gradient in ``l2``, along the coordinates of largest gradient in ``l1``.
         start: ``uniform`` in the ball; ``gaussian``, at ``clean`` + 0.001·N(0, 1) brought back into ball and [0, 1];
             ``none``, at ``clean``.
+        eps: radius of each image's ball (B,), in place of the threat's.
+        ball: makes the ball around an input in place of the threat's, of which the number of steps alone is left.
 
     Returns:
         Detached tensors, shaped as ``clean``. An input without influence on the criterion stays where it started; what
-        has no direction, in ``linf`` a pixel whose gradient is nan, in ``l2`` an image whose gradient is not finite,
-        stays where it is for that step.
+        has no direction, in ``linf`` and ``l1`` a pixel whose gradient is nan, in ``l2`` an image whose gradient is not
+        finite, stays where it is for that step.
+
+    Raises:
+        ValueError: ``eps``, or what stops, is not one value an image.
     """
-    make: type[_LinfBall] | type[_L2Ball] = _LinfBall if threat.norm == "linf" else _L2Ball
-    balls: list[_Ball] = [make(x.detach(), threat.eps) for x in clean]
-    inputs = [_start(ball, x.detach(), start, generator) for ball, x in zip(balls, clean, strict=True)]
+    balls = [ball(x.detach()) if ball else _ball(x.detach(), threat, eps) for x in clean]
+    inputs = [_start(own, x.detach(), start, generator) for own, x in zip(balls, clean, strict=True)]
+    stopped_B: Tensor | None = None
     for _ in range(threat.steps):
         inputs = [x.detach().requires_grad_() for x in inputs]
         with torch.enable_grad():
-            gradients = torch.autograd.grad(criterion(tuple(inputs)), inputs, allow_unused=True)
+            value, stop_B = _asked(criterion, tuple(inputs))
+        if stop_B is not None:
+            stopped_B = stop_B if stopped_B is None else stopped_B | stop_B
+            if stopped_B.all():
+                break
+        gradients = torch.autograd.grad(value, inputs, allow_unused=True)
         with torch.no_grad():
-            inputs = [
-                x if g is None else ball.ascend(x, g, threat.step_size)
-                for ball, x, g in zip(balls, inputs, gradients, strict=True)
-            ]
+            moved = [x if g is None else own.ascend(x, g) for own, x, g in zip(balls, inputs, gradients, strict=True)]
+            inputs = moved if stopped_B is None else _held(inputs, moved, stopped_B)
     return tuple(x.detach() for x in inputs)
+
+
+def _ball(clean: Tensor, threat: Threat, eps: Tensor | None) -> Ball:
+    """The threat's around an input."""
+    radius: Length = threat.eps if eps is None else eps
+    if threat.top_share is not None:  # of l1, which alone has it
+        return L1(clean, radius, threat.step_size, top_share=threat.top_share)
+    return (Linf if threat.norm == "linf" else L2)(clean, radius, threat.step_size)
+
+
+def _start(ball: Ball, clean: Tensor, start: Start, generator: Generator) -> Tensor:
+    if start == "none":
+        return clean.clone()
+    if start == "uniform":
+        return ball.start(generator)
+    return ball.inside(torch.empty_like(clean).normal_(0, GAUSSIAN_START, generator=generator).add_(clean))
+
+
+def _asked(criterion: Criterion, inputs: tuple[Tensor, ...]) -> tuple[Tensor, Tensor | None]:
+    """What the criterion says: its value, and which images stop, where it says so."""
+    said = criterion(inputs)
+    if isinstance(said, Tensor):
+        return said, None
+    value, stop_B = said
+    return value, stop_B.bool()
+
+
+def _held(inputs: list[Tensor], moved: list[Tensor], stopped_B: Tensor) -> list[Tensor]:
+    """``moved``, but for the images that have stopped."""
+    return [x.where(by_image(stopped_B, x), new) for x, new in zip(inputs, moved, strict=True)]

@@ -11,14 +11,18 @@ from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Literal, get_args
 
-Norm = Literal["linf", "l2"]
-USUAL: Mapping[str, Mapping[str, float]] = {  # the field's radius and step, for who names a norm alone
+Norm = Literal["linf", "l2", "l1"]
+# The field's radius and step, for who names a norm alone. ℓ1: radius of multi-norm training (Maini et al. 2020; Croce
+# and Hein 2022), steps of a fifth of it along the first hundredth of the coordinates (SLIDE, as foolbox has it).
+USUAL: Mapping[str, Mapping[str, float]] = {
     "linf": {"eps": 8 / 255, "step_size": 2 / 255},
     "l2": {"eps": 0.5, "step_size": 0.1},
+    "l1": {"eps": 12.0, "step_size": 2.4, "top_share": 0.01},
 }
 # Above these a length can only be meant in 0...255. At ℓ∞ 1 every image reaches every other; ℓ2 16 moves each of the
-# 3,072 values of a 32-pixel image by 0.29, and published radii end at 3; published deviations of noise end at 1.
-LARGEST: Mapping[str, float] = {"linf": 1.0, "l2": 16.0, "noise": 4.0}
+# 3,072 values of a 32-pixel image by 0.29, and published radii end at 3, in ℓ1 at 255, of images of 224 pixels;
+# published deviations of noise end at 1.
+LARGEST: Mapping[str, float] = {"linf": 1.0, "l2": 16.0, "l1": 256.0, "noise": 4.0}
 
 
 @dataclass(frozen=True, init=False)
@@ -27,9 +31,11 @@ class Threat:
 
     Attributes:
         norm: shape of the ball around each image.
-        eps: its radius, pixels in [0, 1]; where it is not said, 8/255 for linf and 0.5 for l2.
-        step_size: length of one ascent step in the same unit; where it is not said, 2/255 for linf and 0.1 for l2.
+        eps: its radius, pixels in [0, 1]; where it is not said, 8/255 for linf, 0.5 for l2 and 12 for l1.
+        step_size: length of one ascent step in the same unit; where it is not said, 2/255, 0.1 and 2.4.
         steps: number of ascent steps.
+        top_share: of l1 alone, the share of the coordinates that one step moves, those of the largest gradient; where
+            it is not said, 0.01.
 
     Raises:
         ValueError: a value that makes no attack, or a length in 0...255; its option's name comes first.
@@ -39,12 +45,19 @@ class Threat:
     eps: float
     step_size: float
     steps: int
+    top_share: float | None
 
     def __init__(
-        self, *, norm: Norm = "linf", eps: float | None = None, step_size: float | None = None, steps: int = 10
+        self,
+        *,
+        norm: Norm = "linf",
+        eps: float | None = None,
+        step_size: float | None = None,
+        steps: int = 10,
+        top_share: float | None = None,
     ) -> None:
         if norm not in get_args(Norm):
-            raise ValueError(f"norm must be {' or '.join(get_args(Norm))}, got {norm!r}")
+            raise ValueError(f"norm must be one of {', '.join(get_args(Norm))}, got {norm!r}")
         usual, largest = USUAL[norm], LARGEST[norm]
         eps = usual["eps"] if eps is None else eps
         step_size = usual["step_size"] if step_size is None else step_size
@@ -52,6 +65,25 @@ class Threat:
         object.__setattr__(self, "eps", in_pixels("eps", eps, most=largest, of=norm, zero=True))
         object.__setattr__(self, "step_size", in_pixels("step_size", step_size, most=largest, of=norm))
         object.__setattr__(self, "steps", whole("steps", steps))
+        object.__setattr__(self, "top_share", _top_share(top_share, norm))
+
+
+def _top_share(value: float | None, norm: Norm) -> float | None:
+    """As :class:`Threat` has it.
+
+    Raises:
+        ValueError: it is no share, or the norm has none.
+    """
+    usual = USUAL[norm].get("top_share")
+    if value is None:
+        return usual
+    if usual is None:
+        raise ValueError(f"top_share must be left out for {norm}, got {value!r}: it is of l1 alone")
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise ValueError(f"top_share must be a number, got {value!r}")
+    if not 0 < value <= 1:
+        raise ValueError(f"top_share must be above 0 and at most 1, got {value}")
+    return float(value)
 
 
 def in_pixels(option: str, value: float, *, most: float, of: str = "", zero: bool = False) -> float:

@@ -91,7 +91,7 @@ def _attack(result: Mapping[str, Any]) -> str:
     attack = result.get("ra_attack") or {}
     if not attack:
         return "not measured"
-    norm = {"linf": "ℓ∞", "l2": "ℓ2"}.get(attack["norm"], attack["norm"])
+    norm = {"linf": "ℓ∞", "l2": "ℓ2", "l1": "ℓ1"}.get(attack["norm"], attack["norm"])
     eps = f"{255 * attack['eps']:.3g}/255" if attack["norm"] == "linf" else f"{attack['eps']:.3g}"
     restarts = f" ×{attack['restarts']}" if attack.get("restarts", 1) > 1 else ""
     images = f", {result['ra_images']} images" if result.get("ra_images") else ""

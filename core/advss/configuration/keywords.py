@@ -74,10 +74,11 @@ class Keywords(TypedDict, total=False):
     finetune_ema: float
     finetune_crop: int
     finetune_flip: bool
-    eval_norm: Literal["linf", "l2"]
+    eval_norm: Literal["linf", "l2", "l1"]
     eval_eps: float | None
     eval_step_size: float | None
     eval_steps: int
+    eval_top_share: float | None
     eval_restarts: int
     eval_limit: int
     eval_batch_size: int

@@ -1,4 +1,4 @@
-"""A norm and the radius and step that belong to it, wherever options of these names stand beside each other.
+"""A norm and the radius, step and share that belong to it, wherever options of these names stand beside each other.
 
 A radius counts with the norm that it was said with: another norm in a later layer drops it. A norm that is said without
 a radius gets the field's, and one line says so.
@@ -11,7 +11,7 @@ from typing import Any
 
 from advss.attacks.threat import USUAL
 
-LENGTHS = tuple(USUAL["linf"])  # eps and step_size
+LENGTHS = tuple(USUAL["l1"])  # all that a norm may have: eps, step_size and top_share
 Unsaid = tuple[str, str]  # the norm's flag, and what was not said with it
 
 
@@ -36,7 +36,8 @@ def unsaid(said: Mapping[str, Any], full: Mapping[str, Any], prefix: str) -> Ite
         prefix: what their flags begin with, such as ``--defense.``.
     """
     if said.get("norm") is not None:
-        left = [f"{name} {_written(full[name])}" for name in LENGTHS if name in full and said.get(name) is None]
+        unsaid_here = (name for name in LENGTHS if said.get(name) is None)
+        left = [f"{name} {_written(full[name])}" for name in unsaid_here if full.get(name) is not None]
         if left:
             yield f"{prefix}norm", f"{full['norm']}: {' and '.join(left)}"
     for name, inner in said.items():
@@ -54,4 +55,4 @@ def lines(found: Iterable[Unsaid]) -> list[str]:
 
 def _written(length: float) -> str:
     parts = round(255 * length, 6)
-    return f"{parts:g}/255" if parts == int(parts) else f"{length:g}"
+    return f"{parts:g}/255" if parts == int(parts) and length < 1 else f"{length:g}"

@@ -11,8 +11,9 @@ from itertools import combinations
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+
+from advss.attacks.balls import unit
 
 RIDGE = 1e-5  # added to GᵀG, as released, so that parallel gradients give a finite value
 
@@ -52,7 +53,7 @@ def gram(gradients: Sequence[Tensor]) -> Tensor:
     Args:
         gradients: M tensors (B, ...), one a member.
     """
-    units_BDM = torch.stack([F.normalize(g.flatten(1).float(), dim=1, eps=1e-10) for g in gradients], dim=2).double()
+    units_BDM = torch.stack([unit(g.flatten(1).float()) for g in gradients], dim=2).double()
     return units_BDM.mT @ units_BDM
 
 

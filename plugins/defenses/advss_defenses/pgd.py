@@ -20,9 +20,12 @@ class PGD(Defense):
 
     Args:
         norm: shape of the ball around each image.
-        eps: its radius, pixels in [0, 1]; null is the norm's usual one, 8/255 or 0.5.
-        step_size: length of one ascent step, pixels in [0, 1]; null is the norm's usual one, 2/255 or 0.1.
+        eps: its radius, pixels in [0, 1]; null is the norm's usual one, 8/255, 0.5 or 12.
+        step_size: length of one ascent step, pixels in [0, 1]; null is the norm's usual one, 2/255, 0.1 or
+            2.4.
         steps: number of ascent steps.
+        top_share: of l1 alone, the share of the coordinates that one step moves, those of the largest gradient; null is
+            0.01.
         random_start: start uniformly in the ball rather than at the image.
         clean_weight: weight of the loss at the unperturbed inputs, the attacked having the rest; auto is 0.5 in
             pretraining and 0 in fine-tuning.
@@ -39,11 +42,12 @@ class PGD(Defense):
         eps: float | None = None,
         step_size: float | None = None,
         steps: int = 10,
+        top_share: float | None = None,
         random_start: bool = True,
         clean_weight: float | Literal["auto"] = "auto",
         attack_mode: Literal["train", "eval"] = "train",
     ) -> None:
-        self.threat = Threat(norm=norm, eps=eps, step_size=step_size, steps=steps)
+        self.threat = Threat(norm=norm, eps=eps, step_size=step_size, steps=steps, top_share=top_share)
         if clean_weight != "auto" and not 0 <= clean_weight < 1:
             raise ValueError(f"clean_weight must be in [0, 1) or auto, got {clean_weight}")
         self.random_start, self.clean_weight = random_start, clean_weight

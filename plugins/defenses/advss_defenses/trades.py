@@ -28,9 +28,12 @@ class Trades(Defense):
 
     Args:
         norm: shape of the ball around each image.
-        eps: its radius, pixels in [0, 1]; null is the norm's usual one, 8/255 or 0.5.
-        step_size: length of one ascent step, pixels in [0, 1]; null is the norm's usual one, 2/255 or 0.1.
+        eps: its radius, pixels in [0, 1]; null is the norm's usual one, 8/255, 0.5 or 12.
+        step_size: length of one ascent step, pixels in [0, 1]; null is the norm's usual one, 2/255, 0.1 or
+            2.4.
         steps: number of ascent steps.
+        top_share: of l1 alone, the share of the coordinates that one step moves, those of the largest gradient; null is
+            0.01.
         beta: weight of the divergence; 0 is standard training.
         attack: what the attack ascends: the divergence, from a Gaussian start of 0.001, or the loss as PGD does, from
             a uniform one.
@@ -47,11 +50,12 @@ class Trades(Defense):
         eps: float | None = None,
         step_size: float | None = None,
         steps: int = 10,
+        top_share: float | None = None,
         beta: float = 6.0,
         attack: Literal["kl", "ce"] = "kl",
         attack_mode: Literal["train", "eval"] = "train",
     ) -> None:
-        self.threat = Threat(norm=norm, eps=eps, step_size=step_size, steps=steps)
+        self.threat = Threat(norm=norm, eps=eps, step_size=step_size, steps=steps, top_share=top_share)
         if not 0 <= beta < math.inf:  # nan too
             raise ValueError(f"beta must be at least 0 and finite, got {beta}")
         self.beta = beta
