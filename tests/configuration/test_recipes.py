@@ -166,6 +166,14 @@ def test_the_number_of_images_chooses_the_recipe_and_it_is_said(
     assert config == resolve(said, configs=[name], environ={})
 
 
+def test_a_limit_above_what_there_is_counts_for_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("advss.configuration.resolve.build", lambda kind, choice: Counted(300))
+    resolve({"data": {"imagefolder": {"root": "photos"}}, "data.limit": 5000}, environ={})
+    assert "chosen for 300 training images" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("said", "chosen"),
     [

@@ -150,12 +150,11 @@ def _whole(layers: Sequence[Layer]) -> bool:
 
 def _training_images(config: RunConfig) -> int | None:
     """How many images a run has to train and validate on; None where it cannot be known yet, or need not be."""
-    if 0 < config.limit < FEW:
-        return config.limit
     if config.data.name.removeprefix("advss:") in OWN_RECIPES:
-        return None
+        return config.limit if 0 < config.limit < FEW else None
     try:
         source = build("data", config.data)
-        return sum(len(source.labels(split)) for split in source.splits() if split != "test")
+        count = sum(len(source.labels(split)) for split in source.splits() if split != "test")
     except Exception:  # of a plugin, or for want of files: told when the run opens its data
         return None
+    return min(count, config.limit or count)
