@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from advss.errors import UsageError
+from advss.figures import new_figure, save_figure
 from advss.files import write_json
 
 
@@ -23,3 +24,9 @@ def test_json_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(UsageError, match=r"cannot save .*result\.json"):
         write_json(tmp_path / "result.json", {"ta": 0.9})
     assert json.loads((tmp_path / "result.json").read_text()) == {"ta": 0.5}
+
+
+def test_a_figure_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "figures").touch()  # in the place of the folder
+    with pytest.raises(UsageError, match=r"cannot save .*curve\.png"):
+        save_figure(new_figure(width=1, height=1), tmp_path / "figures" / "curve.png")

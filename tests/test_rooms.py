@@ -32,6 +32,7 @@ STOREYS = [
         "named",
         "naming",
         "files",
+        "figures",
         "errors",
         "switches",
         "output",

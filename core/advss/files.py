@@ -21,14 +21,19 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write text atomically, in UTF-8: whole or not at all.
+    """Write text atomically, in UTF-8; errors as of :func:`write_bytes`."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file atomically: whole or not at all.
 
     Raises:
         UsageError: it cannot be written; what stood there is intact.
     """
     with saving(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        (written,) = write_aside({path: text.encode()}).values()
+        (written,) = write_aside({path: content}).values()
         try:
             written.replace(path)
         finally:

@@ -57,6 +57,11 @@ def test_what_makes_no_attack_or_is_in_other_units_is_refused(said: dict[str, An
     assert str(error.value).startswith(line)
 
 
+def test_nothing_is_advised_that_would_be_refused() -> None:
+    with pytest.raises(ValueError, match=r"got 300: pixels are in \[0, 1\]$"):  # 300/255 is above 1
+        Threat(eps=300)
+
+
 @pytest.mark.parametrize(
     "said",
     [{"eps": 0}, {"eps": 1}, {"norm": "l2", "eps": 16}, {"norm": "l1", "eps": 255}, {"eps": np.float32(0.25)}],

@@ -79,3 +79,9 @@ def test_what_is_no_setting_is_refused_by_name_and_leaves_no_folder(value: Any, 
     with pytest.raises(UsageError, match=r"defense: expected text, numbers, .*, got "):
         advss.fit(defense={"pgd": {"eps": value}}, runs_dir=tmp_path / "runs")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("config", [5, ["digits", 5], {"digits": 1}])
+def test_a_configuration_that_is_no_file_is_named(config: Any) -> None:
+    with pytest.raises(UsageError, match=r"config: expected a file, a recipe or a list of them, got"):
+        from_mapping({"config": config}, environ={})

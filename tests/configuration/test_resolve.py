@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from advss.cli.arguments import Arguments
+from advss.cli.context import runs_dir_of
 from advss.config import Choice, RunConfig
 from advss.configuration.resolve import from_mapping, resolve, to_yaml
 from advss.errors import UsageError
@@ -224,6 +226,9 @@ def test_cases_count_where_all_their_choices_match(write: Any) -> None:
         ({"diversity": "-0.1", "pretext": "selfie,jigsaw"}, "--diversity: must be at least 0"),
         ({"diversity": "0.1"}, r"--diversity 0\.1 needs two or more pretext tasks, got --pretext selfie"),
         ({"finetune-schedule": "multistep"}, "--finetune-schedule multistep needs --finetune-milestones"),
+        ({"finetune-nesterov": True, "finetune-momentum": 0}, "--finetune-nesterov true needs a --finetune-momentum"),
+        ({"data": "imagefolder", "data.root": "~nobody-is-called-so/x"}, "--data.root: there is no home '~nobody-is"),
+        ({"runs-dir": "~nobody-is-called-so/x"}, "--runs-dir: there is no home '~nobody-is"),
         ({"finetune-milestones": "5,3"}, "--finetune-milestones: must be epochs in increasing order"),
         ({"pretrain-schedule": "cosin"}, r"expected cosine \| onecycle \| multistep \| constant, got 'cosin'"),
         ({"precision": "fp16"}, r"--precision: expected auto \| float32 \| bf16, got 'fp16'"),
@@ -334,3 +339,10 @@ def test_a_resumed_run_is_not_changed(run: Path, said: dict[str, str]) -> None:
 
 def test_what_equals_the_runs_may_be_said_again(run: Path) -> None:
     assert resume_config(run, {"seed": "4", "pretext": "rotation"}, environ={}, text=True).seed == 4
+
+
+def test_a_home_is_found_in_the_folder_of_runs_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    assert resolve({}, environ={"ADVSS_RUNS_DIR": "~/runs"}, text=True).runs_dir == Path("/home/me/runs")
+    monkeypatch.setenv("ADVSS_RUNS_DIR", "~/runs")
+    assert runs_dir_of(Arguments()) == Path("/home/me/runs")

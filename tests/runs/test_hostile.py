@@ -107,6 +107,14 @@ def test_a_stage_in_the_journal_is_no_path(stage: object, run: Path, tmp_path: P
     assert not list(tmp_path.glob("outside*"))
 
 
+@pytest.mark.parametrize("lacking", [{"step": 1}, {"step": 1, "epoch": 1, "values": [1]}, {"values": {"a": "x"}}])
+def test_metrics_of_another_form_are_no_record(lacking: dict[str, Any], run: Path) -> None:
+    record = {"kind": "metrics", "time": 0, "stage": "pretrain", **lacking}
+    (run / "metrics.jsonl").write_text(json.dumps(record) + "\n")
+    with pytest.raises(UsageError, match="is not a journal record"):
+        draw_curves(run / "metrics.jsonl", run / "figures")
+
+
 def test_a_stored_folder_of_runs_and_a_download_do_not_count(run: Path, tmp_path: Path) -> None:
     say(run, **{"runs-dir": str(tmp_path / "outside"), "data": {"cifar10": {"root": "x", "download": True}}})
     config = stored_config(run)

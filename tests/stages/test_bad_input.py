@@ -90,6 +90,13 @@ def test_checkpoint_of_fine_tuning_is_no_start(settings: Settings) -> None:
         )
 
 
+def test_examples_are_no_start(settings: Settings, tmp_path: Path) -> None:
+    examples = tmp_path / "a/examples/0.safetensors"
+    save_checkpoint(examples, {}, {"kind": "examples", "key": {}})  # without all that a stage records
+    with pytest.raises(UsageError, match="is a checkpoint of 'examples'; fine-tuning starts from pretraining"):
+        finetune_run(settings("none", "none"), source=examples, reporter=Silent())
+
+
 def test_checkpoint_of_pretraining_is_no_classifier(settings: Settings) -> None:
     config = pretrained(settings)
     with pytest.raises(UsageError, match="is a checkpoint of 'pretrain'; a classifier comes from fine-tuning"):

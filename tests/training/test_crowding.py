@@ -10,10 +10,11 @@ from collections.abc import Callable
 from itertools import count
 
 import pytest
+import torch
 
 from advss.threads import WAITING
 from advss.training import crowding
-from advss.training.crowding import Watch, watched_cores
+from advss.training.crowding import Team, Watch, watched_cores
 
 IDLE = """
 import time, torch
@@ -93,3 +94,12 @@ def test_who_says_how_threads_wait_is_not_watched(
     monkeypatch.setattr(Watch, "close", lambda self: None)
     with watched_cores():
         assert bool(started) == watched
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_team_that_cannot_be_made_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_memory(size: int) -> None:
+        raise RuntimeError("can't allocate memory")
+
+    monkeypatch.setattr(torch, "ones", no_memory)
+    Team().hold().end()

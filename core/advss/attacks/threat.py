@@ -105,9 +105,8 @@ def in_pixels(option: str, value: float, *, most: float, of: str = "", zero: boo
         raise ValueError(f"{option} must be {'at least' if zero else 'above'} 0 and finite, got {value}")
     if value > most:
         where = f" for {of}" if of else ""
-        raise ValueError(
-            f"{option} must be at most {most:g}{where}, got {value}: pixels are in [0, 1], so say {float(value):g}/255"
-        )
+        meant = f", so say {float(value):g}/255" if value / 255 <= most else ""
+        raise ValueError(f"{option} must be at most {most:g}{where}, got {value}: pixels are in [0, 1]{meant}")
     return float(value)
 
 

@@ -6,7 +6,8 @@ import os
 from pathlib import Path
 
 from advss.cli.arguments import Arguments
-from advss.configuration.layers import read_environment
+from advss.configuration.layers import Said, read_environment
+from advss.configuration.settings import typed_setting
 from advss.plugins import Registry, registry
 from advss.plugins.names import remember
 from advss.runs.folder import check_links, find_run
@@ -38,8 +39,11 @@ def check_plugins(arguments: Arguments, *, computing: bool = True) -> Registry:
 
 def runs_dir_of(arguments: Arguments) -> Path:
     """Where runs are looked up by name: --runs-dir, ADVSS_RUNS_DIR, or runs."""
-    said = read_environment(os.environ).settings.get("runs-dir")
-    return Path(arguments.settings.get("runs-dir", said.value if said else "runs"))
+    said = read_environment(os.environ).settings.get("runs-dir", Said("runs", "--runs-dir"))
+    if "runs-dir" in arguments.settings:
+        said = Said(arguments.settings["runs-dir"], "--runs-dir")
+    runs_dir: Path = typed_setting("runs-dir", said.value, origin=said.origin)
+    return runs_dir
 
 
 def where_now(arguments: Arguments) -> dict[str, str] | None:

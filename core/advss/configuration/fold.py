@@ -263,6 +263,8 @@ def _stage(name: Section, said: dict[str, Any]) -> StageSettings:
     settings = StageSettings(**said)
     if settings.schedule == "multistep" and not settings.milestones:
         raise UsageError(f"--{name}-schedule multistep needs --{name}-milestones, such as [60,80]")
+    if settings.optimizer == "sgd" and settings.nesterov and not settings.momentum:
+        raise UsageError(f"--{name}-nesterov true needs a --{name}-momentum above 0, such as 0.9")
     return settings
 
 

@@ -75,8 +75,12 @@ def from_mapping(settings: Mapping[str, Any], *, environ: Mapping[str, str] | No
     said: dict[str, Any] = {}
     for keyword, value in settings.items():
         said[flags.get(keyword, keyword)] = plain(value, other=refuse)
-    configs = said.pop("config", ())
-    return resolve(said, configs=[configs] if isinstance(configs, str | Path) else configs, environ=environ)
+    configs = said.pop("config", [])
+    configs = configs if isinstance(configs, list) else [configs]
+    for config in configs:
+        if not isinstance(config, str):
+            raise UsageError(f"config: expected a file, a recipe or a list of them, got {config!r}")
+    return resolve(said, configs=configs, environ=environ)
 
 
 def _without_places(layer: Layer) -> Layer:

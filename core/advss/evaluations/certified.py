@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from advss.evaluations.chance import against_chance
+from advss.figures import new_figure, save_figure
 from advss.models.smoothed import ABSTAIN
 
 STEP, MOST_STEPS = 0.05, 1000  # of the curve's radii, pixels in [0, 1]
@@ -86,13 +87,9 @@ def shown(content: Mapping[str, Any]) -> list[tuple[float, float]]:
 
 def draw_certified(images: Sequence[Certified], path: Path, *, largest: float, title: str) -> None:
     """Draw certified accuracy over the radius: a step down at the radius of each image that is right."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     radii = sorted(image.radius for image in images if image.right)
     left = [count / len(images) for count in range(len(radii), -1, -1)]
-    figure = Figure(figsize=(6, 3.8), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(width=6, height=3.8)
     axes = figure.subplots()
     axes.step([0, *radii, largest], [left[0], *left], where="pre", color="tab:blue")
     axes.axvline(largest, color="tab:gray", linestyle="--", label="largest that n and α can certify")
@@ -100,5 +97,4 @@ def draw_certified(images: Sequence[Certified], path: Path, *, largest: float, t
     axes.set_xlim(left=0)
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
+    save_figure(figure, path)

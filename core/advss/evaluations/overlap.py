@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from advss.figures import new_figure, save_figure
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -56,7 +58,7 @@ def draw_asr(outcome: Mapping[str, Any], path: Path) -> Path:
     """
     labels = short_labels(outcome["models"])
     side = 1.6 + 0.9 * len(labels)
-    figure = _figure(width=2 * side + 1.6, height=side + 0.4)
+    figure = new_figure(width=2 * side + 1.6, height=side + 0.4)
     panels = figure.subplots(1, 2)
     titles = ("ASR = 1 - RA, of all images", "ASR of images both have right")
     for axes, title, rates in zip(panels, titles, (outcome["asr"], outcome["asr_both_right"]), strict=True):
@@ -64,8 +66,7 @@ def draw_asr(outcome: Mapping[str, Any], path: Path) -> Path:
         axes.set_title(title, fontsize="medium")
     panels[0].set(xlabel="attack made on", ylabel="attacked")
     figure.colorbar(image, ax=list(panels), label="ASR, %", shrink=0.8)
-    figure.savefig(path, dpi=120)
-    return path
+    return save_figure(figure, path)
 
 
 def _heat_map(axes: Any, labels: Sequence[str], rates: Sequence[Sequence[float]]) -> Any:
@@ -101,8 +102,7 @@ def draw_overlap(outcome: Mapping[str, Any], path: Path) -> Path:
     figure.suptitle(f"of the {len(right)} images that every model has right unperturbed", fontsize="medium")
     for axes, label in zip(figure.axes, short.values(), strict=True):
         axes.set_title(f"attack made on {label}", fontsize="medium")
-    figure.savefig(path, dpi=120)
-    return path
+    return save_figure(figure, path)
 
 
 def short_labels(labels: Sequence[str]) -> list[str]:
@@ -121,7 +121,7 @@ def _venns(panels: Sequence[Mapping[str, set[int]]], labels: Sequence[str]) -> F
     from matplotlib_venn import venn2
 
     colours = dict(zip(labels, COLOURS, strict=True))
-    figure = _figure(width=4 * len(panels), height=4.2)
+    figure = new_figure(width=4 * len(panels), height=4.2)
     for axes, sets in zip(figure.subplots(1, len(panels)), panels, strict=True):
         axes.set_axis_off()
         if any(sets.values()):
@@ -137,7 +137,7 @@ def _bars(panels: Sequence[Regions]) -> Figure:
     """Exclusive regions, the largest of them, one panel a source."""
     kept = [_largest(regions) for regions in panels]
     lines = max([sum(map(len, regions)) for regions in kept], default=1)
-    figure = _figure(width=4.5 * len(panels), height=1.5 + 0.25 * max(lines, 4))
+    figure = new_figure(width=4.5 * len(panels), height=1.5 + 0.25 * max(lines, 4))
     for axes, regions in zip(figure.subplots(1, len(panels)), kept, strict=True):
         bars = axes.barh(["\n+ ".join(names) for names in regions], list(map(len, regions.values())))
         axes.bar_label(bars, padding=2)
@@ -151,12 +151,3 @@ def _bars(panels: Sequence[Regions]) -> Figure:
 def _largest(regions: Regions) -> Regions:
     shown = sorted(regions, key=lambda names: len(regions[names]), reverse=True)[:MOST_BARS]
     return {names: found for names, found in regions.items() if names in shown}
-
-
-def _figure(*, width: float, height: float) -> Figure:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure

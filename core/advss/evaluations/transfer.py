@@ -218,7 +218,6 @@ def _write(outcome: Outcome, folder: RunFolder, tracker: Tracker) -> None:
     path, figures = folder.path / OUTCOME, folder.path / "figures"
     lines = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in outcome.items()]
     write_text(path, "{\n" + ",\n".join(lines) + "\n}\n")
-    figures.mkdir(exist_ok=True)
     for file in (path, draw_asr(outcome, figures / "asr.png"), draw_overlap(outcome, figures / "venn.png")):
         tracker.artifact(file)
     labels = outcome["models"]

@@ -132,9 +132,18 @@ def convert(option: Option, value: Any, *, flag: str) -> Any:
         _ = value is None or read_defense(value, flag=flag)
         return value
     try:
-        return parser.parse_object({"value": asked}).value
+        result = parser.parse_object({"value": asked}).value
     except ArgumentError as error:
         raise wrong from error
+    return _at_home(result, flag) if isinstance(result, Path) else result
+
+
+def _at_home(path: Path, flag: str) -> Path:
+    """A path whose ``~`` is somebody's home, as a shell has it where it is not quoted or behind a ``=``."""
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise UsageError(f"{flag}: there is no home '{path.parts[0]}'; say the whole path") from error
 
 
 def read_defense(value: Any, *, flag: str) -> tuple[str, dict[str, Any]]:

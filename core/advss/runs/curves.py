@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from advss.figures import new_figure, save_figure
 from advss.tracking.journal import read_metrics
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Curves = dict[str, dict[int, float]]  # metric -> epoch -> value
 
@@ -27,10 +32,7 @@ def draw_curves(journal: Path, folder: Path) -> list[Path]:
     """Write ``folder``/STAGE.png for every stage and every member with finished epochs; returns the files."""
     drawn = []
     for stage, curves in _by_stage(journal).items():
-        path = folder / f"{stage}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _draw(stage, curves, path)
-        drawn.append(path)
+        drawn.append(save_figure(_drawn(stage, curves), folder / f"{stage}.png"))
     return drawn
 
 
@@ -43,13 +45,10 @@ def _by_stage(journal: Path) -> dict[str, Curves]:
     return stages
 
 
-def _draw(stage: str, curves: Curves, path: Path) -> None:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+def _drawn(stage: str, curves: Curves) -> Figure:
     from matplotlib.ticker import MaxNLocator
 
-    figure = Figure(figsize=(9, 3.4), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(width=9, height=3.4)
     left, right = figure.subplots(1, 2)
     for axes, wanted, label in ((left, LOSSES, "loss"), (right, ACCURACIES, "accuracy")):
         for name, (title, colour, style) in wanted.items():
@@ -62,4 +61,4 @@ def _draw(stage: str, curves: Curves, path: Path) -> None:
             axes.legend(frameon=False)
     right.set_ylim(0, 1.02)
     figure.suptitle(stage)
-    figure.savefig(path, dpi=120)
+    return figure

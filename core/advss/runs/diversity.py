@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from advss.figures import new_figure, save_figure
 from advss.tracking.journal import read_metrics
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 TERM, COSINE = "step/diversity", "step/abs_cosine:"
 
@@ -15,10 +20,7 @@ def draw_diversity(journal: Path, folder: Path) -> list[Path]:
     by_step = _by_step(journal)
     if TERM not in by_step:
         return []
-    path = folder / "diversity.png"
-    folder.mkdir(parents=True, exist_ok=True)
-    _draw(by_step, path)
-    return [path]
+    return [save_figure(_drawn(by_step), folder / "diversity.png")]
 
 
 def _by_step(journal: Path) -> dict[str, dict[int, float]]:
@@ -30,12 +32,8 @@ def _by_step(journal: Path) -> dict[str, dict[int, float]]:
     return found
 
 
-def _draw(by_step: dict[str, dict[int, float]], path: Path) -> None:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9, 3.4), layout="constrained")
-    FigureCanvasAgg(figure)
+def _drawn(by_step: dict[str, dict[int, float]]) -> Figure:
+    figure = new_figure(width=9, height=3.4)
     left, right = figure.subplots(1, 2)
     for name, points in sorted(by_step.items()):
         axes = left if name == TERM else right
@@ -47,4 +45,4 @@ def _draw(by_step: dict[str, dict[int, float]], path: Path) -> None:
     right.legend(frameon=False)
     for axes in (left, right):
         axes.grid(alpha=0.3)
-    figure.savefig(path, dpi=120)
+    return figure

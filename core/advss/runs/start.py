@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -36,10 +37,15 @@ def read_start(path: Path, tail: str = "auto") -> Start:
     """
     checkpoint = load_checkpoint(path)
     manifest = checkpoint.manifest
-    if manifest.get("kind") != "pretrain":
-        raise UsageError(f"{path} is a checkpoint of '{manifest.get('kind')}'; fine-tuning starts from pretraining")
+    check_kind(manifest, path)
     warn_of_other_versions(manifest.get("plugins"), what=f"checkpoint {path}")
     return start_of(checkpoint, choose_start(manifest["starts"], tail))
+
+
+def check_kind(manifest: Mapping[str, Any], path: Path) -> None:
+    """Raise UsageError where a manifest is none of pretraining."""
+    if manifest.get("kind") != "pretrain":
+        raise UsageError(f"{path} is a checkpoint of '{manifest.get('kind')}'; fine-tuning starts from pretraining")
 
 
 def start_of(checkpoint: Checkpoint, start: Mapping[str, str]) -> Start:

@@ -8,6 +8,7 @@ from pathlib import Path
 from advss.data.fingerprint import Fingerprint
 from advss.errors import UsageError
 from advss.runs.session import Session, open_data
+from advss.runs.start import check_kind
 from advss.runs.stored import stored_config
 from advss.training.checkpoints import has_checkpoint, load_checkpoint
 
@@ -25,6 +26,7 @@ def record_source(session: Session, checkpoint: Path | None) -> None:
     if before and not has_checkpoint(checkpoint) and has_checkpoint(session.folder.last("finetune")):
         return  # gone, but its weights have served
     manifest = load_checkpoint(checkpoint, warn=False).manifest
+    check_kind(manifest, checkpoint)
     now = manifest["sha256"]
     if before and before != now:
         raise UsageError(

@@ -6,6 +6,7 @@ JSON knows no NaN or infinity: they are written as the texts "nan", "inf" and "-
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import re
@@ -18,6 +19,7 @@ from pathlib import Path, PurePath
 from typing import Any, BinaryIO, Literal
 
 from advss.errors import UsageError
+from advss.files import saving
 
 NAME = "metrics.jsonl"
 # a stage names the files of its figures, and whoever made a run's folder wrote its journal
@@ -107,10 +109,10 @@ class Journal:
     def _write(self, kind: str, *, stage: str = "", **payload: Any) -> None:
         record = {"kind": kind, "stage": stage, "time": time.time(), **payload}
         line = json.dumps(_plain(record), allow_nan=False, ensure_ascii=False).encode() + b"\n"
-        with self._lock:
+        with self._lock, saving(self.path):
             if self._file.write(line) != len(line):
                 self._cut_torn_line()
-                raise OSError(f"{self.path}: the disk took only a part of a line; free some space")
+                raise OSError(errno.ENOSPC, "the disk took only a part of a line")
 
     def _cut_torn_line(self) -> None:
         content = self.path.read_bytes()
@@ -159,10 +161,18 @@ def _record(line: bytes, end: int, path: Path) -> Record:
         fields = json.loads(line)
         if not STAGE.fullmatch(fields["stage"]):
             raise ValueError(f"stage {fields['stage']!r} is none that a run has")
+        if fields["kind"] == "metrics":
+            _check_metrics(fields)
         return Record(fields.pop("kind"), float(fields.pop("time")), fields.pop("stage"), fields, end)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         message = f"{path}: the line before byte {end} is not a journal record ({error}); remove that line"
         raise UsageError(message) from error
+
+
+def _check_metrics(fields: Mapping[str, Any]) -> None:
+    """Raise where a record of metrics lacks what is counted on."""
+    for number in (fields["step"], fields["epoch"] or 0, *fields["values"].values()):
+        float(number)
 
 
 def _plain(value: Any) -> Any:

@@ -11,6 +11,7 @@ from typing import Any
 
 import psutil
 
+from advss.errors import UsageError
 from advss.tracking.journal import Journal, read_records
 
 PERIOD_S = 10.0  # between two samples
@@ -35,7 +36,7 @@ class SystemMonitor(threading.Thread):
             values = {f"system/{key}": value for key, value in (_host() | _load(gpus)).items()}
             try:
                 self._journal.metrics("", round(time.time() - began), values)
-            except OSError:  # a full disk: training's own next line meets it and says so
+            except UsageError:  # a full disk: training's own next line meets it and says so
                 return
 
     def close(self) -> None:

@@ -30,8 +30,10 @@ class Team(threading.Thread):
 
     def run(self) -> None:
         """Make the team by a sum that is large enough for all its threads, and wait."""
-        torch.ones(1 << 20).sum()
-        self._made.set()
+        try:
+            torch.ones(1 << 20).sum()
+        finally:  # whoever holds it waits for no team that could not be made
+            self._made.set()
         self._over.wait()
 
     def hold(self) -> Team:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -27,7 +26,8 @@ def all_finite(modules: nn.Module, kept: nn.Module, optimizer: Optimizer) -> boo
     """
     states = [value for state in optimizer.state.values() for value in state.values() if isinstance(value, Tensor)]
     held = [*modules.parameters(), *kept.parameters(), *states]
-    return bool(torch.stack([tensor.detach().isfinite().all() for tensor in held]).all())
+    # one by one: AdamW counts its steps on the CPU wherever the weights are
+    return all(bool(tensor.detach().isfinite().all()) for tensor in held)
 
 
 def losses_finite(validated: Metrics) -> bool:
