@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -63,21 +60,13 @@ def test_options_out_of_range_are_refused(option: str, capsys: pytest.CaptureFix
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """``probe``, whose one epoch of fine-tuning is the first phase, and ``both``, with an epoch of each."""
     folder = tmp_path_factory.mktemp("runs")
-    command: list[str | Path] = [
-        Path(sys.executable).with_name("advss"),
-        "fit",
-        "--name",
-        "probe",
-        "--runs-dir",
-        folder,
-    ]
+    at = ["--runs-dir", str(folder)]
     probe = (
         f"--pretext rotation --pretrain-epochs 1 --defense none --finetune-epochs 1 --finetune.share 0.9 {TINY} {QUICK}"
     )
-    subprocess.run([*command, *probe.split()], env=os.environ | {"OMP_NUM_THREADS": "1"}, check=True)
+    assert main(["fit", "--name", "probe", *at, *probe.split()]) == 0
     both = f"--data.limit 200 --finetune-defense none --finetune-epochs 2 --finetune.share 0.5 {QUICK}"
-    source = ["--from", str(folder / "probe"), "--runs-dir", str(folder)]
-    assert main(["finetune", "--name", "both", *source, *both.split()]) == 0
+    assert main(["finetune", "--name", "both", "--from", str(folder / "probe"), *at, *both.split()]) == 0
     return folder
 
 
