@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -12,16 +13,20 @@ from advss.cli.main import main
 from advss.runs.folder import RunFolder
 from advss.runs.own_data import own_data
 from advss.runs.stored import resume_config, stored_config
-from advss.training.checkpoints import load_checkpoint
+from advss.training.checkpoints import load_checkpoint, save_checkpoint
 
 HERE = "--device cpu --tracking false --quiet"
 BACKBONE = "--backbone resnet18 --backbone.layers [1,1,1,1] --backbone.channels [8,8,8,8]"
+RESUMED = "--tracking false --quiet"
 FIT = f"--data imagefolder --data.root photos --memory-format contiguous --eval-steps 1 {BACKBONE} {HERE}"
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with ``photos`` of cats and dogs, and a run on them, pretrained and fine-tuned: ``runs/a``."""
+    """A folder with ``photos`` of cats and dogs, a run on them, pretrained and fine-tuned, and one fine-tuned from it.
+
+    ``runs/a``, of which ``runs/b`` is a copy, and ``runs/tuned``.
+    """
     place = tmp_path_factory.mktemp("own")
     draw = np.random.default_rng(0)
     for split, count in (("train", 20), ("test", 8)):
@@ -36,6 +41,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         line = f"fit --pretext rotation --defense none --config digits {one} {FIT} --name a"
         assert main(line.split()) == 0
         shutil.copytree("runs/a", "runs/b")
+        line = f"finetune --from runs/a --seed 1 --name tuned --finetune-epochs 1 --finetune-batch-size 12 {HERE}"
+        assert main(line.split()) == 0
     return place
 
 
@@ -43,8 +50,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def place(made: Path, tmp_path: Path) -> Path:
     """A copy of it, whose runs say that the photos lie in it."""
     place = Path(shutil.copytree(made, tmp_path / "place"))
-    for config in place.glob("runs/*/config.yaml"):
-        config.write_text(config.read_text().replace(str(made), str(place)))
+    for file in [*place.glob("runs/*/config.yaml"), *place.glob("runs/*/result.json")]:
+        file.write_text(file.read_text().replace(str(made), str(place)))
     return place
 
 
@@ -114,18 +121,64 @@ def test_moved_data_are_named_with_the_flag_and_found_by_it(
     assert moved.data.options["root"] == tmp_path / "moved"
 
 
-def test_fine_tuning_keeps_the_split_of_pretraining_whatever_its_seed(
-    place: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(place)
-    line = f"finetune --from runs/a --seed 1 --name c --finetune-epochs 1 --finetune-batch-size 12 {HERE}"
-    assert main(line.split()) == 0
-    folders = [RunFolder(place / "runs" / name) for name in "ac"]
+def test_fine_tuning_keeps_the_split_of_pretraining_whatever_its_seed(place: Path) -> None:
+    folders = [RunFolder(place / "runs" / name) for name in ("a", "tuned")]
     before, after = (stored_config(folder.path) for folder in folders)
     assert (after.seed, after.split_seed) == (1, 0)
     assert own_data(after, folders[1]).fingerprint == own_data(before, folders[0]).fingerprint
-    pretrained = load_checkpoint(folders[0].best("pretrain")).manifest["sha256"]
-    assert folders[1].read_result()["source_sha256"] == pretrained
+
+
+# ---------------------------------------------------------------- the checkpoint that fine-tuning starts from
+@pytest.mark.parametrize("run", ["a", "tuned"])
+def test_the_checkpoint_of_fine_tuning_says_what_it_started_from(place: Path, run: str) -> None:
+    pretrained = load_checkpoint(place / "runs/a/pretrain/best.safetensors").manifest["sha256"]
+    for which in ("best", "last"):
+        manifest = load_checkpoint(place / "runs" / run / "finetune" / f"{which}.safetensors").manifest
+        assert manifest["source_sha256"] == pretrained
+    assert RunFolder(place / "runs/tuned").read_result()["source_sha256"] == pretrained
+
+
+def broken_off(run: Path, *, forgotten: str = "") -> None:
+    """Make a finished run one that was broken off before its end, whose result has forgotten something."""
+    content = json.loads((run / "result.json").read_text()) | {"status": "running"}
+    (run / "result.json").write_text(json.dumps({key: value for key, value in content.items() if key != forgotten}))
+
+
+def another_start(place: Path) -> None:
+    """Let what runs/a pretrained be other weights."""
+    path = place / "runs/a/pretrain/best.safetensors"
+    kept = load_checkpoint(path)
+    save_checkpoint(path, {name: tensor + 1 for name, tensor in kept.tensors.items()}, kept.manifest)
+
+
+@pytest.mark.parametrize("line", ["fit --resume runs/a", "finetune --resume runs/tuned"])
+def test_fine_tuning_that_began_is_not_resumed_from_another_start(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture, line: str
+) -> None:
+    monkeypatch.chdir(place)
+    broken_off(Path(line.split()[-1]), forgotten="source_sha256")
+    another_start(place)
+    assert main(f"{line} {RESUMED}".split()) == 2
+    assert "started from a checkpoint of sha256" in capsys.readouterr().err
+
+
+def test_fine_tuning_without_a_checkpoint_yet_is_not_resumed_from_another_start(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.chdir(place)
+    broken_off(place / "runs/tuned")
+    shutil.rmtree(place / "runs/tuned/finetune")
+    another_start(place)
+    assert main(f"finetune --resume runs/tuned {RESUMED}".split()) == 2
+    assert "started from a checkpoint of sha256" in capsys.readouterr().err
+
+
+def test_fine_tuning_that_began_is_resumed_without_its_start(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(place)
+    broken_off(place / "runs/tuned")
+    shutil.rmtree(place / "runs/a")
+    assert main(f"finetune --resume runs/tuned {RESUMED}".split()) == 0
+    assert RunFolder(place / "runs/tuned").finished
 
 
 def test_data_that_changed_since_pretraining_are_refused(

@@ -18,6 +18,7 @@ from advss.randomness import global_stream
 from advss.runs.classifier import new_classifier
 from advss.runs.session import Session, build_defense, described
 from advss.runs.start import read_start
+from advss.stages.source import started_from
 from advss.stages.validation import classifier_score, classifier_validation
 from advss.training.blame import blaming, fitting
 from advss.training.checkpoints import has_checkpoint, load_checkpoint
@@ -96,6 +97,7 @@ def _work(session: Session, source: Path | None, plugins: list[Record]) -> Work:
             "defense": described(config.finetune_defense),
             "noise": defense.noise,
             "loaded": sorted(classifier.loaded),
+            "source_sha256": started_from(session, source),
         },
         plugins=plugins,
         stop=session.stop,

@@ -14,28 +14,48 @@ from advss.training.checkpoints import has_checkpoint, load_checkpoint
 
 
 def record_source(session: Session, checkpoint: Path | None) -> None:
-    """Write down the checkpoint that a run starts from, or compare it with the one that it started from.
+    """Write down the checkpoint that a run starts from.
 
     Raises:
-        UsageError: it is another; or the run is of the same data source and its images or classes are others by now.
+        UsageError: as :func:`started_from`; or the run is of the same data source and its images or classes are others
+            by now.
     """
-    if checkpoint is None:
-        session.record(source=None, source_sha256=None)
-        return
-    before = session.folder.read_result().get("source_sha256")
-    if before and not has_checkpoint(checkpoint) and has_checkpoint(session.folder.last("finetune")):
-        return  # gone, but its weights have served
+    sha256 = started_from(session, checkpoint)
+    if checkpoint and not _begun_from(session):
+        then = load_checkpoint(checkpoint, warn=False).manifest["data"]
+        _check_data(session, checkpoint, Fingerprint.from_json(then))
+    session.record(source=str(checkpoint.resolve()) if checkpoint else None, source_sha256=sha256)
+
+
+def started_from(session: Session, checkpoint: Path | None) -> str | None:
+    """The sha256 of the checkpoint that fine-tuning starts from; None is random initialisation.
+
+    Once fine-tuning has begun, its own checkpoint says it, and the one that it started from may be gone: its weights
+    have served.
+
+    Raises:
+        UsageError: it is another than fine-tuning has started from.
+    """
+    begun, before = has_checkpoint(session.folder.last("finetune")), _begun_from(session)
+    if checkpoint is None or (begun and not has_checkpoint(checkpoint)):
+        return before
     manifest = load_checkpoint(checkpoint, warn=False).manifest
     check_kind(manifest, checkpoint)
-    now = manifest["sha256"]
-    if before and before != now:
+    now: str = manifest["sha256"]
+    if before != now and (begun or before):
+        was = f"a checkpoint of sha256 {before[:8]}" if before else "random weights"
         raise UsageError(
-            f"--resume: run {session.folder.path} started from a checkpoint {checkpoint} of sha256 {before[:8]}, which "
-            f"is now of {now[:8]}; put it back, or start a new run"
+            f"--resume: run {session.folder.path} started from {was}, and {checkpoint} is of {now[:8]}; put back what "
+            "it started from, or start a new run"
         )
-    if not before:
-        _check_data(session, checkpoint, Fingerprint.from_json(manifest["data"]))
-    session.record(source=str(checkpoint.resolve()), source_sha256=now)
+    return now
+
+
+def _begun_from(session: Session) -> str | None:
+    """What a run has started from, as far as it has; before its first checkpoint only its result knows."""
+    last = session.folder.last("finetune")
+    known = load_checkpoint(last, warn=False).manifest if has_checkpoint(last) else session.folder.read_result()
+    return known.get("source_sha256")
 
 
 def _check_data(session: Session, checkpoint: Path, then: Fingerprint) -> None:
