@@ -17,6 +17,7 @@ import torch
 
 import advss
 from advss.config import Choice, EvalSettings, RunConfig, StageSettings
+from advss.files import write_bytes
 from advss.hookspecs import Batch, DataFacts
 from advss.models.encoder import TimmEncoder, build_encoder
 from advss.runs import curves, diversity, opened
@@ -47,10 +48,16 @@ def _undrawn() -> Iterator[None]:
 def _blank(module: ModuleType, draw: Callable[[Path, Path], list[Path]]) -> Callable[[Path, Path], list[Path]]:
     def drawn(journal: Path, folder: Path) -> list[Path]:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(module, "_draw", lambda *args: args[-1].touch())
+            patch.setattr(module, "_drawn", lambda *args: None)
+            patch.setattr(module, "save_figure", _save_blank)
             return draw(journal, folder)
 
     return drawn
+
+
+def _save_blank(figure: None, path: Path) -> Path:
+    write_bytes(path, b"")
+    return path
 
 
 @pytest.fixture
