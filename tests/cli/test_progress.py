@@ -50,6 +50,22 @@ def test_the_reporter_suits_where_it_goes(terminal: bool, quiet: bool, kind: typ
     assert type(reporter_for(quiet=quiet, console=console(terminal=terminal))) is kind
 
 
+def test_a_log_says_how_far_it_is_where_there_are_no_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr("advss.cli.progress.time.monotonic", lambda: now)
+    target = console(terminal=False)
+    reporter = Lines(target)
+    reporter.start("reading images", steps=6000, done=0, epochs=1)
+    for second in range(1, 61):
+        now = float(second)
+        reporter.step(step=100 * second, images=100, metrics={})
+    seconds = (6, 12, 18, 24, 31, 39, 49)  # 6 s apart, then further
+    assert written(target).splitlines() == [
+        "reading images",
+        *(f"reading images: {100 * second:,} of 6,000" for second in seconds),
+    ]
+
+
 def test_a_log_has_a_line_an_epoch() -> None:
     target = console(terminal=False)
     train(Lines(target), FINETUNED)

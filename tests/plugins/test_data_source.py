@@ -391,7 +391,7 @@ FORM = "images('train', places) must be uint8"
         (
             "numpy()])",
             "numpy()])[..., :9 - len(places_B), :9 - len(places_B)]",
-            f"{FORM} (40, 3, 8, 8), got uint8 (40, 3, 0, 0)",
+            f"{FORM} (36, 3, 8, 8), got uint8 (36, 3, 0, 0)",
         ),
         ("if not path.is_file()", "if False", "--data stripes: cannot read the train images: [Errno 2]"),
     ],

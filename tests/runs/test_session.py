@@ -65,7 +65,7 @@ def test_measuring_the_layout_leaves_the_run_as_it_would_be(
 def test_a_run_is_named_before_its_data_are_read(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def unreadable(config: RunConfig) -> Splits:
+    def unreadable(*_: object) -> Splits:
         raise UsageError("cannot be read")
 
     monkeypatch.setattr(opened_module, "open_data", unreadable)

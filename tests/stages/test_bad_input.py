@@ -9,9 +9,10 @@ import pytest
 from torch import Tensor
 
 from advss.config import Choice, EvalSettings, RunConfig
-from advss.data.fingerprint import PARTS, PartName
+from advss.data.fingerprint import PartName
 from advss.data.images import InMemory
 from advss.data.splits import Splits
+from advss.data.watch import Watch
 from advss.errors import UsageError
 from advss.evaluations.evaluate import evaluate
 from advss.runs import opened as run_module
@@ -287,8 +288,8 @@ def test_no_stage_that_trains_reads_the_test_images(settings: Settings, monkeypa
         def select(self, places_B: Tensor) -> InMemory:
             raise AssertionError("the test images were read")
 
-    def sealed(config: RunConfig, parts: Sequence[PartName] = PARTS) -> Splits:
-        splits = open_data(config, parts)
+    def sealed(config: RunConfig, parts: Sequence[PartName], watch: Watch) -> Splits:
+        splits = open_data(config, parts, watch)
         images = splits.test.images
         assert isinstance(images, InMemory)
         test = replace(splits.test, images=Sealed(images.pixels, images.rows))
@@ -296,7 +297,7 @@ def test_no_stage_that_trains_reads_the_test_images(settings: Settings, monkeypa
 
     monkeypatch.setattr(run_module, "open_data", sealed)
     monkeypatch.setattr(own_data_module, "open_data", sealed)
-    monkeypatch.setattr(run_module, "summary", lambda splits: [])  # looks for equal images, and chooses nothing
+    monkeypatch.setattr(run_module, "overlap", lambda splits: [])  # looks for equal images, and chooses nothing
     config = settings("rotation", "pgd", stage=QUICK)
     result = pretrain_run(config, reporter=Silent())
     assert (result["ta"], result["ra"], result["status"]) == (None, None, "finished")

@@ -14,6 +14,7 @@ from advss.output import forgiving_output
 from advss.training.reporting import Reporter
 
 MEMBERS = 2  # slashes in a metric's name from which on it is a member's, such as clean/rotation/accuracy
+EVERY_S = 5.0  # at least, between two lines of one stage
 RECENT = 20  # steps over which the speed is averaged
 
 
@@ -52,17 +53,23 @@ class Quiet:
 
 
 class Lines(Quiet):
-    """One line a stage and one an epoch, for logs."""
+    """One line a stage and one an epoch, for logs; in what has no epochs one from time to time."""
 
     def start(self, stage: str, *, steps: int, done: int, epochs: int) -> None:
         """Name the stage."""
-        self.stage, self.images, self.began = stage, 0, time.monotonic()
+        self.stage, self.steps, self.epochs = stage, steps, epochs
+        self.images, self.began = 0, time.monotonic()
+        self.said = self.began
         length = f": {epochs} epochs of {steps // epochs:,} steps" if epochs > 1 else ""
         self.say(f"{stage}{length}{f', from step {done:,}' if done else ''}")
 
     def step(self, *, step: int, images: int, metrics: Mapping[str, float]) -> None:
-        """Count the images."""
+        """Count the images; say how far it is, the seldomer the longer it takes."""
         self.images += images
+        now = time.monotonic()
+        if self.epochs == 1 and now - self.said > max(EVERY_S, (now - self.began) / 5) and step < self.steps:
+            self.said = now
+            self.say(f"{self.stage}: {step:,} of {self.steps:,}")
 
     def epoch(self, *, epoch: int, epochs: int, metrics: Mapping[str, float]) -> None:
         """Say how the epoch went: the loss, what validation measured, and the time of both together.

@@ -17,11 +17,14 @@ from advss.data.options import make_source
 from advss.data.selection import choose
 from advss.data.sources.base import EncodedSource
 from advss.data.statistics import channel_statistics, digest
+from advss.data.watch import Found, Watch
 from advss.errors import UsageError
 from advss.hookspecs import DataFacts, DataSource, Split
 from advss.randomness import Key, stream
 
 VALID_SHARE = 0.1  # of the training images
+PIECE = 128  # images read at once; large photographs take a second or two of several cores
+UNWATCHED = Watch()
 RESIDENT_BYTES = 4 * 2**30  # a split whose decoded images take more is read from disk batch by batch
 
 
@@ -96,7 +99,13 @@ class Splits:
 
 
 def open_splits(
-    name: str, options: dict[str, Any], *, limit: int = 0, seed: int = 0, parts: Sequence[PartName] = PARTS
+    name: str,
+    options: dict[str, Any],
+    *,
+    limit: int = 0,
+    seed: int = 0,
+    parts: Sequence[PartName] = PARTS,
+    watch: Watch = UNWATCHED,
 ) -> Splits:
     """Read the data of a run: images to train on, to validate on and to test.
 
@@ -109,20 +118,21 @@ def open_splits(
         limit: keep at most that many images of each split that the source has, as many of each class; 0 keeps all.
         seed: decides which training images are kept and validated on; the test images are the same for every seed.
         parts: which are opened; what only the others need is not read.
+        watch: told what there is before the images are read, and how far that is.
 
     Raises:
         UsageError: unknown names or options; data that are missing, unreadable, too few or of different sides.
     """
     source = make_source(name, options)
-    read: dict[PartName, Part] = {}
-    if "train" in parts or "valid" in parts:  # one set of images, divided
-        read["train"], read["valid"] = _to_train_on(source, limit, seed)
-    if "test" in parts:
-        read["test"] = _kept(source, "test", limit)
-    opened = {name: part for name, part in read.items() if name in parts}
+    chosen = {part: choice for part, choice in _choose(source, limit, seed, parts).items() if part in parts}
     classes = source.classes()
-    _check_alike(name, opened, classes)
-    digests = {name: Digest(len(part), digest(part.images, part.labels)) for name, part in opened.items()}
+    sides = {part: _side(source, choice) for part, choice in chosen.items()}
+    _check_alike(name, chosen, sides, classes)
+    counts = {part: len(choice.labels) for part, choice in chosen.items()}
+    watch.found(Found(name, counts, len(classes), next(iter(sides.values())), source.passed_over()))
+    tick = _Tick(watch, sum(counts.values()))
+    opened = {part: _opened(source, choice, sides[part], tick) for part, choice in chosen.items()}
+    digests = {part_name: Digest(len(part), digest(part.images, part.labels)) for part_name, part in opened.items()}
     return Splits(opened, classes, Fingerprint(classes, digests), name, source.passed_over())
 
 
@@ -135,35 +145,73 @@ def part_tensors(part: Part, limit: int = 0) -> tuple[Tensor, Tensor]:
     return unit(chosen.images.read(torch.arange(len(chosen)))), chosen.labels
 
 
-def _to_train_on(source: DataSource, limit: int, seed: int) -> tuple[Part, Part]:
+@dataclass(frozen=True)
+class _Chosen:
+    """The images of a part, before they are read: n of a stored split."""
+
+    split: Split
+    places: Tensor  # (n,) int64, in the split
+    index: Tensor  # as of the part
+    labels: Tensor
+
+
+class _Tick:
+    """Counts what is read."""
+
+    def __init__(self, watch: Watch, of: int) -> None:
+        self.watch, self.done, self.of = watch, 0, of
+
+    def __call__(self, count: int) -> None:
+        self.done += count
+        self.watch.read(done=self.done, of=self.of)
+
+
+def _choose(source: DataSource, limit: int, seed: int, parts: Sequence[PartName]) -> dict[PartName, _Chosen]:
+    """Of which images the parts are; none is read."""
+    chosen: dict[PartName, _Chosen] = {}
+    if "train" in parts or "valid" in parts:  # one set of images, divided
+        chosen["train"], chosen["valid"] = _to_train_on(source, limit, seed)
+    if "test" in parts:
+        chosen["test"] = _kept(source, "test", limit)
+    return chosen
+
+
+def _to_train_on(source: DataSource, limit: int, seed: int) -> tuple[_Chosen, _Chosen]:
     """What is trained and validated on; places are those among both, so that per-image buffers are no larger."""
     if "valid" in source.splits():
         train, valid = _kept(source, "train", limit, seed), _kept(source, "valid", limit, seed)
-        index = torch.arange(len(train) + len(valid))
-        return replace(train, index=index[: len(train)]), replace(valid, index=index[len(train) :])
+        index = torch.arange(len(train.labels) + len(valid.labels))
+        return replace(train, index=index[: len(train.labels)]), replace(valid, index=index[len(train.labels) :])
     with _reading(source, "train"):
         labels = _labels(source, "train", limit)
-        to_train, to_validate = _divided(labels, limit, seed)
-        places = torch.cat([to_train, to_validate]).sort().values
-        kept = Part(_images(source, "train", places), torch.arange(len(places)), labels[places])
-    return kept.select(torch.searchsorted(places, to_train)), kept.select(torch.searchsorted(places, to_validate))
+    parts = _divided(labels, limit, seed)
+    both = torch.cat(parts).sort().values
+    to_train, to_validate = (_Chosen("train", p, torch.searchsorted(both, p), labels[p]) for p in parts)
+    return to_train, to_validate
 
 
-def _check_alike(name: str, parts: Mapping[PartName, Part], classes: tuple[str, ...]) -> None:
-    (first, side), *others = [(CALLED[part_name], part.images.side) for part_name, part in parts.items()]
+def _check_alike(
+    name: str, chosen: Mapping[PartName, _Chosen], sides: Mapping[PartName, int], classes: tuple[str, ...]
+) -> None:
+    (first, side), *others = [(CALLED[part], found) for part, found in sides.items()]
     for other, found in others:
         if found != side:
             raise UsageError(f"{name}: {first} images have side {side}, {other} images {found} pixels")
-    highest = max(int(part.labels.max()) for part in parts.values())
+    highest = max(int(part.labels.max()) for part in chosen.values())
     if highest >= len(classes):
         raise UsageError(f"{name}: labels reach {highest}, expected 0 to {len(classes) - 1} for {len(classes)} classes")
 
 
-def _kept(source: DataSource, split: Split, limit: int, seed: int = 0) -> Part:
+def _kept(source: DataSource, split: Split, limit: int, seed: int = 0) -> _Chosen:
     with _reading(source, split):
         labels = _labels(source, split, limit)
-        places = _few(labels, limit, "data", split, seed=seed)
-        return Part(_images(source, split, places), places, labels[places])
+    places = _few(labels, limit, "data", split, seed=seed)
+    return _Chosen(split, places, places, labels[places])
+
+
+def _opened(source: DataSource, chosen: _Chosen, side: int, tick: _Tick) -> Part:
+    with _reading(source, chosen.split):
+        return Part(_images(source, chosen, side, tick), chosen.index, chosen.labels)
 
 
 @contextmanager
@@ -194,15 +242,25 @@ def _few(labels: Tensor, count: int, *key: Key, seed: int = 0) -> Tensor:
     return choose(labels, count, stream("cpu", seed, *key), equal=True)
 
 
-def _images(source: DataSource, split: Split, places: Tensor) -> Images:
-    first = _read(source, split, places[:1])
-    side = first.shape[-1]
-    read = partial(_read, source, split, side=side)
-    if len(places) * first.numel() <= RESIDENT_BYTES:
-        return InMemory(read(places))
-    if isinstance(source, EncodedSource):
-        source.check(split, places)
-    return OnDisk(read, places, side=side)
+def _side(source: DataSource, chosen: _Chosen) -> int:
+    with _reading(source, chosen.split):
+        return _read(source, chosen.split, chosen.places[:1]).shape[-1]
+
+
+def _images(source: DataSource, chosen: _Chosen, side: int, tick: _Tick) -> Images:
+    read = partial(_read, source, chosen.split, side=side)
+    places, pieces = chosen.places, torch.split(chosen.places, PIECE)
+    if len(places) * 3 * side**2 > RESIDENT_BYTES:
+        if isinstance(source, EncodedSource):
+            for piece in pieces:
+                source.check(chosen.split, piece)
+                tick(len(piece))
+        return OnDisk(read, places, side=side)
+    pixels_N3SS = torch.empty(len(places), 3, side, side, dtype=torch.uint8)
+    for rows, piece in zip(torch.split(pixels_N3SS, PIECE), pieces, strict=True):
+        rows.copy_(read(piece))
+        tick(len(piece))
+    return InMemory(pixels_N3SS)
 
 
 def _read(source: DataSource, split: Split, places_B: Tensor, *, side: int | None = None) -> Tensor:

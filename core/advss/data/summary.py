@@ -7,29 +7,32 @@ from collections.abc import Iterator
 
 import torch
 
+from advss.data.fingerprint import PARTS
 from advss.data.images import Images, InMemory
 from advss.data.splits import Splits
 from advss.data.statistics import CHUNK
+from advss.data.watch import Found
 
 
-def summary(splits: Splits) -> list[str]:
-    """Images by split, files passed over by kind, and how many test images are among those trained or validated on."""
-    side, classes = splits.side, len(splits.classes)
+def summary(found: Found) -> list[str]:
+    """Images by split, and files passed over by kind: what is known before the images are read."""
+    counts = {part: found.counts.get(part, 0) for part in PARTS}
     lines = [
-        f"data {splits.name}: {len(splits.train)} images to train on, {len(splits.valid)} to validate on, "
-        f"{len(splits.test)} to test; {classes} classes, {side}x{side} pixels"
+        f"data {found.source}: {counts['train']} images to train on, {counts['valid']} to validate on, "
+        f"{counts['test']} to test; {found.classes} classes, {found.side}x{found.side} pixels"
     ]
-    if splits.passed_over:
-        lines.append(f"passed over: {_counted(splits)}")
-    return [*lines, *_overlap(splits)]
+    if found.passed_over:
+        lines.append(f"passed over: {_counted(found)}")
+    return lines
 
 
-def _counted(splits: Splits) -> str:
-    most_first = sorted(splits.passed_over.items(), key=lambda kind: (-kind[1], kind[0]))
+def _counted(found: Found) -> str:
+    most_first = sorted(found.passed_over.items(), key=lambda kind: (-kind[1], kind[0]))
     return ", ".join(f"{count} {kind}" for kind, count in most_first)
 
 
-def _overlap(splits: Splits) -> list[str]:
+def overlap(splits: Splits) -> list[str]:
+    """A line where test images are among those trained or validated on, or where they are too many to look."""
     sets = [part.images for part in (splits.train, splits.valid, splits.test)]
     if not all(isinstance(images, InMemory) for images in sets):
         return ["test images are not looked for among the others: the images are too many to be held in memory"]

@@ -25,6 +25,7 @@ from advss.runs.finished import Asked, Finished, open_finished
 from advss.runs.folder import RunFolder, make_folder, plan_folder
 from advss.runs.opened import Result, blank_result, open_session
 from advss.runs.own_data import own_data
+from advss.runs.reading import watched
 from advss.runs.session import Session, choose_device, tracked
 from advss.training.checkpoints import load_checkpoint, save_checkpoint
 from advss.training.reporting import Reporter
@@ -55,7 +56,8 @@ def ensemble(runs: Sequence[str | Path], asked: Asked, *, subsets: bool = False,
     members = open_finished(runs, asked.where)
     planned, device = plan_folder(asked.runs_dir, asked.name, kind=KIND), choose_device(asked.device)
     first = members[0].config
-    splits = own_data(first, members[0].folder, ("test",))
+    with watched(reporter) as watch:
+        splits = own_data(first, members[0].folder, ("test",), watch)
     folder = make_folder(planned, resume=False, named=asked.name is not None)
     config = dataclasses.replace(
         first,

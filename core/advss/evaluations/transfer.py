@@ -42,6 +42,7 @@ from advss.runs.finished import Asked, Finished, open_finished
 from advss.runs.folder import RunFolder, make_folder, plan_folder
 from advss.runs.opened import log_data
 from advss.runs.own_data import own_data
+from advss.runs.reading import watched
 from advss.runs.session import choose_device, followed, tracked
 from advss.tracking.tracker import Tracker
 from advss.training.memory import keep_freed_memory
@@ -78,7 +79,8 @@ def transfer(runs: Sequence[str | Path], asked: Asked, *, reporter: Reporter) ->
         choose_device(asked.device),
         members[0].config,
     )
-    splits = own_data(first, members[0].folder, ("test",))
+    with watched(reporter) as watch:
+        splits = own_data(first, members[0].folder, ("test",), watch)
     images = splits.test.subset(asked.evaluation.limit)
     for member in members:
         check_writable(member)

@@ -13,8 +13,9 @@ import torch
 
 from advss.config import RunConfig, paths_in
 from advss.configuration.resolve import to_yaml
+from advss.data.fingerprint import PARTS
 from advss.data.splits import Splits
-from advss.data.summary import summary
+from advss.data.summary import overlap
 from advss.errors import UsageError
 from advss.files import write_text
 from advss.models.families import family_of
@@ -25,6 +26,7 @@ from advss.runs.folder import Command, RunFolder, check_command, make_folder, pl
 from advss.runs.initial import first_weights, keep_weights, kept_weights, told
 from advss.runs.lock import check_free, locked
 from advss.runs.own_data import own_data
+from advss.runs.reading import watched
 from advss.runs.session import Session, choose_device, followed, open_data
 from advss.runs.stored import found_config
 from advss.tracking.tracker import Tracker
@@ -56,8 +58,9 @@ def opened(
         with saying_what_is_needed(lambda: folder.read_result().get("plugins"), run=folder.name):
             family_of(config.architecture.name)
         device = choose_device(config.device)  # before minutes of reading
-        splits = open_data(config) if new else own_data(config, folder)
-        for line in summary(splits):
+        with watched(reporter, told=True) as watch:
+            splits = open_data(config, PARTS, watch) if new else own_data(config, folder, PARTS, watch)
+        for line in overlap(splits):
             reporter.say(line)
         weights = first_weights(config, splits.facts, source) if new else kept_weights(config, folder)
         if weights:
@@ -117,7 +120,9 @@ def reopened(
     check_free(folder.path)
     stored = found_config(folder.path, where)
     config = dataclasses.replace(stored, name=folder.name, runs_dir=folder.path.parent, device=device)
-    with open_session(config, folder, own_data(config, folder, ("test",)), reporter) as session:
+    with watched(reporter) as watch:
+        splits = own_data(config, folder, ("test",), watch)
+    with open_session(config, folder, splits, reporter) as session:
         yield session
 
 

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from advss.config import RunConfig, paths_in
 from advss.data.fingerprint import PARTS, Fingerprint, PartName
-from advss.data.splits import Splits
+from advss.data.splits import UNWATCHED, Splits
+from advss.data.watch import Watch
 from advss.errors import UsageError
 from advss.runs.folder import RunFolder
 from advss.runs.session import open_data
@@ -22,19 +23,22 @@ def recorded(folder: RunFolder) -> Fingerprint | None:
     return None
 
 
-def own_data(config: RunConfig, folder: RunFolder, parts: Sequence[PartName] = PARTS) -> Splits:
+def own_data(
+    config: RunConfig, folder: RunFolder, parts: Sequence[PartName] = PARTS, watch: Watch = UNWATCHED
+) -> Splits:
     """Parts of a run's data, read again; what only the others need is not read.
 
     Args:
         config: of the run; ``data`` may say another place.
         folder: of the run.
         parts: which; they must be as they were, and the classes' names.
+        watch: told of reading them.
 
     Raises:
         UsageError: they are gone, or no longer those that the run was trained on; what differs is named.
     """
     try:
-        splits = open_data(config, parts)
+        splits = open_data(config, parts, watch)
     except UsageError as error:
         places = [(name, place) for name, value in config.data.options.items() for place in paths_in(value)]
         for name, place in places:

@@ -16,7 +16,8 @@ from advss.configuration.resolve import plain
 from advss.data.augmentation import Augment
 from advss.data.fingerprint import PARTS, PartName
 from advss.data.loader import Loader
-from advss.data.splits import Part, Splits, open_splits
+from advss.data.splits import UNWATCHED, Part, Splits, open_splits
+from advss.data.watch import Watch
 from advss.errors import UsageError
 from advss.files import write_json
 from advss.hookspecs import Batch, Defense
@@ -158,11 +159,11 @@ class Session:
         return result
 
 
-def open_data(config: RunConfig, parts: Sequence[PartName] = PARTS) -> Splits:
-    """The images that a run is of, or these parts of them."""
-    data = config.data
+def open_data(config: RunConfig, parts: Sequence[PartName] = PARTS, watch: Watch = UNWATCHED) -> Splits:
+    """The images that a run is of, or these parts of them; ``watch`` is told of reading them."""
+    data, seed = config.data, config.dividing_seed
     with blaming(f"--data {data.name}", used("data", data)):
-        return open_splits(data.name, data.options, limit=config.limit, seed=config.dividing_seed, parts=parts)
+        return open_splits(data.name, data.options, limit=config.limit, seed=seed, parts=parts, watch=watch)
 
 
 def build_defense(choice: Choice, *, flag: str = "--defense.") -> Defense:
