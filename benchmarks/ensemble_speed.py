@@ -16,6 +16,7 @@ import statistics
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -72,8 +73,10 @@ class Setting:
 
     def step(self, diversity: Diversity) -> None:
         """The passes of one training step."""
-        made = make_traced_views if diversity.pixels == "image" else make_views
-        views, pixels = made(self.tasks, self.batch, (0,))
+        views, pixels = make_views(self.tasks, self.batch, (0,)), None
+        if diversity.pixels == "image":
+            raw = self.batch.raw.detach().requires_grad_()
+            views, pixels = make_traced_views(self.tasks, replace(self.batch, x=raw, raw=raw), (0,))
         objective = TaskObjective(
             self.encoder,
             self.tasks,

@@ -52,6 +52,16 @@ def test_without_augmentation_x_is_raw(part: Part) -> None:
     assert batch.x is batch.raw
 
 
+@pytest.mark.parametrize("augment", [BOTH, Augment(3), Augment(flip=True), Augment()], ids=str)
+def test_raw_images_are_augmented_to_x_bit_for_bit(part: Part, augment: Augment) -> None:
+    loader = _loader(part, augment=augment)
+    batch = loader.batch(1, 3, progress=0.0)
+    raw = batch.raw.requires_grad_()
+    x = loader.augmented(raw, 1, 3)
+    assert torch.equal(x, batch.x)
+    assert x.requires_grad
+
+
 def test_an_epoch_of_more_steps_is_whole_passes_each_in_an_order_of_its_own(part: Part) -> None:
     loader = Loader(part, batch_size=8, device=CPU, augment=BOTH, key=(0, "pretrain"), epoch_steps=len(part) // 8 + 1)
     once = len(part) // 8

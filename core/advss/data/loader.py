@@ -89,11 +89,19 @@ class Loader:
         position = epoch * self.steps_per_epoch + step
         pixels = self._pixels(position)
         raw = unit(pixels)
-        x = raw
-        if self._augment:
-            generator = stream(self._device, *self._key, "augment", epoch, step)
-            x = unit(augmented(pixels, *drawn(self._augment, len(pixels), generator), padding=self._augment.crop))
+        x = unit(self.augmented(pixels, epoch, step)) if self._augment else raw
         return self._batch(x, raw, self._places(position), progress)
+
+    def augmented(self, images_BCSS: Tensor, epoch: int, step: int) -> Tensor:
+        """Images as those of batch ``step`` of ``epoch`` are augmented: of its ``raw`` exactly its ``x``.
+
+        Differentiable in images of floats.
+        """
+        if not self._augment:
+            return images_BCSS
+        generator = stream(self._device, *self._key, "augment", epoch, step)
+        corners_2B, mirrored_B = drawn(self._augment, len(images_BCSS), generator)
+        return augmented(images_BCSS, corners_2B, mirrored_B, padding=self._augment.crop)
 
     def in_order(self, batch_size: int) -> Iterator[Batch]:
         """Every image once, in order and not augmented; the last batch may be smaller.

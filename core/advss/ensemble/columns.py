@@ -17,7 +17,7 @@ class ImagePixels:
     A rotated image's gradient is turned back, a permuted one's patches go back to their places.
 
     Args:
-        x_BCHW: the images the views were made of, requiring a gradient.
+        x_BCHW: the images the views were made of, before any augmentation, requiring a gradient.
         views: of each member by key, with their graph back to ``x_BCHW``.
 
     Raises:

@@ -88,8 +88,10 @@ class Work:
         key = (self.seed, self.stage, step)
         tasks = self.modules.tasks()
         weights = self.diversity.in_attack(step), self.diversity.in_loss(step)
-        made = make_views if self.diversity.pixels == "task" or weights == (0, 0) else make_traced_views
-        views, pixels = made(tasks, batch, key)
+        if self.diversity.pixels == "task" or weights == (0, 0):
+            views, pixels = make_views(tasks, batch, key), None
+        else:
+            views, pixels = make_traced_views(tasks, self._traced(batch, step), key)
         return TaskObjective(
             self.modules.trunk,
             tasks,
@@ -105,6 +107,11 @@ class Work:
             memory_format=self.memory_format,
             between=self.stop.check,
         )
+
+    def _traced(self, batch: Batch, step: int) -> Batch:
+        """The batch of a step with ``raw`` requiring a gradient, and ``x`` made of it."""
+        raw = batch.raw.detach().requires_grad_()
+        return replace(batch, raw=raw, x=self.loader.augmented(raw, *divmod(step, self.loader.steps_per_epoch)))
 
     def total(self, loss: Loss) -> Tensor:
         """What is minimised: a defense's loss of the M members, summed or averaged, and its diversity term."""
@@ -123,28 +130,25 @@ class Work:
         return [place for place, (start, end) in enumerate(spans) if start == end and self.settings.epochs]
 
 
-def make_views(
-    tasks: Mapping[str, Task], batch: Batch, key: tuple[Key, ...]
-) -> tuple[tuple[Views, ...], ImagePixels | None]:
+def make_views(tasks: Mapping[str, Task], batch: Batch, key: tuple[Key, ...]) -> tuple[Views, ...]:
     """Each task's views of a batch, drawn from a stream of its own."""
     with torch.no_grad():
-        return tuple(t.views(batch, stream(batch.x.device, *key, name, "views")) for name, t in tasks.items()), None
+        return tuple(t.views(batch, stream(batch.x.device, *key, name, "views")) for name, t in tasks.items())
 
 
 def make_traced_views(
     tasks: Mapping[str, Task], batch: Batch, key: tuple[Key, ...]
-) -> tuple[tuple[Views, ...], ImagePixels | None]:
-    """As :func:`make_views`, with the way that gradients take back to the images."""
-    x_BCHW = batch.x.detach().requires_grad_()
-    traced = {
-        name: task.views(replace(batch, x=x_BCHW), stream(x_BCHW.device, *key, name, "views"))
-        for name, task in tasks.items()
-    }
+) -> tuple[tuple[Views, ...], ImagePixels]:
+    """As :func:`make_views`, with the way that gradients take back to ``batch.raw``, which requires one.
+
+    So a task may take the images before their augmentation or after it: ``batch.x`` is made of ``batch.raw``.
+    """
+    traced = {name: t.views(batch, stream(batch.raw.device, *key, name, "views")) for name, t in tasks.items()}
     views = tuple(
         Views(tuple(x.detach() for x in v.inputs), {name: t.detach() for name, t in v.targets.items()})
         for v in traced.values()
     )
-    return views, ImagePixels(x_BCHW, traced)
+    return views, ImagePixels(batch.raw, traced)
 
 
 def set_trainable(module: nn.Module, phase: Phase) -> None:

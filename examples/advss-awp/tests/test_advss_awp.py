@@ -19,7 +19,7 @@ from torch import Generator, Tensor, nn
 from advss.cli.main import main
 from advss.config import Choice
 from advss.ensemble.objective import TaskObjective
-from advss.hookspecs import Batch, Defense, Loss, Task, Views
+from advss.hookspecs import Batch, Defense, Loss, Objective, Task, Views
 from advss.plugins import build
 from advss.testing import conformance
 from advss_awp import AWP
@@ -104,6 +104,21 @@ def test_weights_move_as_in_place(base: str) -> None:
     assert set(found) == set(expected)
     for name, weight in expected.items():
         torch.testing.assert_close(found[name], weight, atol=1e-12, rtol=1e-12)
+
+
+class Faint(Defense):
+    """Standard training on a loss that is hardly there."""
+
+    def loss(self, objective: Objective, inputs: tuple[Tensor, ...], generator: Generator) -> Loss:
+        return Loss(objective(inputs).value * 2.0**-100)
+
+
+def test_weights_move_as_far_however_short_the_gradient() -> None:
+    plain, faint = (
+        AWP(base=base, gamma=GAMMA).perturbed(objective_of(network()), (ATTACKED,), generator())
+        for base in (Defense(), Faint())
+    )
+    assert all(torch.equal(faint[name], weight) for name, weight in plain.items())
 
 
 @every_base

@@ -12,6 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Generator, Tensor
 
+from advss.attacks.balls import unit
 from advss.hookspecs import Defense, Loss, Objective, hookimpl
 
 advss_api = (1, 0)
@@ -60,7 +61,7 @@ class AWP(Defense):
             loss = self.base.loss(objective, inputs, generator)
             gradients = torch.autograd.grad(loss.total, list(weights.values()), allow_unused=True)
         return {
-            name: weight + self.gamma * weight.detach().norm() * gradient / (gradient.norm() + 1e-20)
+            name: weight + self.gamma * weight.detach().norm() * unit(gradient[None])[0]
             for (name, weight), gradient in zip(now.items(), gradients, strict=True)
             if gradient is not None
         }
