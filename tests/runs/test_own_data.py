@@ -2,10 +2,14 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from PIL import Image
 
@@ -13,7 +17,10 @@ from advss.cli.main import main
 from advss.runs.folder import RunFolder
 from advss.runs.own_data import own_data
 from advss.runs.stored import resume_config, stored_config
+from advss.stages.fit import fit
 from advss.training.checkpoints import load_checkpoint, save_checkpoint
+from advss.training.reporting import Silent
+from advss.training.signals import Interrupted
 
 HERE = "--device cpu --tracking false --quiet"
 BACKBONE = "--backbone resnet18 --backbone.layers [1,1,1,1] --backbone.channels [8,8,8,8]"
@@ -23,9 +30,10 @@ FIT = f"--data imagefolder --data.root photos --memory-format contiguous --eval-
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with ``photos`` of cats and dogs, a run on them, pretrained and fine-tuned, and one fine-tuned from it.
+    """A folder with ``photos`` of cats and dogs and runs on them.
 
-    ``runs/a``, of which ``runs/b`` is a copy, and ``runs/tuned``.
+    ``runs/a`` is pretrained and fine-tuned, ``runs/b`` is a copy of it, ``runs/tuned`` is fine-tuned from it, and
+    ``runs/scratch`` from random weights.
     """
     place = tmp_path_factory.mktemp("own")
     draw = np.random.default_rng(0)
@@ -41,6 +49,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         line = f"fit --pretext rotation --defense none --config digits {one} {FIT} --name a"
         assert main(line.split()) == 0
         shutil.copytree("runs/a", "runs/b")
+        line = f"fit --pretext none --defense none --config digits {one} {FIT} --name scratch"
+        assert main(line.split()) == 0
         line = f"finetune --from runs/a --seed 1 --name tuned --finetune-epochs 1 --finetune-batch-size 12 {HERE}"
         assert main(line.split()) == 0
     return place
@@ -83,6 +93,17 @@ def test_measuring_needs_the_test_images_alone(line: str, place: Path, monkeypat
     monkeypatch.chdir(place)
     measuring = "--limit 2 --n 50" if line.startswith("certify") else "--eval-steps 1"
     assert main(f"{line} {measuring} --device cpu --quiet".split()) == 0
+
+
+@pytest.mark.parametrize("line", COMMANDS[2:])
+def test_equal_images_below_two_roots_are_the_same_data(
+    line: str, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(place / "photos", place / "elsewhere")
+    config = place / "runs/b/config.yaml"
+    config.write_text(config.read_text().replace(str(place / "photos"), str(place / "elsewhere")))
+    monkeypatch.chdir(place)
+    assert main(f"{line} --eval-steps 1 --device cpu --quiet".split()) == 0
 
 
 def test_other_test_images_are_refused_with_their_number(
@@ -128,6 +149,47 @@ def test_fine_tuning_keeps_the_split_of_pretraining_whatever_its_seed(place: Pat
     assert own_data(after, folders[1]).fingerprint == own_data(before, folders[0]).fingerprint
 
 
+# ---------------------------------------------------------------- resumed
+def broken_off(run: Path, *, forgotten: str = "") -> None:
+    """Make a finished run one that was broken off before its end, whose result has forgotten something."""
+    content = json.loads((run / "result.json").read_text()) | {"status": "running"}
+    (run / "result.json").write_text(json.dumps({key: value for key, value in content.items() if key != forgotten}))
+
+
+@pytest.mark.parametrize(
+    ("split", "changed"), [("train", "37 training images, not 36"), ("test", "17 test images, not 16")]
+)
+@pytest.mark.parametrize("run", ["a", "scratch", "pretraining"])
+def test_a_run_is_not_resumed_on_other_data(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture, run: str, split: str, changed: str
+) -> None:
+    monkeypatch.chdir(place)
+    (place / "runs/b").rename(place / "runs/pretraining")
+    shutil.rmtree(place / "runs/pretraining/finetune")
+    broken_off(place / "runs" / run)
+    add(place / "photos" / split / "cat")
+    assert main(f"fit --resume runs/{run} {RESUMED}".split()) == 2
+    assert f"run runs/{run} was trained on other data than there are now: {changed}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("moment", [("pretrain", "step", 2), ("finetune", "step", 2)])
+def test_a_run_goes_on_bit_for_bit_where_its_data_were_moved_to(
+    place: Path, tmp_path: Path, stopper: Callable[..., Silent], moment: tuple[str, str, int]
+) -> None:
+    config = replace(stored_config(place / "runs/a"), name="broken", runs_dir=place / "runs")
+    with pytest.raises(Interrupted):
+        fit(config, reporter=stopper(*moment))
+    (place / "photos").rename(tmp_path / "moved")
+    moved = resume_config(place / "runs/broken", {"data.root": str(tmp_path / "moved")}, environ={})
+    fit(moved, resume=True, reporter=Silent())
+    for stage, which in product(("pretrain", "finetune"), ("best", "last")):
+        whole, resumed = (
+            load_checkpoint(place / "runs" / name / stage / f"{which}.safetensors").tensors for name in ("a", "broken")
+        )
+        assert whole.keys() == resumed.keys()
+        assert [name for name in whole if not torch.equal(whole[name], resumed[name])] == []
+
+
 # ---------------------------------------------------------------- the checkpoint that fine-tuning starts from
 @pytest.mark.parametrize("run", ["a", "tuned"])
 def test_the_checkpoint_of_fine_tuning_says_what_it_started_from(place: Path, run: str) -> None:
@@ -136,12 +198,6 @@ def test_the_checkpoint_of_fine_tuning_says_what_it_started_from(place: Path, ru
         manifest = load_checkpoint(place / "runs" / run / "finetune" / f"{which}.safetensors").manifest
         assert manifest["source_sha256"] == pretrained
     assert RunFolder(place / "runs/tuned").read_result()["source_sha256"] == pretrained
-
-
-def broken_off(run: Path, *, forgotten: str = "") -> None:
-    """Make a finished run one that was broken off before its end, whose result has forgotten something."""
-    content = json.loads((run / "result.json").read_text()) | {"status": "running"}
-    (run / "result.json").write_text(json.dumps({key: value for key, value in content.items() if key != forgotten}))
 
 
 def another_start(place: Path) -> None:
@@ -171,6 +227,17 @@ def test_fine_tuning_without_a_checkpoint_yet_is_not_resumed_from_another_start(
     another_start(place)
     assert main(f"finetune --resume runs/tuned {RESUMED}".split()) == 2
     assert "started from a checkpoint of sha256" in capsys.readouterr().err
+
+
+def test_fine_tuning_without_a_checkpoint_yet_is_not_resumed_on_other_data(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.chdir(place)
+    broken_off(place / "runs/tuned")
+    shutil.rmtree(place / "runs/tuned/finetune")
+    add(place / "photos/train/cat")
+    assert main(f"finetune --resume runs/tuned {RESUMED}".split()) == 2
+    assert "was pretrained on other data than there are now: 37 training" in capsys.readouterr().err
 
 
 def test_fine_tuning_that_began_is_resumed_without_its_start(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,7 @@ def record_source(session: Session, checkpoint: Path | None) -> None:
             by now.
     """
     sha256 = started_from(session, checkpoint)
-    if checkpoint and not _begun_from(session):
+    if checkpoint and not has_checkpoint(session.folder.last("finetune")):
         then = load_checkpoint(checkpoint, warn=False).manifest["data"]
         _check_data(session, checkpoint, Fingerprint.from_json(then))
     session.record(source=str(checkpoint.resolve()) if checkpoint else None, source_sha256=sha256)
