@@ -127,7 +127,7 @@ class Classifier(nn.Module, ABC):
     def fresh(self) -> list[nn.Parameter]:
         """θ_f, what trains on what was loaded: the head, a last stage that no task had, a stem that no weights fit.
 
-        An encoder of which nothing was loaded is none of it: it stands at its random initialisation (P1).
+        None of an encoder that is random as a whole (P1). Known by identity: a renamed parameter stays what it is.
         """
 
 
@@ -237,6 +237,10 @@ class FinetuneScheme(Task):
     def phases(self, classifier: Classifier) -> list[Phase]:
         """Which parameters train for which share of the epochs; a subtree with none stands in eval, statistics too."""
         raise NotImplementedError
+
+    def deployed(self, classifier: Classifier) -> dict[str, Tensor]:
+        """The state dict of a classifier without build() that answers as this one does: what is kept and validated."""
+        return classifier.state_dict()
 
     def views(self, batch: Batch, generator: Generator) -> Views:
         """The images and their labels."""

@@ -19,9 +19,9 @@ from advss.cli.main import main
 from advss.configuration.resolve import from_mapping
 from advss.data.sources import cifar10c
 from advss.ensemble.objective import TaskObjective
-from advss.hookspecs import Defense, Loss, Task, Views
+from advss.hookspecs import Loss, Task, Views
 from advss.plugins import registry
-from advss.plugins.discovery import Discovery, Plugin
+from advss.plugins.discovery import Discovery, Kind, Plugin
 from advss.testing.subject import Subject
 from advss.testing.suite import checks_of
 from advss.testing.verdicts import judge
@@ -39,26 +39,33 @@ def python_of(page: str) -> list[str]:
     return re.findall(r"^```python[^\n]*\n(.*?)^```$", (DOCS / page).read_text(), re.M | re.S)
 
 
-# ---------------------------------------------------------------- a defense with a second pass
-@pytest.fixture
-def flat() -> type[Defense]:
-    """The defense that penalises gradients, as its page writes it below another."""
+def offered(page: str, name: str) -> Any:
+    """A class of a page, whose blocks of Python run one after another."""
     namespace: dict[str, Any] = {}
-    for code in python_of("defenses.md"):
+    for code in python_of(page):
         exec(code, namespace)
-    offered: type[Defense] = namespace["Flat"]
-    return offered
+    return namespace[name]
 
 
-def test_the_defense_with_a_second_pass_keeps_the_contract(
-    flat: type[Defense], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("kind", "page", "name"), [("defense", "defenses.md", "Flat"), ("finetune", "finetune.md", "Beside")]
+)
+def test_a_further_class_of_a_page_keeps_the_contract(
+    kind: Kind, page: str, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plugin = Plugin("defense", "flat", flat, "elsewhere", "1.0")
+    plugin = Plugin(kind, name.lower(), offered(page, name), "elsewhere", "1.0")
     found = Discovery([*registry().found.plugins, plugin])
     monkeypatch.setattr(importlib.import_module("advss.plugins.registry"), "_discovered", lambda: found)
-    verdicts = [judge(check, Subject(plugin, {})) for check in checks_of("defense") if "found" not in check.name]
+    verdicts = [judge(check, Subject(plugin, {})) for check in checks_of(kind) if "found" not in check.name]
     assert [(verdict.check, verdict.message) for verdict in verdicts if verdict.outcome != "passed"] == []
     assert len(verdicts) > 15
+
+
+# ---------------------------------------------------------------- a defense with a second pass
+@pytest.fixture
+def flat() -> Any:
+    """The defense that penalises gradients, as its page writes it below another."""
+    return offered("defenses.md", "Flat")
 
 
 class Linear(Task):

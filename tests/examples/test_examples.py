@@ -23,7 +23,13 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 def test_there_are_examples_of_every_kind() -> None:
-    assert [path.name for path in PACKAGES] == ["advss-awp", "advss-contrastive", "advss-lpft", "advss-mart"]
+    assert [path.name for path in PACKAGES] == [
+        "advss-awp",
+        "advss-contrastive",
+        "advss-lora",
+        "advss-lpft",
+        "advss-mart",
+    ]
 
 
 @pytest.mark.timeout(900)  # four runs by the command line; half a minute on a machine that does nothing else

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.utils import parametrize
 
 from advss.errors import UsageError
 from advss.hookspecs import DataFacts
@@ -56,6 +59,31 @@ def test_what_was_loaded_is_recorded_with_its_buffers() -> None:
     model = classifier()
     model.load_pretrained(encoder().state_dict(), None)
     assert model.loaded == {f"encoder.{key}" for key in model.encoder.state_dict()}
+
+
+class Twice(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.added = torch.nn.Parameter(torch.ones(1))
+
+    def forward(self, weight: Tensor) -> Tensor:
+        return 2 * self.added * weight
+
+
+@pytest.mark.parametrize("loaded", [True, False])
+@pytest.mark.parametrize("copied", [True, False])
+def test_a_parameter_under_another_name_stays_loaded_and_what_is_added_is_fresh(loaded: bool, copied: bool) -> None:
+    model = classifier()
+    if loaded:
+        model.load_pretrained(encoder().state_dict(), model.encoder.tail().state_dict())
+    fresh = len(model.fresh())
+    parametrize.register_parametrization(model.get_submodule("encoder.net.conv1"), "weight", Twice())
+    model = copy.deepcopy(model) if copied else model
+    (adapter,) = (m for m in model.modules() if isinstance(m, Twice))
+    assert ids(model.fresh()) == ids(
+        [*model.head.parameters(), adapter.added, *(() if loaded else model.tail.parameters())]
+    )
+    assert len(model.fresh()) == fresh + 1
 
 
 def test_pretrained_weights_arrive() -> None:

@@ -13,7 +13,7 @@ from advss.models.weights import check_fits, load_strict
 class ImageClassifier(Classifier):
     """Images in [0, 1] (B, C, H, W) -> logits (B, K); normalisation is the encoder's."""
 
-    loaded: set[str]  # names of the parameters and buffers that pretraining gave, or weights to start from
+    loaded: set[str]  # what pretraining or weights to start from gave, by its names when this was made
 
     def __init__(self, encoder: Encoder, tail: nn.Module, classes: int) -> None:
         super().__init__()
@@ -21,6 +21,7 @@ class ImageClassifier(Classifier):
         self.tail = tail
         self.head = nn.Linear(encoder.features, classes)
         self.loaded = set()
+        self._made = dict(self.named_parameters())  # a scheme may rename them, by a parametrisation, and add others
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """Logits (B, K)."""
@@ -28,10 +29,12 @@ class ImageClassifier(Classifier):
         return logits_BK
 
     def fresh(self) -> list[nn.Parameter]:
-        """The parameters that were not loaded, those of an encoder that is random as a whole left out."""
-        fresh = [(name, parameter) for name, parameter in self.named_parameters() if name not in self.loaded]
-        stands = not any(name.startswith("encoder.") for name in self.loaded)
-        return [parameter for name, parameter in fresh if not (stands and name.startswith("encoder."))]
+        """The parameters that were not loaded; of an encoder that is random as a whole none that it was made with."""
+        random = not any(name.startswith("encoder.") for name in self.loaded)
+        standing = {
+            id(p) for name, p in self._made.items() if name in self.loaded or (random and name.startswith("encoder."))
+        }
+        return [p for p in self.parameters() if id(p) not in standing]
 
     def load_pretrained(self, encoder_state: Mapping[str, Tensor], tail_state: Mapping[str, Tensor] | None) -> None:
         """Load the encoder, and the last stage when there is one; all or nothing.

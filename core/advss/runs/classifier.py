@@ -64,7 +64,11 @@ def restored(checkpoint: Checkpoint, *, what: str) -> nn.Module:
     """
     model = _unfilled(checkpoint.manifest, what)
     own = ("scheme.", "optimizer.", "average.")
-    load_strict(model, {n: t for n, t in checkpoint.tensors.items() if not n.startswith(own)}, what=what)
+    state = {n: t for n, t in checkpoint.tensors.items() if not n.startswith(own)}
+    if "progress" in checkpoint.manifest and state.keys() != model.state_dict().keys():
+        best = checkpoint.path.with_name("best.safetensors")
+        raise UsageError(f"{what} holds the classifier in the form that trains; load what it leaves: {best}")
+    load_strict(model, state, what=what)
     return model.eval()
 
 

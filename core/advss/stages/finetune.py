@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from functools import partial
 from pathlib import Path
@@ -23,7 +24,7 @@ from advss.stages.validation import classifier_score, classifier_validation
 from advss.training.blame import blaming, fitting
 from advss.training.checkpoints import has_checkpoint, load_checkpoint
 from advss.training.first_batch import check_runs
-from advss.training.form import check_made, check_phases
+from advss.training.form import check_deployed, check_made, check_phases
 from advss.training.progress import Progress
 from advss.training.work import Modules, Work
 
@@ -66,12 +67,14 @@ def _work(session: Session, source: Path | None, plugins: list[Record]) -> Work:
     config, settings, splits = session.config, session.config.finetuning, session.splits
     classifier, spec = _classifier(session, source)
     scheme = _scheme(config, plugins)
+    plain = copy.deepcopy(classifier)
     with global_stream("cpu", config.seed, "init", "scheme"):
         scheme.build(classifier)
     modules = Modules(classifier, {config.finetune.name: scheme}, STAGE).to(session.device)
-    phases = scheme.phases(classifier)
+    phases, deployed = scheme.phases(classifier), modules.deployed()
     with fitting(STAGE, scheme, plugins):
         check_phases(phases)
+        check_deployed(deployed, plain.state_dict())
     if not any(group["params"] for phase in phases for group in phase.groups):
         raise UsageError(f"--finetune {config.finetune.name}: nothing is left to train; use another scheme")
     defense = build_defense(config.finetune_defense, flag="--finetune-defense.")
@@ -83,7 +86,12 @@ def _work(session: Session, source: Path | None, plugins: list[Record]) -> Work:
         phases=phases,
         settings=settings,
         validate=classifier_validation(
-            valid, config.evaluation, seed=config.seed, adversarial=defense.adversarial, stop=session.stop
+            valid,
+            config.evaluation,
+            seed=config.seed,
+            adversarial=defense.adversarial,
+            stop=session.stop,
+            plain=plain.to(session.device) if type(scheme).deployed is not FinetuneScheme.deployed else None,
         ),
         score=classifier_score(adversarial=defense.adversarial),
         seed=config.seed,

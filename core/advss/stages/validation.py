@@ -15,6 +15,7 @@ from advss.config import EvalSettings
 from advss.data.loader import Loader
 from advss.ensemble.objective import TaskObjective
 from advss.hookspecs import Batch, Defense
+from advss.models.weights import load_strict
 from advss.randomness import of_member, stream
 from advss.training.signals import StopRequest
 from advss.training.work import Metrics, Modules
@@ -82,16 +83,29 @@ def pretext_score(metrics: Metrics) -> tuple[float, ...]:
 
 
 def classifier_validation(
-    loader: Loader, evaluation: EvalSettings, *, seed: int, adversarial: bool, stop: StopRequest
+    loader: Loader,
+    evaluation: EvalSettings,
+    *,
+    seed: int,
+    adversarial: bool,
+    stop: StopRequest,
+    plain: nn.Module | None = None,
 ) -> Callable[[Modules], Metrics]:
-    """Cross-entropy and TA, and RA under a PGD of ``valid_steps`` steps when the stage trains adversarially."""
+    """Cross-entropy and TA, and RA under a PGD of ``valid_steps`` steps when the stage trains adversarially.
+
+    They are of what is deployed, which is loaded into ``plain`` where the classifier that trains is of another form.
+    """
     threat = replace(evaluation.threat, steps=evaluation.valid_steps)
     names = (f"{CLEAN}/loss", "ta", "ra") if adversarial else (f"{CLEAN}/loss", "ta")
 
     def validate(modules: Modules) -> Metrics:
         batches = loader.in_order(evaluation.batch_size)
-        with stop.asked_by(modules.trunk):
-            measured = [_measured(modules.trunk, batch, place) for place, batch in enumerate(batches)]
+        model = modules.trunk
+        if plain is not None:
+            load_strict(plain, modules.deployed(), what="deployed()")
+            model = plain
+        with stop.asked_by(model):
+            measured = [_measured(model, batch, place) for place, batch in enumerate(batches)]
         return {name: float(torch.cat(parts).double().mean()) for name, *parts in zip(names, *measured, strict=True)}
 
     def _measured(model: nn.Module, batch: Batch, place: int) -> tuple[Tensor, ...]:

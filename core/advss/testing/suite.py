@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from advss.plugins import Kind
-from advss.testing.checks import company, defenses, device, losses, options, schemes, sources, state, views
+from advss.testing.checks import company, defenses, deployed, device, losses, options, schemes, sources, state, views
 from advss.testing.ready import ready
 from advss.testing.subject import Subject
 from advss.testing.verdicts import Check, Verdict, as_above, judge
@@ -67,6 +67,7 @@ FINETUNE: tuple[Fact, ...] = (
     schemes.the_head_trains,
     schemes.what_it_brings_trains,
     schemes.gradient_reaches_all_that_a_phase_trains,
+    deployed.it_leaves_a_plain_classifier_that_answers_alike,
 )
 DEFENSE: tuple[Fact, ...] = (
     defenses.an_attack_gives_as_many_inputs_of_the_same_form,

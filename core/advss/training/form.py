@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import is_dataclass
 from typing import Any
 
@@ -90,6 +90,23 @@ def _check_group(group: Any, wanted: str) -> None:
 def _check_once(phase: Phase) -> None:
     params = [id(p) for group in phase.groups for p in group["params"]]
     require(len(set(params)) == len(params), "phases() gives a phase that names a parameter twice; name each once")
+
+
+def check_deployed(given: Any, plain: Mapping[str, Tensor]) -> None:
+    """What a scheme's deployed() gives: tensors under the names, and of the form, of the ``plain`` classifier's."""
+    formed = isinstance(given, Mapping) and all(isinstance(t, Tensor) for t in given.values())
+    require(formed, f"deployed() returns {in_words(given)}; return the state dict of a plain classifier")
+    lacking, left = [name for name in plain if name not in given], [name for name in given if name not in plain]
+    wanted = "return the state dict that the classifier has without what build() makes of it, under those names"
+    require(not lacking, f"deployed() gives no '{(lacking or [''])[0]}'{_nor(left)}; {wanted}")
+    require(not left, f"deployed() gives '{(left or [''])[0]}', which a plain classifier does not have; {wanted}")
+    for name, t in plain.items():
+        form, expected = (f"{tuple(x.shape)} {x.dtype}" for x in (given[name], t))
+        require(form == expected, f"deployed() gives '{name}' as {form} instead of {expected}")
+
+
+def _nor(left: list[str]) -> str:
+    return f" but '{left[0]}'" if left else ""
 
 
 def check_views(views: Any, *, by: str = "views()") -> None:

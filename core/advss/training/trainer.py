@@ -123,7 +123,7 @@ class Trainer:
         if good and (not progress.best_score or score > progress.best_score):
             progress.best_epoch, progress.best_score, progress.best_metrics = epoch, score, metrics
             best = {"epoch": epoch, "metrics": metrics, "score": score}
-            self._save(self.best, self._kept_modules().named_state(), best, good=True)
+            self._save(self.best, self._kept_modules().deployed(), best, good=True)
         if not good:
             why = f"weights or validation loss of {work.stage} epoch {epoch} are not finite"
             self.reporter.say(f"advss: warning: {why}; it cannot be chosen, and the good checkpoint before it is kept")

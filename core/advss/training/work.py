@@ -15,7 +15,7 @@ from advss.data.loader import Loader
 from advss.ensemble.columns import ImagePixels
 from advss.ensemble.diversity import Diversity
 from advss.ensemble.objective import Stage, TaskObjective
-from advss.hookspecs import Batch, Defense, Loss, Phase, Task, Views
+from advss.hookspecs import Batch, Classifier, Defense, FinetuneScheme, Loss, Phase, Task, Views
 from advss.models.weights import load_strict
 from advss.named import NamedModules
 from advss.randomness import Key, stream
@@ -40,13 +40,20 @@ class Modules(nn.Module):
     def _places(self) -> dict[str, nn.Module]:
         if self.stage == "pretrain":
             return {"encoder.": self.trunk, **{f"tasks.{key}.": task for key, task in self.tasks().items()}}
-        return {f"{name}.": part for name, part in self.trunk.named_children()} | {
-            "scheme.": next(iter(self.tasks().values()))
-        }
+        return {"": self.trunk, "scheme.": next(iter(self.tasks().values()))}
 
     def named_state(self) -> dict[str, Tensor]:
         """Parameters and buffers by the names they have in a checkpoint."""
         return {f"{at}{name}": t for at, module in self._places().items() for name, t in module.state_dict().items()}
+
+    @torch.no_grad()
+    def deployed(self) -> dict[str, Tensor]:
+        """What is kept of the best epoch: of fine-tuning the plain classifier, as its scheme leaves it."""
+        task = next(iter(self.tasks().values()))
+        if not isinstance(task, FinetuneScheme):
+            return self.named_state()
+        assert isinstance(self.trunk, Classifier)
+        return task.deployed(self.trunk)
 
     def load_named_state(self, state: Mapping[str, Tensor], *, what: str) -> None:
         """Load what :meth:`named_state` gave, strictly.
