@@ -11,22 +11,18 @@ import pytest
 import torch
 from foolbox.attacks import LinfPGD
 from foolbox.models.pytorch import PyTorchModel
-from torch import Tensor, nn
 
 import advss
 from advss.cli.main import main
 from advss.config import EvalSettings, RunConfig
-from advss.data.images import InMemory
 from advss.data.splits import Part, open_splits, part_tensors
 from advss.errors import UsageError
-from advss.evaluations.evaluate import evaluate, evaluate_model
-from advss.hookspecs import Defense
+from advss.evaluations.evaluate import evaluate
 from advss.stages.fit import fit
-from advss.stages.validation import classifier_score, pretext_score
 from advss.tracking.journal import read_metrics
 from advss.training.checkpoints import load_checkpoint, save_checkpoint
 from advss.training.reporting import Silent
-from advss.training.signals import Interrupted, StopRequest
+from advss.training.signals import Interrupted
 
 Settings = Callable[..., RunConfig]
 EPS, STEP_SIZE, STEPS = 2 / 255, 0.5 / 255, 10
@@ -251,52 +247,6 @@ def test_the_measurement_just_made_is_printed_and_where_the_headline_stays(
     assert "of all 300 test images; in the table of the 60 attacked" in out
 
 
-# ---------------------------------------------------------------- measuring
-class Constant(nn.Module):
-    """Says class 1 of any image, whatever is done to it."""
-
-    def forward(self, x_BCHW: Tensor) -> Tensor:
-        return torch.tensor([0.0, 1.0]).expand(len(x_BCHW), 2) + 0 * x_BCHW.sum((1, 2, 3))[:, None]
-
-
-def test_constant_classifier_has_equal_ta_and_ra() -> None:
-    part = Part(
-        InMemory(torch.zeros(10, 3, 4, 4, dtype=torch.uint8)), torch.arange(10), torch.tensor([1] * 7 + [0] * 3)
-    )
-    cpu = torch.device("cpu")
-    settings = EvalSettings(steps=1, batch_size=4)
-    found = evaluate_model(
-        Constant(), part, settings, device=cpu, seed=0, reporter=Silent(), stop=StopRequest(), classes="ab"
-    )
-    assert (found["ta"], found["ra"], found["ra_images"]) == (0.7, 0.7, 10)
-    assert found["doubt"] == "the model answers 'b' for 100 % of the 10 test images, of which 70 % are"
-
-
-class Counting(Constant):
-    """Asks for an end in its third forward pass."""
-
-    def __init__(self, stop: StopRequest) -> None:
-        super().__init__()
-        self.stop, self.passes = stop, 0
-
-    def forward(self, x_BCHW: Tensor) -> Tensor:
-        self.passes += 1
-        if self.passes == 3:
-            self.stop.number = 15
-        return super().forward(x_BCHW)
-
-
-def test_measuring_stops_within_an_attack() -> None:
-    part = Part(InMemory(torch.zeros(4, 3, 4, 4, dtype=torch.uint8)), torch.arange(4), torch.tensor([1] * 4))
-    stop = StopRequest()
-    model, settings = Counting(stop), EvalSettings(steps=20, batch_size=4)
-    with pytest.raises(Interrupted):
-        evaluate_model(
-            model, part, settings, device=torch.device("cpu"), seed=0, reporter=Silent(), stop=stop, classes="ab"
-        )
-    assert model.passes == 3
-
-
 def test_evaluating_an_unfinished_run_leaves_it_unfinished(settings: Settings, stopper: Callable[..., Silent]) -> None:
     config = settings("none", "none", stage={"epochs": 2})
     with pytest.raises(Interrupted, match="stopped by SIGTERM"):
@@ -304,54 +254,6 @@ def test_evaluating_an_unfinished_run_leaves_it_unfinished(settings: Settings, s
     result = evaluate(config.runs_dir / "run", replace(config.evaluation, steps=1), device="cpu", reporter=Silent())
     assert result["ta"] is not None
     assert fit(config, resume=True, reporter=Silent())["epochs"] == {"finetune": 2}
-
-
-# ---------------------------------------------------------------- which epoch is best
-def test_adversarial_classifiers_are_ranked_by_ra_then_ta() -> None:
-    score = classifier_score(adversarial=True)
-    epochs = [{"ra": 0.3, "ta": 0.9}, {"ra": 0.4, "ta": 0.5}, {"ra": 0.4, "ta": 0.6}]
-    assert max(range(3), key=lambda i: score(epochs[i])) == 2
-
-
-def test_standard_classifiers_are_ranked_by_ta() -> None:
-    assert classifier_score(adversarial=False)({"ta": 0.6}) == (0.6,)
-
-
-PRETEXT: dict[str, tuple[dict[str, float], dict[str, float]]] = {
-    "adversarial accuracy": (
-        {"adversarial/accuracy": 0.4, "adversarial/loss": 2.0, "clean/accuracy": 0.5, "clean/loss": 2.0},
-        {"adversarial/accuracy": 0.3, "adversarial/loss": 1.0, "clean/accuracy": 0.9, "clean/loss": 1.0},
-    ),
-    "clean accuracy without an attack": (
-        {"clean/accuracy": 0.5, "clean/loss": 2.0},
-        {"clean/accuracy": 0.4, "clean/loss": 1.0},
-    ),
-    "loss without an accuracy": ({"clean/loss": 1.0}, {"clean/loss": 2.0}),
-    "mean accuracy of an ensemble": (
-        {"clean/loss": 9.0, "clean/a/loss": 1.0, "clean/b/loss": 8.0, "clean/a/accuracy": 0.8, "clean/b/accuracy": 0.6},
-        {"clean/loss": 2.0, "clean/a/loss": 1.0, "clean/b/loss": 1.0, "clean/a/accuracy": 0.9, "clean/b/accuracy": 0.3},
-    ),
-    "loss where one member has no accuracy": (
-        {"clean/loss": 2.0, "clean/a/loss": 1.0, "clean/b/loss": 1.0, "clean/a/accuracy": 0.3},
-        {"clean/loss": 9.0, "clean/a/loss": 1.0, "clean/b/loss": 8.0, "clean/a/accuracy": 0.8},
-    ),
-    "accuracy beside a metric that is called a loss": (
-        {"clean/loss": 9.0, "clean/a/loss": 1.0, "clean/b/loss": 8.0, "clean/a/accuracy": 0.8, "clean/b/accuracy": 0.6}
-        | {"clean/a/kl_loss": 1.0},
-        {"clean/loss": 2.0, "clean/a/loss": 1.0, "clean/b/loss": 1.0, "clean/a/accuracy": 0.9, "clean/b/accuracy": 0.3}
-        | {"clean/a/kl_loss": 0.0},
-    ),
-}
-
-
-@pytest.mark.parametrize("by", PRETEXT)
-def test_pretext_epochs_are_ranked_by(by: str) -> None:
-    better, worse = PRETEXT[by]
-    assert pretext_score(better) > pretext_score(worse)
-
-
-def test_a_defense_is_adversarial_unless_it_says_otherwise() -> None:
-    assert Defense.adversarial
 
 
 def test_a_run_outlives_its_pretext_plugin_and_its_place(

@@ -1,4 +1,4 @@
-"""Validation of classifiers: what counts as right, and the loss."""
+"""Validation: what counts as right, the loss, and which epoch is best."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from advss.config import EvalSettings
-from advss.hookspecs import Batch, accuracy
-from advss.stages.validation import classifier_validation
+from advss.hookspecs import Batch, Defense, accuracy
+from advss.stages.validation import classifier_score, classifier_validation, pretext_score
 from advss.training.signals import StopRequest
 
 
@@ -58,3 +58,51 @@ def test_a_tasks_accuracy_ranks_no_answer_first_where_the_largest_is_not_finite(
     nan, inf = torch.nan, torch.inf
     logits = torch.tensor([[1.0, 0.0], [1.0, -inf], [nan, nan], [1.0, nan], [inf, 0.0], [-inf, -inf], [0.0, 1.0]])
     assert accuracy(logits, torch.zeros(7, dtype=torch.int64)) == pytest.approx(2 / 7)
+
+
+# ---------------------------------------------------------------- which epoch is best
+def test_adversarial_classifiers_are_ranked_by_ra_then_ta() -> None:
+    score = classifier_score(adversarial=True)
+    epochs = [{"ra": 0.3, "ta": 0.9}, {"ra": 0.4, "ta": 0.5}, {"ra": 0.4, "ta": 0.6}]
+    assert max(range(3), key=lambda i: score(epochs[i])) == 2
+
+
+def test_standard_classifiers_are_ranked_by_ta() -> None:
+    assert classifier_score(adversarial=False)({"ta": 0.6}) == (0.6,)
+
+
+PRETEXT: dict[str, tuple[dict[str, float], dict[str, float]]] = {
+    "adversarial accuracy": (
+        {"adversarial/accuracy": 0.4, "adversarial/loss": 2.0, "clean/accuracy": 0.5, "clean/loss": 2.0},
+        {"adversarial/accuracy": 0.3, "adversarial/loss": 1.0, "clean/accuracy": 0.9, "clean/loss": 1.0},
+    ),
+    "clean accuracy without an attack": (
+        {"clean/accuracy": 0.5, "clean/loss": 2.0},
+        {"clean/accuracy": 0.4, "clean/loss": 1.0},
+    ),
+    "loss without an accuracy": ({"clean/loss": 1.0}, {"clean/loss": 2.0}),
+    "mean accuracy of an ensemble": (
+        {"clean/loss": 9.0, "clean/a/loss": 1.0, "clean/b/loss": 8.0, "clean/a/accuracy": 0.8, "clean/b/accuracy": 0.6},
+        {"clean/loss": 2.0, "clean/a/loss": 1.0, "clean/b/loss": 1.0, "clean/a/accuracy": 0.9, "clean/b/accuracy": 0.3},
+    ),
+    "loss where one member has no accuracy": (
+        {"clean/loss": 2.0, "clean/a/loss": 1.0, "clean/b/loss": 1.0, "clean/a/accuracy": 0.3},
+        {"clean/loss": 9.0, "clean/a/loss": 1.0, "clean/b/loss": 8.0, "clean/a/accuracy": 0.8},
+    ),
+    "accuracy beside a metric that is called a loss": (
+        {"clean/loss": 9.0, "clean/a/loss": 1.0, "clean/b/loss": 8.0, "clean/a/accuracy": 0.8, "clean/b/accuracy": 0.6}
+        | {"clean/a/kl_loss": 1.0},
+        {"clean/loss": 2.0, "clean/a/loss": 1.0, "clean/b/loss": 1.0, "clean/a/accuracy": 0.9, "clean/b/accuracy": 0.3}
+        | {"clean/a/kl_loss": 0.0},
+    ),
+}
+
+
+@pytest.mark.parametrize("by", PRETEXT)
+def test_pretext_epochs_are_ranked_by(by: str) -> None:
+    better, worse = PRETEXT[by]
+    assert pretext_score(better) > pretext_score(worse)
+
+
+def test_a_defense_is_adversarial_unless_it_says_otherwise() -> None:
+    assert Defense.adversarial

@@ -66,15 +66,31 @@ def test_a_server_that_is_dead_is_named(sent: Path, closed_port: int, monkeypatc
         serve(sent, open_browser=False)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
-def test_the_server_answers_and_ends_with_us(sent: Path, closed_port: int, how: signal.Signals) -> None:
-    code = (
-        "import signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN);"  # as a shell does for what it runs aside
-        "from pathlib import Path; from advss.tracking.ui import serve;"
-        "sys.exit(serve(Path(sys.argv[1]), port=int(sys.argv[2]), open_browser=False))"
-    )
-    command = [sys.executable, "-c", code, str(sent), str(closed_port)]
+STAND_IN = """
+import http.server, sys
+class Answer(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b'{"experiment": {"experiment_id": "1"}}')
+    def log_message(self, *args):
+        pass
+http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Answer).serve_forever()
+"""
+SERVE = """
+import signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a shell does for what it runs aside
+from pathlib import Path
+from advss.tracking import ui
+port, other = int(sys.argv[2]), sys.argv[3]
+if other:
+    ui.ui_command = lambda runs_dir, *, port: [sys.executable, "-c", other, str(port)]
+sys.exit(ui.serve(Path(sys.argv[1]), port=port, open_browser=False))
+"""
+
+
+@pytest.mark.parametrize(("how", "server"), [(signal.SIGTERM, ""), (signal.SIGINT, STAND_IN)], ids=["MLflow", "Ctrl-C"])
+def test_the_server_answers_and_ends_with_us(sent: Path, closed_port: int, how: signal.Signals, server: str) -> None:
+    command = [sys.executable, "-c", SERVE, str(sent), str(closed_port), server]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         link = process.stdout.readline().split()[-1]

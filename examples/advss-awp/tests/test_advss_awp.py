@@ -186,7 +186,7 @@ def test_options_out_of_range_are_refused(option: str, capsys: pytest.CaptureFix
 
 
 def test_a_run_by_the_command_line(tmp_path: Path) -> None:
-    tiny = "--data.limit 200 --backbone resnet18 --backbone.layers [1,1,1,1] --backbone.channels [8,8,16,16]"
+    tiny = "--data.limit 60 --backbone resnet18 --backbone.layers [1,1,1,1] --backbone.channels [8,8,16,16]"
     run = "--pretext none --finetune-epochs 1 --eval-steps 2 --eval-valid-steps 1 --tracking false --name it"
     awp = "--defense awp --defense.base trades --defense.base.trades.steps 1 --defense.gamma 0.01"
     command = Path(sys.executable).with_name("advss")

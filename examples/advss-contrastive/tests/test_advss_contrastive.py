@@ -203,7 +203,7 @@ def test_options_out_of_range_are_refused(option: str, capsys: pytest.CaptureFix
 
 def test_a_run_by_the_command_line_beside_another_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    tiny = "--data.limit 100 --backbone resnet18 --backbone.layers [1,1,1,1] --backbone.channels [8,8,16,16]"
+    tiny = "--data.limit 60 --backbone resnet18 --backbone.layers [1,1,1,1] --backbone.channels [8,8,16,16]"
     quick = "--pretrain-epochs 1 --finetune-epochs 1 --eval-steps 1 --eval-valid-steps 1 --tracking false --name it"
     line = f"--pretext contrastive,rotation --diversity 0.1 --defense pgd --defense.steps 1 {tiny} {quick}"
     assert main(["fit", *line.split()]) == 0
