@@ -16,8 +16,9 @@ import pytest
 from advss.cli.main import main
 from advss.config import RunConfig
 from advss.ensemble.objective import TaskObjective
+from advss.hookspecs import Loss
 from advss.stages.fit import fit
-from advss.training.checkpoints import load_checkpoint
+from advss.training.checkpoints import has_checkpoint, load_checkpoint
 from advss.training.reporting import Silent
 from advss.training.signals import Interrupted
 from advss.training.work import Work
@@ -53,6 +54,27 @@ def test_signal_to_the_command_line_leaves_a_checkpoint(
     assert main(COMMAND.split()) == code
     assert f"stopped by {number.name}" in capsys.readouterr().err
     assert 0 < load_checkpoint(tmp_path / LAST).manifest["step"] < STEPS
+
+
+@pytest.mark.parametrize("step", [0, 5])
+def test_a_signal_that_a_plugin_makes_an_error_of_its_own_stops_all_the_same(
+    step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: Callable[[], list[str]]
+) -> None:
+    call, calls = TaskObjective.__call__, count()
+
+    def asked(*args: Any, **more: Any) -> Loss:
+        if next(calls) == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+            raise RuntimeError("what went on was broken off")
+        return call(*args, **more)
+
+    monkeypatch.setattr(TaskObjective, "__call__", asked)
+    monkeypatch.chdir(tmp_path)
+    assert main(COMMAND.split()) == 143
+    said = told()
+    assert said[-1] == "advss: stopped by SIGTERM; go on with: advss fit --resume runs/run"
+    assert not [line for line in said if "broken off" in line or ("--resume" in line and line != said[-1])]
+    assert has_checkpoint(tmp_path / LAST) == (step > 0)  # the first is a trial
 
 
 @pytest.mark.usefixtures("heard")

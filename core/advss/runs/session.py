@@ -123,6 +123,7 @@ class Session:
         with ExitStack() as stack:  # not before: nor is a stage tracked that cannot begin
             for stage in tracked_stages(work.stage, work.modules.members):
                 stack.enter_context(tracked(self.tracker, stage))
+            stack.enter_context(self.stop.wins())
             return trainer.run()
 
     def _settle_layout(self, work: Work) -> None:
@@ -190,7 +191,8 @@ def followed(
     status: Status = "FAILED"
     with StopRequest() as stop, forgiving_output(), watched_cores():
         try:
-            yield tracker, stop
+            with stop.wins():
+                yield tracker, stop
             status = "FINISHED"
         except Interrupted as stopped:
             status, stopped.run = "KILLED", str(folder)

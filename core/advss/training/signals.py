@@ -63,10 +63,21 @@ class StopRequest:
             raise Interrupted(self.number)
 
     @contextmanager
-    def asked_by(self, model: nn.Module) -> Iterator[None]:
-        """Within, every forward pass of ``model`` checks first: an attack is many of them."""
-        hook = model.register_forward_pre_hook(lambda module, inputs: self.check())
+    def wins(self) -> Iterator[None]:
+        """Within, what is raised after a signal has come is :class:`Interrupted`, whatever a plugin made of it."""
         try:
             yield
+        except BaseException as error:
+            if self.number is None or isinstance(error, Interrupted):
+                raise
+            raise Interrupted(self.number) from error
+
+    @contextmanager
+    def asked_by(self, model: nn.Module) -> Iterator[None]:
+        """Within, every forward pass of ``model`` checks first, an attack is many of them; and the request wins."""
+        hook = model.register_forward_pre_hook(lambda module, inputs: self.check())
+        try:
+            with self.wins():
+                yield
         finally:
             hook.remove()

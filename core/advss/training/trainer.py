@@ -201,10 +201,10 @@ class Trainer:
         self._forget_step()
         self.progress.skipped += 1
         self.bad_in_a_row += 1
-        step = self._step_number()
-        self.reporter.say(f"advss: warning: loss is not finite at {self.work.stage} step {step}; step skipped")
+        place = f"{self.work.stage} step {self._step_number()}"
+        self.reporter.say(f"advss: warning: loss is not finite at {place}; step skipped")
         if self.bad_in_a_row >= MOST_BAD_STEPS:
-            raise self._diverged(f"{MOST_BAD_STEPS} non-finite losses in a row at {self.work.stage} step {step}")
+            raise self._diverged(f"{MOST_BAD_STEPS} non-finite losses in a row at {place}")
 
     def _diverged(self, what: str) -> DivergedError:
         return diverged(what, stage=self.work.stage, settings=self.work.settings, last=self.last)
@@ -222,14 +222,14 @@ class Trainer:
 
     def _rescue(self) -> None:
         """Save what stood before the step that raised an exception, where that can still be had."""
-        step, run = self._step_number(), self.last.parent.parent
-        if self._torn or not step:
+        if self._torn or not (step := self._step_number()):
             return
         with suppress(Exception):  # what stopped the training is worth more than what stops this
             self._put_back()
             self._save_last()
-            say = f"all that was learned is saved, and --resume {as_typed(run)} goes on from there"
-            self.reporter.say(f"advss: {self.work.stage} stopped after step {step}; {say}")
+            if self.work.stop.number is None:  # else the request to stop is told, whatever a plugin made of it
+                say = f"all that was learned is saved, and --resume {as_typed(self.last.parent.parent)} goes on"
+                self.reporter.say(f"advss: {self.work.stage} stopped after step {step}; {say} from there")
 
     def _log(self, step: int, metrics: Metrics) -> None:
         rate = self.optimizer.param_groups[0]["lr"]
