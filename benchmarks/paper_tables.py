@@ -174,12 +174,23 @@ def show(rows: dict[str, Result], comparisons: list[Result]) -> None:
     for i, attacked in enumerate(TASKS):
         cells = [spread([c["asr"][i][j] for c in comparisons]) for j in range(len(TASKS))]
         print(f"| {attacked} | {' | '.join(cells)} |")
+    print(f"\nTable 4 over the images that both have right\n\n| attacked | {' | '.join(TASKS)} |\n|---|---|---|---|")
+    for i, attacked in enumerate(TASKS):
+        print(f"| {attacked} | {' | '.join(both_right(comparisons, i, j) for j in range(len(TASKS)))} |")
     print("\nnot shared:", {task: spread([c["not_shared"][task] for c in comparisons]) for task in TASKS})
     print("\nTable 8\n\n| smoothing | F2 TA | F2 RA | F4 TA | F4 RA |\n|---|---|---|---|---|")
     for task in TASKS:
         line = rows[f"smoothing-{task}"]
         parts = [line["F2"]["ta"], line["F2"]["ra"], line["ta"], line["ra"]]
         print(f"| {task} | {' | '.join(map(spread, parts))} |")
+
+
+def both_right(comparisons: list[Result], attacked: int, source: int) -> str:
+    """Success over the images that both models have right, and how many they are; a seed without any is left out."""
+    rates = [c["asr_both_right"][attacked][source] for c in comparisons]
+    known = [rate for rate in rates if rate is not None]
+    counts = "/".join(str(c["both_right"][attacked][source]) for c in comparisons)
+    return f"{spread(known) if known else '-'} of {counts}"
 
 
 def spread(values: list[float]) -> str:
