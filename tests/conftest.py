@@ -125,17 +125,18 @@ def settings(tmp_path: Path) -> Settings:
 
 @pytest.fixture(scope="session")
 def three_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of runs a, b (of another width) and c (of another seed): classifiers of 100 digits, briefly trained."""
+    """A folder of runs a, b (of another width) and c (of another seed): classifiers of 100 digits, most right."""
     folder = tmp_path_factory.mktemp("three") / "runs"
-    for name, seed, width in (("a", 0, 8), ("b", 0, 12), ("c", 1, 8)):
+    for name, seed, width in (("a", 0, 16), ("b", 0, 24), ("c", 1, 16)):
         advss.fit(
             pretext="none",
             defense="none",
             backbone={"resnet18": {"layers": [1, 1, 1, 1], "channels": [width] * 4}},
-            finetune_epochs=8,
-            finetune_batch_size=15,
+            finetune_epochs=10,
+            finetune_batch_size=10,
             finetune_lr=0.03,
-            finetune_schedule="constant",
+            finetune_optimizer="adamw",
+            finetune_schedule="onecycle",
             eval_valid_steps=1,
             eval_eps=2 / 255,
             eval_step_size=1 / 255,

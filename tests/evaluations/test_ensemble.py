@@ -133,6 +133,8 @@ def test_the_result_says_what_the_members_are(made: Made) -> None:
         "best_metrics",
         "skipped_steps",
         "plugins",
+        "command",
+        "weights",
     }
 
 

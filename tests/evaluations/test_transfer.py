@@ -23,6 +23,7 @@ from advss.evaluations import examples as examples_module
 from advss.evaluations import transfer as transfer_module
 from advss.evaluations.evaluate import evaluate, evaluate_model
 from advss.evaluations.transfer import transfer
+from advss.files import write_bytes
 from advss.randomness import stream
 from advss.runs.finished import Asked
 from advss.tracking.journal import read_metrics
@@ -61,7 +62,7 @@ def kept(runs: Path, name: str) -> dict[str, Tensor]:
 
 
 def _blank(outcome: dict[str, Any], path: Path) -> Path:
-    path.write_bytes(b"")
+    write_bytes(path, b"")
     return path
 
 
