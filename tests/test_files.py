@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -30,3 +31,10 @@ def test_a_figure_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "figures").touch()  # in the place of the folder
     with pytest.raises(UsageError, match=r"cannot save .*curve\.png"):
         save_figure(new_figure(width=1, height=1), tmp_path / "figures" / "curve.png")
+
+
+def test_one_file_is_written_by_several_at_once(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(lambda count: write_json(tmp_path / "mlflow.json", {"offset": count}), range(100)))
+    assert json.loads((tmp_path / "mlflow.json").read_text())["offset"] in range(100)
+    assert [path.name for path in tmp_path.iterdir()] == ["mlflow.json"]

@@ -37,6 +37,8 @@ def fit(*, progress: bool = False, **settings: Unpack[Keywords]) -> dict[str, An
 
     Raises:
         UsageError: an unknown or unusable setting, before any training.
+        Interrupted: Ctrl-C or a signal, no Exception; all is saved, and ``advss fit --resume RUN`` goes on, where
+            ``RUN`` is its attribute ``run``.
     """
     return fit_run(from_mapping(settings), reporter=reporter_for(quiet=False) if progress else Silent())
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,7 +34,8 @@ def write_bytes(path: Path, content: bytes) -> None:
     """
     with saving(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        (written,) = write_aside({path: content}).values()
+        # evaluating locks nothing, so two processes may write the same file at once
+        (written,) = write_aside({path: content}, ending=f"{os.getpid()}-{threading.get_ident()}.new").values()
         try:
             written.replace(path)
         finally:
@@ -51,9 +53,12 @@ def saving(path: Path) -> Iterator[None]:
         raise UsageError(f"cannot save {path}: {reason}; what was saved before is intact") from error
 
 
-def write_aside(contents: Mapping[Path, bytes]) -> dict[Path, Path]:
-    """Write each content to a new file beside its place, on disk when this returns: place -> new file."""
-    new = {place: place.with_name(f".{place.name}.new") for place in contents}
+def write_aside(contents: Mapping[Path, bytes], *, ending: str = "new") -> dict[Path, Path]:
+    """Write each content to a new file ``.NAME.ENDING`` beside its place, on disk when this returns: place -> new file.
+
+    What a killed process left under the same ending is overwritten.
+    """
+    new = {place: place.with_name(f".{place.name}.{ending}") for place in contents}
     try:
         for place, data in contents.items():
             new[place].unlink(missing_ok=True)  # a link would lead elsewhere, whoever put it there

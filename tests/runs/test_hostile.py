@@ -13,7 +13,6 @@ import yaml
 from advss.cli.main import main
 from advss.configuration.resolve import resolve, to_mapping
 from advss.errors import UsageError
-from advss.files import write_text
 from advss.hookspecs import DataFacts
 from advss.models.spec import ModelSpec, build_encoder_from
 from advss.runs.curves import draw_curves
@@ -22,6 +21,7 @@ from advss.runs.lock import in_use
 from advss.runs.stored import stored_config
 from advss.stages.fit import _kept_start
 from advss.tracking.store import elsewhere
+from advss.training.checkpoints import has_checkpoint, save_checkpoint
 from advss.training.reporting import Silent
 
 
@@ -60,13 +60,13 @@ def test_a_link_in_a_folder_that_is_only_sent_is_refused(
 
 def test_neither_the_lock_nor_a_new_file_follows_a_link(run: Path, tmp_path: Path) -> None:
     (tmp_path / "theirs").write_text("precious")
-    for place in (".lock", ".result.json.new"):
+    for place in (".lock", ".last.safetensors.new"):
         (run / place).symlink_to(tmp_path / "theirs")
     with pytest.raises(UsageError, match="cannot lock"):
         in_use(run)
-    write_text(run / "result.json", "{}")
+    save_checkpoint(run / "last.safetensors", {}, {})
     assert (tmp_path / "theirs").read_text() == "precious"
-    assert (run / "result.json").read_text() == "{}"
+    assert has_checkpoint(run / "last.safetensors")
 
 
 @pytest.mark.parametrize(

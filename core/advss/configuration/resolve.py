@@ -159,6 +159,6 @@ def _training_images(config: RunConfig) -> int | None:
     try:
         source = build("data", config.data)
         count = sum(len(source.labels(split)) for split in source.splits() if split != "test")
-    except Exception:  # of a plugin, or for want of files: told when the run opens its data
+    except (Exception, SystemExit):  # of a plugin, or for want of files: told when the run opens its data
         return None
     return min(count, config.limit or count)

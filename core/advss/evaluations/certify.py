@@ -6,7 +6,6 @@ own. So images are kept by these in RUN/certify/, whatever stops the command and
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import time
@@ -23,7 +22,7 @@ from advss.config import CertifySettings
 from advss.data.splits import Part, part_tensors
 from advss.errors import UsageError
 from advss.evaluations.certified import Certified, draw_certified, shown, summary
-from advss.evaluations.measurement import Measurement
+from advss.evaluations.measurement import Measurement, digest_of
 from advss.files import write_json
 from advss.models.smoothed import SmoothedClassifier, fewest_copies, largest_radius
 from advss.naming import as_typed
@@ -107,9 +106,8 @@ class Kept:
     """The images certified by one identity, in a file of their own that a kill leaves at most ``SAVE_EVERY_S`` old."""
 
     def __init__(self, folder: RunFolder, identity: Mapping[str, Any]) -> None:
-        digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
         self.identity = identity
-        self.path = folder.path / STAGE / f"sigma{identity['sigma']:g}-n{identity['n']}-{digest}.json"
+        self.path = folder.path / STAGE / f"sigma{identity['sigma']:g}-n{identity['n']}-{digest_of(identity)}.json"
         self.images = {image.index: image for image in self._read()}
         self.saved_at = time.monotonic()
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
-import json
 import os
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,6 +18,7 @@ from advss.config import EvalSettings
 from advss.data.splits import Part
 from advss.errors import UsageError
 from advss.evaluations.evaluate import attack_images, attack_of
+from advss.evaluations.measurement import digest_of
 from advss.files import saving
 from advss.runs.finished import Finished
 from advss.runs.lock import check_free, writing
@@ -114,8 +113,7 @@ def check_writable(member: Finished) -> None:
 
 
 def _path(member: Finished, key: dict[str, Any]) -> Path:
-    name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
-    return member.folder.path / FOLDER / f"{name}.safetensors"
+    return member.folder.path / FOLDER / f"{digest_of(key)}.safetensors"
 
 
 def _kept(path: Path, key: dict[str, Any]) -> Examples | None:

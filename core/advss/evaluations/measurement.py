@@ -19,6 +19,11 @@ from advss.runs.folder import RunFolder
 FOLDER = "evaluations"
 
 
+def digest_of(known_by: Mapping[str, Any]) -> str:
+    """What all that figures hang on comes to in the name of a file."""
+    return hashlib.sha256(json.dumps(known_by, sort_keys=True).encode()).hexdigest()[:12]
+
+
 @dataclass(frozen=True)
 class Measurement:
     """One measurement: what it is known by, and where it is kept."""
@@ -30,8 +35,7 @@ class Measurement:
     @property
     def key(self) -> str:
         """``NAME-DIGEST``."""
-        digest = hashlib.sha256(json.dumps(self.known_by, sort_keys=True).encode()).hexdigest()
-        return f"{self.name}-{digest[:12]}"
+        return f"{self.name}-{digest_of(self.known_by)}"
 
     @property
     def path(self) -> Path:
