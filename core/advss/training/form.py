@@ -82,7 +82,7 @@ def _check_group(group: Any, wanted: str) -> None:
     named = isinstance(group, dict) and isinstance(group.get("params"), list | tuple)
     require(named, f"phases() gives a group that is {in_words(group)} and has no list 'params'; {wanted}")
     others = [p for p in group["params"] if not isinstance(p, Tensor)]  # to print each tensor would take its time
-    require(not others, f"phases() gives {others[:1]!r:.40} among the parameters of a group; {wanted}")
+    require(not others, f"phases() gives {next(iter(others), None)!r:.40} among the parameters of a group; {wanted}")
     for key in group:
         require(key in GROUP_KEYS, f"phases() gives a group the unknown key '{key}'{did_you_mean(key, GROUP_KEYS)}")
 
