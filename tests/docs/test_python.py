@@ -1,4 +1,4 @@
-"""What Python code of docs/ does when it runs: the defense with a second pass, a run's keywords, CIFAR-10-C."""
+"""What Python code of docs/ does when it runs: classes below the first of a page, keywords, CIFAR-10-C, features."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from advss.plugins import registry
 from advss.plugins.discovery import Discovery, Kind, Plugin
 from advss.testing.subject import Subject
 from advss.testing.suite import checks_of
-from advss.testing.verdicts import judge
+from advss.testing.verdicts import Verdict, judge
 
 DOCS = Path(__file__).parents[2] / "docs"
 RUN = (
@@ -40,11 +40,24 @@ def python_of(page: str) -> list[str]:
 
 
 def offered(page: str, name: str) -> Any:
-    """A class of a page, whose blocks of Python run one after another."""
-    namespace: dict[str, Any] = {}
-    for code in python_of(page):
+    """A class of a page, whose blocks of Python from the one with a class on run one after another."""
+    blocks, namespace = python_of(page), dict[str, Any]()
+    for code in blocks[min(n for n, code in enumerate(blocks) if "class " in code) :]:
         exec(code, namespace)
     return namespace[name]
+
+
+def installed(kind: Kind, offered: Any, monkeypatch: pytest.MonkeyPatch) -> Plugin:
+    """A class of a page as a distribution's plugin, while a test runs."""
+    plugin = Plugin(kind, offered.name, offered, "elsewhere", "1.0")
+    found = Discovery([*registry().found.plugins, plugin])
+    monkeypatch.setattr(importlib.import_module("advss.plugins.registry"), "_discovered", lambda: found)
+    return plugin
+
+
+def verdicts(plugin: Plugin, **options: Any) -> list[Verdict]:
+    """Of all checks but of what an installed distribution is asked."""
+    return [judge(each, Subject(plugin, options)) for each in checks_of(plugin.kind) if "found" not in each.name]
 
 
 @pytest.mark.parametrize(
@@ -53,12 +66,9 @@ def offered(page: str, name: str) -> Any:
 def test_a_further_class_of_a_page_keeps_the_contract(
     kind: Kind, page: str, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plugin = Plugin(kind, name.lower(), offered(page, name), "elsewhere", "1.0")
-    found = Discovery([*registry().found.plugins, plugin])
-    monkeypatch.setattr(importlib.import_module("advss.plugins.registry"), "_discovered", lambda: found)
-    verdicts = [judge(check, Subject(plugin, {})) for check in checks_of(kind) if "found" not in check.name]
-    assert [(verdict.check, verdict.message) for verdict in verdicts if verdict.outcome != "passed"] == []
-    assert len(verdicts) > 15
+    found = verdicts(installed(kind, offered(page, name), monkeypatch))
+    assert [(verdict.check, verdict.message) for verdict in found if verdict.outcome != "passed"] == []
+    assert len(found) > 15
 
 
 # ---------------------------------------------------------------- a defense with a second pass
@@ -130,3 +140,34 @@ def test_a_trained_model_is_measured_on_corrupted_images(tmp_path: Path, monkeyp
     (code,) = [code for code in python_of("configuration.md") if "cifar10c" in code]
     exec(code.replace("NAME", "it"), namespace)
     assert float(namespace["accuracy"]) == pytest.approx(0.1)  # the same answer to ten images of ten classes
+
+
+# ---------------------------------------------------------------- features
+PRETRAIN = (
+    "pretrain --data digits --data.limit 40 --pretext rotation --pretrain-epochs 1 --pretrain-batch-size 18 "
+    "--defense none --backbone resnet18 --backbone.layers [1,1,1,1] --backbone.channels [8,8,8,48] --device cpu "
+    "--memory-format contiguous --tracking false --quiet --name it"
+)
+
+
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("features")
+    assert main([*shlex.split(PRETRAIN), "--runs-dir", str(folder / "runs")]) == 0
+    return folder
+
+
+def test_features_are_clustered(pretrained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(pretrained)
+    namespace: dict[str, Any] = {}
+    for code in python_of("features.md")[:2]:
+        exec(code.replace("NAME", "it"), namespace)
+    assert namespace["features"].shape == (len(namespace["images"]), 48)
+    assert len(set(namespace["clusters"])) == 10
+
+
+def test_the_teachers_task_keeps_the_contract(pretrained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plugin = installed("pretext", offered("features.md", "DeACL"), monkeypatch)
+    found = verdicts(plugin, teacher=str(pretrained / "runs" / "it"))
+    assert [(verdict.check, verdict.message) for verdict in found if verdict.outcome == "failed"] == []
+    assert len(found) > 20
