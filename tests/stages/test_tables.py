@@ -71,31 +71,25 @@ def test_p1_pretrains_nothing(defense: str, settings: Settings) -> None:
     assert set(result["epochs"]) == {"finetune"}
 
 
+def loaded(source: Path) -> dict[str, Tensor]:
+    """What fine-tuning takes from a pretraining checkpoint, by its names in the classifier."""
+    start = read_start(source)
+    tail = {f"tail.{name}": tensor for name, tensor in (start.tail or {}).items()}
+    return {f"encoder.{name}": tensor for name, tensor in start.encoder.items()} | tail
+
+
 @pytest.mark.parametrize("defense", ["none", "pgd"])
 @pytest.mark.parametrize("task", TASKS)
-def test_partial_leaves_what_was_loaded_bit_identical(
+def test_partial_trains_the_head_and_a_last_stage_that_no_task_had_and_leaves_the_rest_bit_identical(
     task: str, defense: str, settings: Settings, tensors: Tensors, pretrained: Callable[[RunConfig], Path]
 ) -> None:
     source = pretrained(settings(task, "pgd"))
     config = settings(task, "pgd", "partial", defense)
     finetune_run(config, source=source, reporter=Silent())
-    after, start = tensors(config, "finetune", "last"), read_start(source)
-    loaded = {f"encoder.{n}": t for n, t in start.encoder.items()} | {
-        f"tail.{n}": t for n, t in (start.tail or {}).items()
-    }
-    assert any(name.endswith("running_mean") for name in loaded)
-    assert changed(loaded, after) == set()  # parameters and BatchNorm's statistics
-
-
-@pytest.mark.parametrize("task", TASKS)
-def test_partial_trains_the_head_and_a_last_stage_that_no_task_had(
-    task: str, settings: Settings, tensors: Tensors, pretrained: Callable[[RunConfig], Path]
-) -> None:
-    source = pretrained(settings(task, "pgd"))
-    config = settings(task, "pgd", "partial")
-    finetune_run(config, source=source, reporter=Silent())
+    after, before = tensors(config, "finetune", "last"), loaded(source)
+    assert any(name.endswith("running_mean") for name in before)
+    assert changed(before, after) == set()  # parameters and BatchNorm's statistics
     fresh = new_classifier(read_start(source).spec, 10, seed=config.seed).state_dict()
-    after = tensors(config, "finetune", "last")
     fresh = {n: t for n, t in fresh.items() if n.startswith("head") or (task == "selfie" and n.startswith("tail"))}
     assert changed(fresh, after) == set(fresh)
 
@@ -108,11 +102,8 @@ def test_full_trains_everything(
     source = pretrained(settings(task, "pgd"))
     config = settings(task, "pgd", "full", defense)
     finetune_run(config, source=source, reporter=Silent())
-    start = read_start(source)
-    loaded = {f"encoder.{n}": t for n, t in start.encoder.items()} | {
-        f"tail.{n}": t for n, t in (start.tail or {}).items()
-    }
-    assert changed(loaded, tensors(config, "finetune", "last")) == learned(loaded)
+    before = loaded(source)
+    assert changed(before, tensors(config, "finetune", "last")) == learned(before)
 
 
 def test_partial_from_scratch_leaves_the_random_encoder(settings: Settings, tensors: Tensors) -> None:
