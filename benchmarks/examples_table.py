@@ -1,6 +1,6 @@
 """The packages in examples/ on the embedded digits, over seeds, beside what they are to be compared with.
 
-    pip install ./examples/advss-contrastive ./examples/advss-awp ./examples/advss-lpft
+    pip install ./examples/advss-contrastive ./examples/advss-awp ./examples/advss-lpft ./examples/advss-lora
     python benchmarks/examples_table.py --seeds 3 --jobs 2 --runs-dir runs/examples-table
 
 Everything is the default recipe, three epochs of pretraining and three of fine-tuning, which is adversarial. The table
@@ -27,6 +27,7 @@ CELLS: dict[str, dict[str, Any]] = {
     "none, awp": {"pretext": "none", "defense": AWP},
     "rotation, awp": {"pretext": "rotation", "defense": AWP},
     "rotation, lp-ft": {"pretext": "rotation", "defense": "pgd", "finetune": "lp-ft"},
+    "rotation, lora": {"pretext": "rotation", "defense": "pgd", "finetune": "lora"},
 }
 
 
