@@ -6,7 +6,7 @@ import copy
 import dataclasses
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from advss.config import RunConfig
 from advss.errors import UsageError
@@ -97,19 +97,24 @@ def _work(session: Session, source: Path | None, plugins: list[Record]) -> Work:
         seed=config.seed,
         device=session.device,
         bf16=session.bf16,
-        manifest={
-            "kind": STAGE,
-            "model": spec.to_json(),
-            "classes": list(splits.classes),
-            "finetune": described(config.finetune),
-            "defense": described(config.finetune_defense),
-            "noise": defense.noise,
-            "loaded": sorted(classifier.loaded),
-            "source_sha256": started_from(session, source),
-        },
+        manifest=_manifest(session, classifier, spec, noise=defense.noise)
+        | {"source_sha256": started_from(session, source)},
         plugins=plugins,
         stop=session.stop,
     )
+
+
+def _manifest(session: Session, classifier: ImageClassifier, spec: ModelSpec, *, noise: float) -> dict[str, Any]:
+    """What rebuilds the classifier, and what it was trained by."""
+    return {
+        "kind": STAGE,
+        "model": spec.to_json(),
+        "classes": list(session.splits.classes),
+        "finetune": described(session.config.finetune),
+        "defense": described(session.config.finetune_defense),
+        "noise": noise,
+        "loaded": sorted(classifier.loaded),
+    }
 
 
 def _scheme(config: RunConfig, plugins: list[Record]) -> FinetuneScheme:

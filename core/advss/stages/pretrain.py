@@ -6,7 +6,7 @@ from typing import Final
 
 from torch import nn
 
-from advss.config import Choice
+from advss.config import Choice, RunConfig
 from advss.ensemble.diversity import Diversity
 from advss.errors import UsageError
 from advss.hookspecs import Encoder, Phase, PretextTask, branch
@@ -62,13 +62,7 @@ def _work(session: Session, plugins: list[Record]) -> Work:
         score=pretext_score,
         seed=config.seed,
         device=session.device,
-        diversity=Diversity(
-            config.diversity,
-            config.diversity_in,
-            config.diversity_sign,
-            config.diversity_every,
-            config.diversity_pixels,
-        ),
+        diversity=_diversity(config),
         averaged=config.ensemble_loss == "mean",
         bf16=session.bf16,
         manifest={
@@ -80,6 +74,16 @@ def _work(session: Session, plugins: list[Record]) -> Work:
         },
         plugins=plugins,
         stop=session.stop,
+    )
+
+
+def _diversity(config: RunConfig) -> Diversity:
+    return Diversity(
+        config.diversity,
+        config.diversity_in,
+        config.diversity_sign,
+        config.diversity_every,
+        config.diversity_pixels,
     )
 
 
