@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -26,7 +27,7 @@ from advss.training.checkpoints import has_checkpoint, load_checkpoint
 from advss.training.first_batch import check_runs
 from advss.training.form import check_deployed, check_made, check_phases
 from advss.training.progress import Progress
-from advss.training.work import Modules, Work
+from advss.training.work import Metrics, Modules, Work
 
 STAGE: Final = "finetune"
 
@@ -64,7 +65,7 @@ def finetune_work(session: Session, source: Path | None) -> Work:
 
 
 def _work(session: Session, source: Path | None, plugins: list[Record]) -> Work:
-    config, settings, splits = session.config, session.config.finetuning, session.splits
+    config, settings = session.config, session.config.finetuning
     classifier, spec = _classifier(session, source)
     scheme = _scheme(config, plugins)
     plain = copy.deepcopy(classifier)
@@ -78,21 +79,13 @@ def _work(session: Session, source: Path | None, plugins: list[Record]) -> Work:
     if not any(group["params"] for phase in phases for group in phase.groups):
         raise UsageError(f"--finetune {config.finetune.name}: nothing is left to train; use another scheme")
     defense = build_defense(config.finetune_defense, flag="--finetune-defense.")
-    valid = session.loader(splits.valid, settings, STAGE + "-valid")
     return Work(
         modules=modules,
         defense=defense,
-        loader=session.loader(splits.train, settings, STAGE),
+        loader=session.loader(session.splits.train, settings, STAGE),
         phases=phases,
         settings=settings,
-        validate=classifier_validation(
-            valid,
-            config.evaluation,
-            seed=config.seed,
-            adversarial=defense.adversarial,
-            stop=session.stop,
-            plain=plain.to(session.device) if type(scheme).deployed is not FinetuneScheme.deployed else None,
-        ),
+        validate=_validation(session, scheme, plain, adversarial=defense.adversarial),
         score=classifier_score(adversarial=defense.adversarial),
         seed=config.seed,
         device=session.device,
@@ -101,6 +94,21 @@ def _work(session: Session, source: Path | None, plugins: list[Record]) -> Work:
         | {"source_sha256": started_from(session, source)},
         plugins=plugins,
         stop=session.stop,
+    )
+
+
+def _validation(
+    session: Session, scheme: FinetuneScheme, plain: ImageClassifier, *, adversarial: bool
+) -> Callable[[Modules], Metrics]:
+    """Of what the scheme deploys: into ``plain`` where it may be another than the classifier that trains."""
+    config, own = session.config, type(scheme).deployed is not FinetuneScheme.deployed
+    return classifier_validation(
+        session.loader(session.splits.valid, config.finetuning, STAGE + "-valid"),
+        config.evaluation,
+        seed=config.seed,
+        adversarial=adversarial,
+        stop=session.stop,
+        plain=plain.to(session.device) if own else None,
     )
 
 
