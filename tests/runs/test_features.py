@@ -200,3 +200,16 @@ def test_an_encoder_that_lacks_a_tensor_is_refused(tmp_path: Path) -> None:
     save_checkpoint(made.path, state, manifest)
     with pytest.raises(UsageError, match=r"best.safetensors does not fit the model: missing mean"):
         advss.load_encoder(tmp_path)
+
+
+def test_without_the_plugin_of_its_backbone_it_says_what_to_install(tmp_path: Path) -> None:
+    made = Made(tmp_path, ["one"])
+    start = {"one": {"branch": "main", "tail": ""}}
+    record = {"kind": "backbone", "name": "thin_net", "distribution": "advss-thin", "version": "2.0"}
+    model = spec().to_json() | {"backbone": "thin_net"}
+    manifest = {"kind": "pretrain", "model": model, "starts": start, "plugins": [*GONE, record]}
+    save_checkpoint(made.path, {"encoder.mean": torch.zeros(1)}, manifest)
+    with pytest.raises(
+        UsageError, match=r"needs the backbone 'thin_net' of advss-thin 2.0, .* install advss-thin==2.0"
+    ):
+        advss.load_encoder(tmp_path)
