@@ -176,6 +176,7 @@ class Objective(ABC):
     index: Tensor  # (B,) int64, the images' places among the training images, the validation part included
     stage: Literal["pretrain", "finetune"]  # for options whose default differs by stage
     progress: float  # share of the stage's training done, in [0, 1); 1 where it is validated
+    carried: tuple[Tensor, ...] = ()  # what :meth:`Defense.carry` gave last, zeros at first; () where it is validated
 
     @abstractmethod
     def __call__(self, inputs: tuple[Tensor, ...], *, penalty: bool = True) -> Loss:
@@ -207,6 +208,7 @@ class Defense:
     name: ClassVar[str]
     adversarial: bool = True  # stages under it choose their epoch by robust accuracy, else by clean accuracy
     noise: float = 0.0  # standard deviation of the Gaussian noise it trains on, pixels in [0, 1]: certificates need it
+    replays: int = 1  # training steps in a row on the views of a batch
 
     def attack(self, objective: Objective, generator: Generator) -> tuple[Tensor, ...]:
         """Detached inputs to train on, as many as ``objective.inputs``; keep nothing on self from step to step."""
@@ -215,6 +217,12 @@ class Defense:
     def loss(self, objective: Objective, inputs: tuple[Tensor, ...], generator: Generator) -> Loss:
         """What is minimised, at what attack() returned; advss.errors.UsageError where needed logits are missing."""
         return objective(inputs)
+
+    def carry(
+        self, objective: Objective, inputs: tuple[Tensor, ...], gradients: tuple[Tensor, ...]
+    ) -> tuple[Tensor, ...]:
+        """``carried`` of the next step, one for each input and of its shape, from the training loss's gradients."""
+        return ()
 
 
 @dataclass(frozen=True)

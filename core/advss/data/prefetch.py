@@ -25,7 +25,7 @@ class Ahead:
         self._pending: dict[int, Future[Tensor]] = {}
 
     def __call__(self, position: int) -> Tensor:
-        """What ``read(position)`` gives; any order works, rising by one is quick."""
+        """What ``read(position)`` gives; any order works, rising by one is quick, and so is the same again."""
         last = position + DEPTH if self._end is None else min(position + DEPTH, self._end - 1)
         wanted = range(position, last + 1)
         for stale in [pending for pending in self._pending if pending not in wanted]:
@@ -33,4 +33,4 @@ class Ahead:
         for ahead in wanted:
             if ahead not in self._pending:
                 self._pending[ahead] = self._thread.submit(self._read, ahead)
-        return self._pending.pop(position).result()
+        return self._pending[position].result()

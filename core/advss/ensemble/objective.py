@@ -86,6 +86,7 @@ class TaskObjective(Objective):
         self.device = self.inputs[0].device
         self.index = torch.arange(len(self.inputs[0]), device=self.device) if index is None else index
         self.stage, self.progress = stage, progress
+        self.carried = ()
         self.key, self.calls = key, 0
         self.attack_weight = diversity
         self.loss_weight = diversity if loss_diversity is None else loss_diversity

@@ -171,3 +171,8 @@ def _read_manifest(path: Path) -> dict[str, Any]:
         return {}
     own = content.pop(OWN_DIGEST, None) if isinstance(content, dict) else None
     return content if own == hashlib.sha256(json.dumps(content).encode()).hexdigest() else {}
+
+
+def taken(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Take out of ``tensors`` those whose names begin with ``prefix``, by what follows it."""
+    return {name.removeprefix(prefix): tensors.pop(name) for name in list(tensors) if name.startswith(prefix)}

@@ -12,7 +12,8 @@ from advss.plugins.faults import one_line, said_by
 from advss.plugins.provenance import suspects
 from advss.randomness import stream
 from advss.training.blame import blaming, fitting
-from advss.training.form import check_attack, check_loss, check_parameters, check_views, require
+from advss.training.carried import carried_on, carries, hand_over, trained_on
+from advss.training.form import check_attack, check_loss, check_parameters, check_replays, check_views, require
 from advss.training.work import Work
 
 
@@ -54,6 +55,7 @@ def trial(work: Work, memory_format: torch.memory_format) -> None:
 def passes(work: Work) -> Loss:
     """The defense's loss on the stage's first batch, after its attack; running statistics do not move."""
     objective = _objective(work)
+    hand_over((), work.defense, objective)
     generator = torch.Generator(work.device).manual_seed(0)
     with objective.holding_statistics():
         before = [x._version for x in objective.inputs]
@@ -62,9 +64,14 @@ def passes(work: Work) -> Loss:
             check_attack(inputs, objective.inputs, noise=work.defense.noise)
             unchanged = before == [x._version for x in objective.inputs]
             require(unchanged, "attack() changes objective.inputs in place; work on x.clone()")
+        inputs = trained_on(inputs, work.defense)
         loss = work.defense.loss(objective, inputs, generator)
         with fitting(work.stage, work.defense, work.plugins):
             check_loss(loss)
+            check_replays(work.defense.replays)
+            if carries(work.defense):
+                loss.total.backward(inputs=inputs, retain_graph=True)  # type: ignore[no-untyped-call]
+                carried_on(work.defense, objective, inputs)
     return loss
 
 

@@ -217,12 +217,18 @@ def check_attack(inputs: Any, clean: tuple[Tensor, ...], *, noise: float) -> Non
         require(within, f"attack() returns values from {low:.4g} to {high:.4g}; clamp to [0, 1]")
 
 
-def check_form_of_attack(inputs: Any, clean: tuple[Tensor, ...]) -> None:
+def check_replays(replays: Any) -> None:
+    """How many steps a defense trains on each batch."""
+    whole = isinstance(replays, int) and not isinstance(replays, bool) and replays > 0
+    require(whole, f"replays is {replays!r:.40}; give a whole number of at least 1")
+
+
+def check_form_of_attack(inputs: Any, clean: tuple[Tensor, ...], *, by: str = "attack()") -> None:
     """A tuple of as many tensors as there are inputs ``clean``, of their shapes."""
     wanted = "return a tuple of tensors, one for each of objective.inputs"
-    require(_are_tensors(inputs), f"attack() returns {in_words(inputs)}; {wanted}")
+    require(_are_tensors(inputs), f"{by} returns {in_words(inputs)}; {wanted}")
     shapes, like = ([tuple(x.shape) for x in some] for some in (inputs, clean))
-    require(shapes == like, f"attack() returns tensors of shapes {shapes} for objective.inputs of shapes {like}")
+    require(shapes == like, f"{by} returns tensors of shapes {shapes} for objective.inputs of shapes {like}")
 
 
 def _are_tensors(given: Any) -> bool:

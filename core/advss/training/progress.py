@@ -12,11 +12,25 @@ class Progress:
     """Where training stands; kept in every checkpoint."""
 
     epoch: int = 0
-    batch: int = 0  # steps done of the epoch
+    batch: int = 0  # batches done of the epoch
+    replay: int = 0  # steps done on the next one, where the defense trains on each batch several times
     sums: Metrics = field(default_factory=dict)  # of the training metrics over the epoch's counted steps
     counted: int = 0  # steps of the epoch whose loss was finite
     best_epoch: int = 0  # counted from 1; 0 before the first validation
     best_score: list[float] = field(default_factory=list)
     best_metrics: Metrics = field(default_factory=dict)
+    updates: int = 0  # of the weights
     skipped: int = 0  # steps left out for a non-finite loss
     seconds: float = 0.0
+
+    def count(self, metrics: Metrics, *, last: bool) -> None:
+        """One more step is done, on its batch the last or not; without metrics its loss was not finite.
+
+        Then the batch is not tried again.
+        """
+        self.replay += 1
+        if last or not metrics:
+            self.batch, self.replay = self.batch + 1, 0
+        self.counted += bool(metrics)
+        for name, value in metrics.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value

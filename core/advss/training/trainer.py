@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from advss.ensemble.objective import TaskObjective
 from advss.errors import UsageError
 from advss.hookspecs import Loss, PretextTask
 from advss.naming import as_typed
@@ -25,7 +26,8 @@ from advss.plugins.provenance import agrees, warn_of_other_versions
 from advss.randomness import stream
 from advss.tracking.tracker import Tracker
 from advss.training.average import MovingAverage
-from advss.training.checkpoints import has_checkpoint, load_checkpoint, save_checkpoint
+from advss.training.carried import Carried, carried_on, hand_over, laid_out, trained_on
+from advss.training.checkpoints import has_checkpoint, load_checkpoint, save_checkpoint, taken
 from advss.training.divergence import DivergedError, all_finite, diverged, losses_finite
 from advss.training.members import by_member, member_stage
 from advss.training.optimisation import (
@@ -66,6 +68,7 @@ class Trainer:
         self.optimizer: Optimizer
         self.schedule: Schedule
         self.bad_in_a_row = 0
+        self.carried: Carried = ()  # by the defense, to the next step
         self._kept_buffers = [b.clone() for b in work.modules.buffers()]  # as the last whole step left them
         self._trying = False  # a step's forward passes may have moved buffers
         self._torn = False  # an update or the end of an epoch is half done
@@ -149,32 +152,32 @@ class Trainer:
 
     # ---- a step
     def _train_step(self) -> None:
+        """One update of the weights: a step, or the next of its replays."""
         work, progress, step = self.work, self.progress, self._step_number()
         share = step / (work.settings.epochs * self.steps_per_epoch)
         batch = work.loader.batch(progress.epoch, progress.batch, progress=share)
+        last = progress.replay + 1 == work.defense.replays
         self.schedule(step - self._phase_start)
         if self._kept_buffers:
             torch._foreach_copy_(self._kept_buffers, list(work.modules.buffers()))
         self._trying = True
-        objective = work.objective(batch, step=step)
-        generator = stream(work.device, work.seed, work.stage, step, "defense")
-        inputs = work.defense.attack(objective, generator)
+        objective = work.objective(batch, step=step, replay=progress.replay)
+        hand_over(self.carried, work.defense, objective)
+        generator = stream(work.device, *objective.key, "defense")
+        inputs = trained_on(work.defense.attack(objective, generator), work.defense)
         loss = work.defense.loss(objective, inputs, generator)
         work.stop.check()  # a plugin may have swallowed what was to stop it, and given anything
-        logged = (step + 1) % self.log_every == 0
+        logged = last and (step + 1) % self.log_every == 0
         measured = (objective.measured() or objective.measure(inputs)) if logged else {}  # before the weights move
-        metrics = self._update(loss)
-        progress.batch += 1
+        metrics = self._update(objective, inputs, loss)
+        progress.count(metrics, last=last)
         self._trying = self._torn = False
-        if metrics:
-            progress.counted += 1
-            for name, value in metrics.items():
-                progress.sums[name] = progress.sums.get(name, 0.0) + value
+        if metrics and last:
             self.reporter.step(step=step + 1, images=len(batch.x), metrics=metrics)
             if logged:
                 self._log(step, metrics | {name: float(value) for name, value in measured.items()})
 
-    def _update(self, loss: Loss) -> Metrics:
+    def _update(self, objective: TaskObjective, inputs: tuple[Tensor, ...], loss: Loss) -> Metrics:
         """Step the optimiser; no metrics, and nothing changed, where loss or gradient is not finite."""
         self.optimizer.zero_grad(set_to_none=True)
         total = self.work.total(loss)
@@ -186,14 +189,17 @@ class Trainer:
         if not (math.isfinite(values[0]) and math.isfinite(values[-1])):
             self._skip()
             return {}
+        carried = carried_on(self.work.defense, objective, inputs)
         self.bad_in_a_row, self._torn = 0, True
         self.optimizer.step()
+        self.carried = carried
+        self.progress.updates += 1
         with torch.no_grad():
             for task in self.work.modules.tasks().values():
                 if isinstance(task, PretextTask):
                     task.after_step(self.work.modules.trunk)  # type: ignore[arg-type]
         if self.average is not None:
-            self.average.update(self.work.modules, step=self._step_number() + 1 - self.progress.skipped)
+            self.average.update(self.work.modules, step=self.progress.updates)
         return dict(zip(names, values, strict=True))
 
     def _skip(self) -> None:
@@ -267,6 +273,7 @@ class Trainer:
             tensors |= {f"optimizer.{name}": t for name, t in packed.items()}
         if self.average is not None:
             tensors |= {f"average.{name}": t for name, t in self._kept_modules().named_state().items()}
+        tensors |= {f"carried.{place}": t for place, t in enumerate(self.carried)}
         state = {"progress": asdict(self.progress), "phase": self.phase, "groups": groups}
         self._save(self.last, tensors, state, good=good)
 
@@ -281,8 +288,8 @@ class Trainer:
         warn_of_other_versions(manifest.get("plugins"), what=f"checkpoint {checkpoint.path}")
         self.progress = Progress(**manifest["progress"])
         self._adopt_best()
-        packed = {n.removeprefix("optimizer."): tensors.pop(n) for n in list(tensors) if n.startswith("optimizer.")}
-        averaged = {n.removeprefix("average."): tensors.pop(n) for n in list(tensors) if n.startswith("average.")}
+        packed, averaged, carried = (taken(tensors, prefix) for prefix in ("optimizer.", "average.", "carried."))
+        self.carried = laid_out(carried, self.work)
         self.work.modules.load_named_state(tensors, what=str(checkpoint.path))
         if self.average is not None:
             self.average.modules.load_named_state(averaged, what=f"{checkpoint.path} (average)")

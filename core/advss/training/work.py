@@ -90,8 +90,11 @@ class Work:
         """Which stage this is."""
         return self.modules.stage
 
-    def objective(self, batch: Batch, *, step: int) -> TaskObjective:
-        """The stage's objective on a batch: every draw a function of (seed, stage, step, member)."""
+    def objective(self, batch: Batch, *, step: int, replay: int = 0) -> TaskObjective:
+        """The stage's objective on a batch: every draw a function of (seed, stage, step, member).
+
+        In its replays the views are the same, and what torch's global generator gives is another.
+        """
         key = (self.seed, self.stage, step)
         tasks = self.modules.tasks()
         weights = self.diversity.in_attack(step), self.diversity.in_loss(step)
@@ -105,7 +108,7 @@ class Work:
             views,
             index=batch.index,
             stage=self.stage,
-            key=key,
+            key=(*key, "replay", replay) if replay else key,
             progress=batch.progress,
             diversity=weights[0],
             loss_diversity=weights[1],

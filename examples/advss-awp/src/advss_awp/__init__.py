@@ -40,7 +40,7 @@ class AWP(Defense):
         if not 0 <= warmup < 1:
             raise ValueError(f"warmup must be in [0, 1), got {warmup}: it is a share of the stage's training")
         self.base, self.gamma, self.warmup = base, gamma, warmup
-        self.adversarial, self.noise = base.adversarial, base.noise
+        self.adversarial, self.noise, self.replays = base.adversarial, base.noise, base.replays
 
     def attack(self, objective: Objective, generator: Generator) -> tuple[Tensor, ...]:
         """The other defense's, at the unperturbed weights."""
@@ -52,6 +52,12 @@ class AWP(Defense):
             return self.base.loss(objective, inputs, generator)
         with objective.at(self.perturbed(objective, inputs, generator.clone_state())):
             return self.base.loss(objective, inputs, generator)
+
+    def carry(
+        self, objective: Objective, inputs: tuple[Tensor, ...], gradients: tuple[Tensor, ...]
+    ) -> tuple[Tensor, ...]:
+        """What the other defense carries."""
+        return self.base.carry(objective, inputs, gradients)
 
     def perturbed(self, objective: Objective, inputs: tuple[Tensor, ...], generator: Generator) -> dict[str, Tensor]:
         """Weights plus v by name, where they have a gradient; v is a constant, BatchNorm's statistics do not move."""

@@ -30,8 +30,9 @@ class MART(Defense):
 
     Args:
         norm: shape of the ball around each image.
-        eps: its radius, pixels in [0, 1]; null is the norm's usual one, 8/255 or 0.5.
-        step_size: length of one ascent step, pixels in [0, 1]; null is the norm's usual one, 2/255 or 0.1.
+        eps: its radius, pixels in [0, 1]; null is the norm's usual one, 8/255, 0.5 or 12.
+        step_size: length of one ascent step, pixels in [0, 1]; null is the norm's usual one, 2/255, 0.1 or
+            2.4.
         steps: number of ascent steps.
         beta: weight of the divergence; released: 5, the paper's ResNet-18: 5, its WideResNet: 6.
         attack_mode: how the network stands while it is attacked: in eval mode (released), or as it trains.
