@@ -26,6 +26,7 @@ def test_there_are_examples_of_every_kind() -> None:
     assert [path.name for path in PACKAGES] == [
         "advss-awp",
         "advss-contrastive",
+        "advss-free-at",
         "advss-lora",
         "advss-lpft",
         "advss-mart",

@@ -9,7 +9,7 @@ import torch
 from torch import Generator, Tensor
 
 from advss.hookspecs import Defense, Loss, Objective
-from advss.testing.checks import defenses
+from advss.testing.checks import carried, defenses
 from advss.testing.subject import Subject
 from advss.testing.verdicts import Verdict
 
@@ -27,8 +27,9 @@ FACTS = [
     defenses.a_task_without_logits_or_labels_is_trained_or_refused,
     defenses.it_trains_in_bfloat16_and_channels_last,
     defenses.it_works_on_another_device,
+    carried.what_it_carries_is_of_the_inputs_form,
 ]
-form, bounded, as_found, clean_kept, drawn, stateless, loss_reached, once, no_logits, layouts, device = FACTS
+form, bounded, as_found, clean_kept, drawn, stateless, loss_reached, once, no_logits, layouts, device, carry = FACTS
 
 
 class Sound(Defense):
@@ -247,6 +248,50 @@ class DoubleInputs(Told):
         return tuple(x.double() for x in inputs)
 
 
+class Carrying(Sound):
+    """Trains on what :meth:`carry` gave before."""
+
+    replays = 2
+
+    def attack(self, objective: Objective, generator: Generator) -> Inputs:
+        if not objective.carried:  # where it is validated
+            return super().attack(objective, generator)
+        return tuple((x + d).clamp(0, 1) for x, d in zip(objective.inputs, objective.carried, strict=True))
+
+    def carry(self, objective: Objective, inputs: Inputs, gradients: Inputs) -> Inputs:
+        return tuple((d + 0.02 * g.sign()).clamp(-0.1, 0.1) for d, g in zip(objective.carried, gradients, strict=True))
+
+
+class CarriesTheFirst(Carrying):
+    def carry(self, objective: Objective, inputs: Inputs, gradients: Inputs) -> Inputs:
+        return super().carry(objective, inputs, gradients)[:1]
+
+
+class CarriesNan(Carrying):
+    def carry(self, objective: Objective, inputs: Inputs, gradients: Inputs) -> Inputs:
+        return tuple(g / g.abs() for g in map(torch.zeros_like, gradients))
+
+
+class CarriesInPlace(Carrying):
+    def carry(self, objective: Objective, inputs: Inputs, gradients: Inputs) -> Inputs:
+        return tuple(d.add_(g.sign(), alpha=0.02) for d, g in zip(objective.carried, gradients, strict=True))
+
+
+class CarriesDraws(Carrying):
+    def carry(self, objective: Objective, inputs: Inputs, gradients: Inputs) -> Inputs:
+        return tuple(torch.rand_like(g) for g in gradients)
+
+
+class NoReplays(Carrying):
+    replays = 0
+
+
+class CarriedFarAway(Carrying):
+    def attack(self, objective: Objective, generator: Generator) -> Inputs:
+        attacked, carried = super().attack(objective, generator), objective.carried
+        return tuple(x + d for x, d in zip(attacked, carried, strict=True)) if carried else attacked
+
+
 BROKEN = [
     (DoubleInputs, form, r"attack\(\) returns torch.float64 for torch.float32 with one task"),
     (
@@ -289,6 +334,16 @@ BROKEN = [
     (NeedsLogits, no_logits, "it raised IndexError: tuple index out of range"),
     (Float32Only, layouts, "it raised RuntimeError: expected Float"),
     (FlatView, layouts, "it raised RuntimeError: view size is not compatible"),
+    (
+        CarriesTheFirst,
+        carry,
+        r"carry\(\) returns tensors of shapes .* for objective.inputs of shapes \[.*, .*\]",
+    ),
+    (CarriesNan, carry, r"what carry\(\) gives for input 0 is not finite with one task"),
+    (CarriesInPlace, carry, r"carry\(\) changes objective.carried in place with one task; return new tensors"),
+    (CarriesDraws, carry, r"carry\(\) gives another result for the same gradients with one task"),
+    (NoReplays, carry, "replays is 0; give a whole number of at least 1"),
+    (CarriedFarAway, bounded, r"attacked inputs have values from -0.\d+ to 1.\d+ with what was carried to it; clamp"),
     (CpuNoise, device, r"mul\(\) mixes a tensor on the run's device"),
 ]
 
@@ -304,7 +359,7 @@ class Noisy(Defense):
 
 
 @pytest.mark.parametrize("fact", FACTS)
-@pytest.mark.parametrize("offered", [Sound, Noisy, Defense])
+@pytest.mark.parametrize("offered", [Sound, Noisy, Defense, Carrying])
 def test_a_sound_defense_passes(ask: Ask, offered: type, fact: Callable[[Subject], None]) -> None:
     class Named(offered):  # type: ignore[misc]
         name = "named"

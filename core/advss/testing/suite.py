@@ -6,7 +6,19 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from advss.plugins import Kind
-from advss.testing.checks import company, defenses, deployed, device, losses, options, schemes, sources, state, views
+from advss.testing.checks import (
+    carried,
+    company,
+    defenses,
+    deployed,
+    device,
+    losses,
+    options,
+    schemes,
+    sources,
+    state,
+    views,
+)
 from advss.testing.ready import ready
 from advss.testing.subject import Subject
 from advss.testing.verdicts import Check, Verdict, as_above, judge
@@ -77,6 +89,7 @@ DEFENSE: tuple[Fact, ...] = (
     defenses.the_clean_inputs_are_left_alone,
     defenses.attack_and_loss_follow_from_the_generator,
     defenses.it_keeps_nothing_from_step_to_step,
+    carried.what_it_carries_is_of_the_inputs_form,
     defenses.the_diversity_term_counts_once,
     defenses.a_task_without_logits_or_labels_is_trained_or_refused,
     defenses.it_trains_in_bfloat16_and_channels_last,

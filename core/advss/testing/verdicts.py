@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 
@@ -18,6 +18,7 @@ from advss.testing.subject import Subject
 from advss.training.form import MisfitError
 
 Outcome = Literal["passed", "failed", "unchecked"]
+T = TypeVar("T")
 
 
 class BrokenError(AssertionError):
@@ -53,10 +54,10 @@ def expect(holds: object, message: str) -> None:
         raise BrokenError(message)
 
 
-def as_in_training(check: Callable[..., None], *given: object) -> None:
+def as_in_training(check: Callable[..., T], *given: object) -> T:
     """Ask a check of what ``fit`` is given, of :mod:`advss.training.form`; it fails in the same words here."""
     try:
-        check(*given)
+        return check(*given)
     except MisfitError as error:
         raise BrokenError(str(error)) from error
 

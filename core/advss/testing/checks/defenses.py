@@ -2,32 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from advss.ensemble.objective import Stage, TaskObjective
 from advss.errors import UsageError
-from advss.hookspecs import Defense, Loss, PretextTask
-from advss.randomness import stream
 from advss.testing.checks.device import Place, everywhere
-from advss.testing.ready import Ready
+from advss.testing.defended import (
+    ConstantTerm,
+    attacked,
+    defense_of,
+    expect_finite,
+    expect_sure,
+    loss_at,
+    makers,
+    objective_of,
+    objectives,
+    step,
+    trained,
+)
 from advss.testing.stand_ins import Mirror, TwoSizes
 from advss.testing.subject import Subject
-from advss.testing.verdicts import UncheckedError, as_in_training, expect
-from advss.training.form import check_form_of_attack, check_form_of_loss, check_loss
+from advss.testing.verdicts import as_in_training, expect
+from advss.training.form import check_loss
 
 PENALTY = 0.7  # of an objective whose diversity term is a constant
 
 
 def an_attack_gives_as_many_inputs_of_the_same_form(subject: Subject) -> None:
     """Shapes, number and type of ``objective.inputs``; detached and finite."""
-    for objective, where in _objectives():
-        for x, clean in zip(_attacked(_defense(subject), objective), objective.inputs, strict=True):
+    for objective, where in objectives():
+        for x, clean in zip(attacked(defense_of(subject), objective), objective.inputs, strict=True):
             expect(x.dtype == clean.dtype, f"attack() returns {x.dtype} for {clean.dtype} {where}")
             expect(not x.requires_grad, f"attack() returns an input with a graph {where}; return x.detach()")
             expect(x.isfinite().all(), f"attack() returns an input that is not finite {where}")
@@ -35,10 +42,10 @@ def an_attack_gives_as_many_inputs_of_the_same_form(subject: Subject) -> None:
 
 def attacked_inputs_are_in_0_to_1(subject: Subject) -> None:
     """But for a defense that names its ``noise``, which certificates take as unclamped."""
-    for objective, where in _objectives():
-        defense = _defense(subject)
+    for objective, where in objectives():
+        defense = defense_of(subject)
         expect(0 <= defense.noise < float("inf"), f"noise is {defense.noise}; give a standard deviation, 0 for none")
-        for x in _attacked(defense, objective):
+        for x in attacked(defense, objective):
             low, high = (float(bound) for bound in x.detach().aminmax())
             expect(
                 defense.noise > 0 or (low >= 0 and high <= 1),
@@ -49,11 +56,11 @@ def attacked_inputs_are_in_0_to_1(subject: Subject) -> None:
 
 def an_attack_leaves_the_network_as_found(subject: Subject) -> None:
     """Weights, statistics, modes, requires_grad flags and gradients, in part frozen or not."""
-    for objective, where in _objectives():
+    for objective, where in objectives():
         for p in objective.root.parameters():
             p.grad = torch.ones_like(p)  # so that a gradient that is added, or set to None, shows
         before = _snapshot(objective.root)
-        _attacked(_defense(subject), objective)
+        attacked(defense_of(subject), objective)
         after = _snapshot(objective.root)
         for what, value in before.items():
             expect(
@@ -65,9 +72,9 @@ def an_attack_leaves_the_network_as_found(subject: Subject) -> None:
 
 def the_clean_inputs_are_left_alone(subject: Subject) -> None:
     """They are trained on too, and measured."""
-    for objective, where in _objectives():
+    for objective, where in objectives():
         kept = [x.clone() for x in objective.inputs]
-        _trained(_defense(subject), objective)
+        trained(defense_of(subject), objective)
         for x, before in zip(objective.inputs, kept, strict=True):
             expect(
                 torch.equal(x, before) and not x.requires_grad,
@@ -77,17 +84,17 @@ def the_clean_inputs_are_left_alone(subject: Subject) -> None:
 
 def attack_and_loss_follow_from_the_generator(subject: Subject) -> None:
     """Whatever the global generator's state, which they leave alone."""
-    for make, where in _makers():
+    for make, where in makers():
         results = []
         for seed in (1, 2):
             torch.manual_seed(seed)
             state = torch.get_rng_state()
-            results.append(_step(_defense(subject), make()))
+            results.append(step(defense_of(subject), make()))
             expect(
                 torch.equal(torch.get_rng_state(), state),
                 f"it draws from torch's global generator {where}; draw from the generator that is given",
             )
-        _expect_finite(results[0])
+        expect_finite(results[0])
         expect(
             all(map(torch.equal, *results)),
             f"attack or loss differ between two calls with the same generator {where}; draw from it alone: "
@@ -97,10 +104,10 @@ def attack_and_loss_follow_from_the_generator(subject: Subject) -> None:
 
 def it_keeps_nothing_from_step_to_step(subject: Subject) -> None:
     """A defense has no state that a checkpoint carries, so that a run would not resume as it was."""
-    _expect_sure(subject)
-    used = _defense(subject)
-    _step(used, _objective(Mirror()))
-    again, anew = (_step(defense, _objective(Mirror())) for defense in (used, _defense(subject)))
+    expect_sure(subject)
+    used = defense_of(subject)
+    step(used, objective_of(Mirror()))
+    again, anew = (step(defense, objective_of(Mirror())) for defense in (used, defense_of(subject)))
     expect(
         all(map(torch.equal, again, anew)),
         "a defense that was used before attacks otherwise than a new one; keep nothing on self from step to step: "
@@ -110,8 +117,8 @@ def it_keeps_nothing_from_step_to_step(subject: Subject) -> None:
 
 def its_loss_is_finite_and_reaches_every_parameter(subject: Subject) -> None:
     """Float32, a scalar, with a gradient for all that trains."""
-    for objective, where in _objectives():
-        loss = _trained(_defense(subject), objective)
+    for objective, where in objectives():
+        loss = trained(defense_of(subject), objective)
         expect(loss.total.isfinite(), f"the loss is {float(loss.total.detach())} {where}")
         as_in_training(check_loss, loss)
         expect(loss.total.requires_grad, f"the loss has no gradient {where}; was it detached?")
@@ -125,13 +132,13 @@ def its_loss_is_finite_and_reaches_every_parameter(subject: Subject) -> None:
 
 def the_diversity_term_counts_once(subject: Subject) -> None:
     """It belongs to the attacked inputs; a clean pass is asked for with ``penalty=False``."""
-    _expect_sure(subject)
+    expect_sure(subject)
     losses = []
     for constant in (0.0, PENALTY):
-        objective, defense = _objective(Mirror(), made=_ConstantTerm), _defense(subject)
-        assert isinstance(objective, _ConstantTerm)
+        objective, defense = objective_of(Mirror(), made=ConstantTerm), defense_of(subject)
+        assert isinstance(objective, ConstantTerm)
         objective.constant = constant
-        losses.append(_trained(defense, objective))
+        losses.append(trained(defense, objective))
     term = float(torch.as_tensor(losses[1].penalty).detach())
     advice = "return Loss(value, logits, metrics, loss.penalty) of the pass at the attacked inputs"
     expect(
@@ -147,10 +154,10 @@ def the_diversity_term_counts_once(subject: Subject) -> None:
 
 def a_task_without_logits_or_labels_is_trained_or_refused(subject: Subject) -> None:
     """``Loss.logits`` or ``Loss.labels`` is empty where a task has none; a UsageError in one line says so."""
-    _expect_finite(_step(_defense(subject), _objective(Mirror())))
+    expect_finite(step(defense_of(subject), objective_of(Mirror())))
     for lacks in ("logits", "labels"):
         try:
-            total = _trained(_defense(subject), _objective(Mirror(**{lacks: False}))).total
+            total = trained(defense_of(subject), objective_of(Mirror(**{lacks: False}))).total
         except UsageError as error:
             expect("\n" not in str(error), f"it refuses a task without {lacks} in several lines; say it in one")
             continue
@@ -161,10 +168,10 @@ def a_task_without_logits_or_labels_is_trained_or_refused(subject: Subject) -> N
 
 def it_trains_in_bfloat16_and_channels_last(subject: Subject) -> None:
     """Forward passes under autocast, inputs in the other memory layout."""
-    _expect_finite(_step(_defense(subject), _objective(Mirror())))
+    expect_finite(step(defense_of(subject), objective_of(Mirror())))
     hows: list[dict[str, Any]] = [{"bf16": True}, {"memory_format": torch.channels_last}]
     for how in hows:
-        found = _step(_defense(subject), _objective(Mirror(), **how))
+        found = step(defense_of(subject), objective_of(Mirror(), **how))
         expect(all(t.isfinite().all() for t in found), f"attack or loss are not finite under {how}")
 
 
@@ -175,116 +182,11 @@ def it_works_on_another_device(subject: Subject) -> None:
 
 def defense_works(subject: Subject, place: Place) -> None:
     """All that core calls of a defense, at a place."""
-    objective = _objective(Mirror(), TwoSizes(), place=place)
+    objective = objective_of(Mirror(), TwoSizes(), place=place)
     with place.within():
-        draws, defense = place.generator(), _defense(subject)
-        loss = _loss(defense, objective, _attacked(defense, objective, draws), draws)
+        draws, defense = place.generator(), defense_of(subject)
+        loss = loss_at(defense, objective, attacked(defense, objective, draws), draws)
         loss.total.backward()  # type: ignore[no-untyped-call]
-
-
-class _ConstantTerm(TaskObjective):
-    """An objective whose diversity term is a number, so that it shows how often a defense counts it."""
-
-    constant = 0.0
-
-    def __call__(self, inputs: tuple[Tensor, ...], *, penalty: bool = True) -> Loss:
-        """The losses, and the number unless ``penalty`` is false."""
-        loss = super().__call__(inputs, penalty=False)
-        return replace(loss, penalty=torch.tensor(self.constant) if penalty else 0.0)
-
-
-def _objective(
-    *tasks: PretextTask,
-    stage: Stage = "pretrain",
-    made: type[TaskObjective] = TaskObjective,
-    place: Place | None = None,
-    **how: Any,
-) -> TaskObjective:
-    """Newly made tasks on one small encoder as an objective, at a place; the same at every call."""
-    members = {f"task{seed}": Ready(task, seed=seed) for seed, task in enumerate(tasks)}
-    trunk = members["task0"].network
-    built = {key: member.task for key, member in members.items()}
-    views = tuple(m.views() for m in members.values())
-    if place:
-        place.move_module(nn.ModuleList([trunk, *built.values()]))
-        views = tuple(map(place.views, views))
-    objective = made(trunk, built, views, stage=stage, key=(0, stage), **how)
-    if place:
-        for laid in objective.views.values():
-            place.views(laid)  # the objective has laid them out anew, and what is pretended is lost then
-    return objective
-
-
-def _partly_standing() -> TaskObjective:
-    """As partial fine-tuning leaves a network: the first convolution stands, in eval mode."""
-    objective = _objective(Mirror(), stage="finetune", progress=0.5)
-    first = next(m for m in objective.root.modules() if isinstance(m, nn.Conv2d))
-    first.requires_grad_(False).eval()
-    return objective
-
-
-def _makers() -> list[tuple[Callable[[], TaskObjective], str]]:
-    """Objectives of every kind that core makes, and what messages say of them."""
-    return [
-        (lambda: _objective(Mirror(), progress=0.0), "with one task"),
-        (_partly_standing, "in fine-tuning, with a part of the network standing"),
-        (lambda: _objective(Mirror(), Mirror(), diversity=0.1), "with two tasks and the diversity term"),
-        (lambda: _objective(TwoSizes()), "with two inputs of different sizes"),
-    ]
-
-
-def _objectives() -> Iterator[tuple[TaskObjective, str]]:
-    return ((make(), where) for make, where in _makers())
-
-
-def _defense(subject: Subject) -> Defense:
-    defense = subject.new()
-    assert isinstance(defense, Defense)
-    return defense
-
-
-def _draws() -> torch.Generator:
-    return stream("cpu", "defense")
-
-
-def _attacked(defense: Defense, objective: TaskObjective, draws: torch.Generator | None = None) -> tuple[Tensor, ...]:
-    """What attack() gives, where it is of its form."""
-    found = defense.attack(objective, draws or _draws())
-    as_in_training(check_form_of_attack, found, objective.inputs)
-    return found
-
-
-def _trained(defense: Defense, objective: TaskObjective) -> Loss:
-    """What loss() gives at the attacked inputs."""
-    return _loss(defense, objective, _attacked(defense, objective), _draws())
-
-
-def _loss(defense: Defense, objective: TaskObjective, inputs: tuple[Tensor, ...], draws: torch.Generator) -> Loss:
-    """What loss() gives, where it is of its form."""
-    loss = defense.loss(objective, inputs, draws)
-    as_in_training(check_form_of_loss, loss)
-    return loss
-
-
-def _step(defense: Defense, objective: TaskObjective) -> list[Tensor]:
-    """Attacked inputs and training loss, of one stream of draws."""
-    draws = _draws()
-    inputs = _attacked(defense, objective, draws)
-    return [*inputs, _loss(defense, objective, inputs, draws).total.detach()]
-
-
-def _expect_finite(step: list[Tensor]) -> None:
-    """Only what is finite compares; that it is not, a check of its own says."""
-    if not all(t.isfinite().all() for t in step):
-        raise UncheckedError("attack or loss are not finite")
-
-
-def _expect_sure(subject: Subject) -> None:
-    """Two new defenses do the same, so that two steps compare; that they do not, a check of its own says."""
-    one, other = (_step(_defense(subject), _objective(Mirror())) for _ in range(2))
-    _expect_finite(one)
-    if not all(map(torch.equal, one, other)):
-        raise UncheckedError("attack or loss do not repeat")
 
 
 def _snapshot(root: nn.Module) -> dict[str, Any]:
