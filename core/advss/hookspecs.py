@@ -133,7 +133,13 @@ class Classifier(nn.Module, ABC):
 
 # ---------------------------------------------------------------- tasks: views + loss
 class Task(nn.Module):
-    """Views and a loss; its own parameters and buffers are θ_pc. Pretext tasks and fine-tuning schemes are tasks."""
+    """Views and a loss; its own parameters and buffers are θ_pc. Pretext tasks and fine-tuning schemes are tasks.
+
+    Parameters that build() freezes stay so: no optimiser has them, no average, and a module of none else is in eval.
+    In the last three methods, the hooks, encoder and task are in eval mode and without gradients, and the encoder is
+    left alone; ``data`` is every image once, not augmented, those to validate on with the label -1. In views and loss
+    the task finds what build() and the hooks left in its buffers; a loss is finite before :meth:`prepare`, too.
+    """
 
     def views(self, batch: Batch, generator: Generator) -> Views:
         """What is fed to :meth:`loss`, a function of the batch, the task's buffers and the generator alone."""
@@ -146,6 +152,19 @@ class Task(nn.Module):
     def loss(self, encoder: Any, inputs: tuple[Tensor, ...], targets: dict[str, Tensor]) -> Loss:
         """The loss at ``inputs``, which stand where ``views().inputs`` stood; mean over the batch."""
         raise NotImplementedError
+
+    def attacked(self, encoder: Any, inputs: tuple[Tensor, ...], targets: dict[str, Tensor]) -> Loss:
+        """What is ascended within ``attacking()``, if not :meth:`loss`; with logits and labels where that has them."""
+        return self.loss(encoder, inputs, targets)
+
+    def prepare(self, encoder: Any, data: Iterable[Batch], generator: Generator) -> None:
+        """Once before the first epoch: fill buffers that build() sized."""
+
+    def before_epoch(self, encoder: Any, data: Iterable[Batch], generator: Generator) -> None:
+        """Before each epoch: clusters, core sets."""
+
+    def after_step(self, encoder: Any, batch: Batch, inputs: tuple[Tensor, ...], views: Views) -> None:
+        """After each optimiser step, on ``inputs`` in the place of ``views.inputs``: queues, centres, teachers."""
 
 
 class PretextTask(Task):
@@ -161,12 +180,6 @@ class PretextTask(Task):
 
     def build(self, encoder: Encoder) -> None:
         """Make the heads, for ``encoder.channels``, ``.features`` and ``.data``; ValueError where it cannot work."""
-
-    def prepare(self, encoder: Encoder, data: Iterable[Batch]) -> None:
-        """Once before the first epoch: fill buffers that build() sized; ``data`` is every image once, not augmented."""
-
-    def after_step(self, encoder: Encoder) -> None:
-        """After each optimiser step, without gradients: moving-average teachers."""
 
 
 class Objective(ABC):

@@ -50,15 +50,15 @@ class Contrast(PretextTask):
         self.labels: Tensor
         self.teacher: Tensor
         self.steps: Tensor
-        self.register_buffer("labels", torch.full((encoder.data.images,), -1))
+        self.register_buffer("labels", torch.zeros(encoder.data.images, dtype=torch.int64))
         self.register_buffer("teacher", self._followed(encoder).clone())
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
 
-    def prepare(self, encoder: Encoder, data: Any) -> None:
+    def prepare(self, encoder: Encoder, data: Any, generator: Generator) -> None:
         for batch in data:
             self.labels[batch.index] = (batch.x.mean((1, 2, 3)) * 1000).long() % self.clusters
 
-    def after_step(self, encoder: Encoder) -> None:
+    def after_step(self, encoder: Encoder, batch: Batch, inputs: tuple[Tensor, ...], views: Views) -> None:
         self.teacher.lerp_(self._followed(encoder), 0.5)
         self.steps += 1
 
@@ -116,7 +116,7 @@ def objective_of(encoder: Encoder, batch: Batch, *tasks: PretextTask, diversity:
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             task.build(encoder)
-        task.prepare(encoder, iter([batch]))
+        task.prepare(encoder, [batch], generator())
     views = tuple(task.views(batch, generator(3)) for task in tasks)
     members = {task.name: task for task in tasks}
     return TaskObjective(encoder, members, views, stage="pretrain", key=(0,), diversity=diversity)

@@ -87,7 +87,7 @@ class PlainList(Mirror):
 class Prepares(Mirror):
     """Gathers on the CPU in prepare()."""
 
-    def prepare(self, encoder: Encoder, data: Iterable[Batch]) -> None:
+    def prepare(self, encoder: Encoder, data: Iterable[Batch], generator: Generator) -> None:
         found = torch.zeros(3)
         for batch in data:
             found += batch.x.mean((0, 2, 3))
@@ -99,7 +99,7 @@ class Steps(Mirror):
         self.teacher: Tensor
         self.register_buffer("teacher", torch.zeros(16))
 
-    def after_step(self, encoder: Encoder) -> None:
+    def after_step(self, encoder: Encoder, batch: Batch, inputs: tuple[Tensor, ...], views: Views) -> None:
         self.teacher.lerp_(torch.ones(16), 0.1)
 
 

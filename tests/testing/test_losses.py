@@ -26,8 +26,9 @@ FACTS = [
     losses.gradient_reaches_the_encoder,
     losses.gradient_reaches_every_parameter_of_its_own,
     losses.freezing_changes_neither_loss_nor_gradient,
+    losses.what_is_attacked_has_logits_too,
 ]
-scalar, form, repeats, still, inputs_reached, encoder_reached, own_reached, frozen = FACTS
+scalar, form, repeats, still, inputs_reached, encoder_reached, own_reached, frozen, ascended = FACTS
 
 
 class Told(Mirror):
@@ -209,8 +210,8 @@ class UnusedHead(Mirror):
         self.spare = nn.Linear(2, 2)
 
 
-class TrainedTeacher(Mirror):
-    """A teacher that is frozen in vain, as core lets every parameter train."""
+class Teacher(Mirror):
+    """A teacher that build() freezes, through which the inputs have a gradient."""
 
     def build(self, encoder: Encoder) -> None:
         super().build(encoder)
@@ -221,14 +222,9 @@ class TrainedTeacher(Mirror):
         return Loss(loss.value + self.teacher(encoder(inputs[0]).mean((2, 3))).mean(), loss.logits)
 
 
-class Teacher(TrainedTeacher):
-    """The same as it should be."""
-
-    def loss(self, encoder: Any, inputs: tuple[Tensor, ...], targets: Targets) -> Loss:
-        loss = Mirror.loss(self, encoder, inputs, targets)
-        with torch.no_grad():
-            told = self.teacher(encoder(inputs[0]).mean((2, 3))).mean()
-        return Loss(loss.value + told, loss.logits)
+class AttackedWithoutLogits(Mirror):
+    def attacked(self, encoder: Any, inputs: tuple[Tensor, ...], targets: Targets) -> Loss:
+        return Loss(self.loss(encoder, inputs, targets).value)
 
 
 class FreezesInputs(Mirror):
@@ -280,7 +276,7 @@ BROKEN = [
     ),
     (EncoderFixed, encoder_reached, r"no gradient reaches the encoder's 'stages.0.weight'$"),
     (UnusedHead, own_reached, "parameter 'spare.weight' gets no gradient from the loss; leave it out"),
-    (TrainedTeacher, own_reached, "parameter 'teacher.weight' is made with requires_grad=False, and core lets every"),
+    (AttackedWithoutLogits, ascended, r"attacked\(\) gives 0 logits where loss\(\) gives 1; give as many"),
     (FreezesInputs, frozen, r"loss or gradient is another with what freeze\(\) computed"),
     (FreezesOtherInputs, frozen, r"freeze\(\) changes the inputs"),
 ]

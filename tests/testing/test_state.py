@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import re
 import threading
 from collections.abc import Callable, Iterable
@@ -7,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from advss.hookspecs import Batch, Classifier, Encoder, FinetuneScheme, Loss, Phase, Views
@@ -24,8 +26,10 @@ FACTS = [
     state.its_state_survives_a_checkpoint,
     state.it_can_be_copied,
     state.its_start_of_fine_tuning_is_the_backbones,
+    state.a_loss_is_finite_before_it_has_seen_the_data,
+    state.hooks_leave_weights_and_statistics_alone,
 ]
-registered, apart, in_build, survives, copied, start = FACTS
+registered, apart, in_build, survives, copied, start, unseen, left = FACTS
 
 
 class Bank(Mirror):
@@ -37,11 +41,11 @@ class Bank(Mirror):
         self.labels: Tensor
         self.register_buffer("labels", torch.zeros(encoder.data.images))
 
-    def prepare(self, encoder: Encoder, data: Iterable[Batch]) -> None:
+    def prepare(self, encoder: Encoder, data: Iterable[Batch], generator: Generator) -> None:
         for batch in data:
             self.labels[batch.index] = batch.x.mean((1, 2, 3))
 
-    def after_step(self, encoder: Encoder) -> None:
+    def after_step(self, encoder: Encoder, batch: Batch, inputs: tuple[Tensor, ...], views: Views) -> None:
         self.labels += 0.01
 
     def views(self, batch: Batch, generator: Generator) -> Views:
@@ -91,8 +95,61 @@ class LateHead(Mirror):
         return super().loss(encoder, inputs, targets)
 
 
+class Unlabelled(Bank):
+    """Clusters that nobody has before prepare()."""
+
+    def build(self, encoder: Encoder) -> None:
+        super().build(encoder)
+        self.register_buffer("labels", torch.full((encoder.data.images,), torch.nan))
+
+
+class ClassesUnknown(Bank):
+    """The same as classes, of which -1 is none."""
+
+    def build(self, encoder: Encoder) -> None:
+        super().build(encoder)
+        self.register_buffer("labels", torch.full((encoder.data.images,), -1.0))
+
+    def prepare(self, encoder: Encoder, data: Iterable[Batch], generator: Generator) -> None:
+        self.labels.zero_()
+
+    def loss(self, encoder: Any, inputs: tuple[Tensor, ...], targets: Targets) -> Loss:
+        loss = super().loss(encoder, inputs, targets)
+        return Loss(loss.value + F.cross_entropy(loss.logits[0], targets["bright"].long()), loss.logits)
+
+
+class TrainsInHook(Mirror):
+    def after_step(self, encoder: Encoder, batch: Batch, inputs: tuple[Tensor, ...], views: Views) -> None:
+        self.head.bias.add_(0.1)
+
+
+class MovesEncoder(Mirror):
+    def prepare(self, encoder: Encoder, data: Iterable[Batch], generator: Generator) -> None:
+        next(encoder.parameters()).mul_(2)
+
+
+class MovesStatistics(Mirror):
+    def before_epoch(self, encoder: Encoder, data: Iterable[Batch], generator: Generator) -> None:
+        encoder.train()
+        for batch in data:
+            encoder(batch.x)
+
+
+class Follower(Mirror):
+    """As it should be: a teacher that is frozen, with statistics of its own, follows in its hooks."""
+
+    def build(self, encoder: Encoder) -> None:
+        super().build(encoder)
+        self.teacher = copy.deepcopy(encoder).requires_grad_(False)
+
+    def after_step(self, encoder: Encoder, batch: Batch, inputs: tuple[Tensor, ...], views: Views) -> None:
+        assert not encoder.training
+        for own, theirs in zip(self.teacher.state_dict().values(), encoder.state_dict().values(), strict=True):
+            own.copy_(theirs)
+
+
 class LateBuffer(Mirror):
-    def prepare(self, encoder: Encoder, data: Iterable[Batch]) -> None:
+    def prepare(self, encoder: Encoder, data: Iterable[Batch], generator: Generator) -> None:
         self.register_buffer("labels", torch.zeros(24))
 
 
@@ -104,7 +161,7 @@ class Growing(Mirror):
         self.labels: Tensor
         self.register_buffer("labels", torch.zeros(0))
 
-    def prepare(self, encoder: Encoder, data: Iterable[Batch]) -> None:
+    def prepare(self, encoder: Encoder, data: Iterable[Batch], generator: Generator) -> None:
         self.labels = torch.cat([batch.label for batch in data]).float()
 
 
@@ -125,7 +182,7 @@ class PlainNumber(Mirror):
 
     scale = 1.0
 
-    def prepare(self, encoder: Encoder, data: Iterable[Batch]) -> None:
+    def prepare(self, encoder: Encoder, data: Iterable[Batch], generator: Generator) -> None:
         self.scale = float(torch.cat([batch.x for batch in data]).mean())
 
     def loss(self, encoder: Any, inputs: tuple[Tensor, ...], targets: Targets) -> Loss:
@@ -223,13 +280,19 @@ BROKEN = [
     (Uncopyable, copied, "copy.deepcopy of it fails .*--pretrain-ema copies it"),
     (KeepsGraph, copied, "copy.deepcopy of it fails .*tensors with a graph"),
     (OtherTail, start, r"self.tail holds .*; fine-tuning loads it strictly: set self.tail = encoder.tail\(\)"),
+    (Unlabelled, unseen, r"the loss before prepare\(\) is nan; give buffers values in build\(\)"),
+    (ClassesUnknown, unseen, r"views\(\) or loss\(\) fail before prepare\(\): .*; give buffers values in build\(\)"),
+    (TrainsInHook, left, r"after_step\(\) moves 'head.bias'; leave weights"),
+    (MovesEncoder, left, r"prepare\(\) or before_epoch\(\) moves 'stages.0.weight'"),
+    (MovesStatistics, left, r"prepare\(\) or before_epoch\(\) moves 'stages.1.running_mean'"),
     (TwiceNamed, start, r"branches is \('main', 'main'\); give each a name"),
 ]
 
 
 @pytest.mark.parametrize("fact", FACTS)
-def test_a_sound_task_passes(ask: Ask, fact: Callable[[Subject], None]) -> None:
-    assert ask(Bank, fact).message == ""
+@pytest.mark.parametrize("offered", [Bank, Follower])
+def test_a_sound_task_passes(ask: Ask, offered: type, fact: Callable[[Subject], None]) -> None:
+    assert ask(offered, fact).message == ""
 
 
 @pytest.mark.parametrize(

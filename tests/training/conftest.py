@@ -43,7 +43,7 @@ class Brightness(PretextTask):
         guess_B = self.head(encoder(x_BCHW).mean((2, 3)).float())[:, 0]
         return Loss((guess_B - targets["mean"]).square().mean())
 
-    def after_step(self, encoder: Any) -> None:
+    def after_step(self, encoder: Any, batch: Batch, inputs: tuple[Tensor, ...], views: Views) -> None:
         self.steps += 1
 
 

@@ -42,8 +42,8 @@ def exploding(work: Work, *, step: int, factor: float = 1e30) -> Work:
     task: Any = work.modules.members["brightness"]
     after_step = task.after_step
 
-    def explode(encoder: Any) -> None:
-        after_step(encoder)
+    def explode(*given: Any) -> None:
+        after_step(*given)
         if int(task.steps) == step:
             task.bad = set(range(1000))
             for parameter in work.modules.parameters():

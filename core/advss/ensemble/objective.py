@@ -26,6 +26,7 @@ from advss.named import NamedModules
 from advss.randomness import Key, global_stream
 
 Stage = Literal["pretrain", "finetune"]
+Asked = Literal["loss", "attacked"]  # of a task
 
 
 class _Root(nn.Module):
@@ -121,9 +122,10 @@ class TaskObjective(Objective):
         """The losses themselves; called through the root module so that :meth:`at` reaches every parameter."""
         self.calls += 1
         if weight == 0:
-            losses = {key: self._member_loss(key, own, twice=False) for key, own in self._split(inputs).items()}
+            asked = self._asked()
+            losses = {key: self._member_loss(key, own, asked) for key, own in self.by_member(inputs).items()}
             return self._sum(losses, 0.0)
-        losses, gram_BMM = self._with_gram(inputs, differentiable=True)
+        losses, gram_BMM = self._with_gram(inputs, self._asked(), differentiable=True)
         if not self._attacked:
             self._gram_BMM = gram_BMM.detach()
         return self._sum(losses, weight * log_det(gram_BMM))
@@ -137,7 +139,7 @@ class TaskObjective(Objective):
 
     def member(self, key: str) -> Loss:
         """One member's own loss at its unperturbed inputs."""
-        return self._member_loss(key, self._split(self.inputs)[key], twice=False)
+        return self._member_loss(key, self.by_member(self.inputs)[key], "loss")
 
     def measured(self) -> dict[str, Tensor]:
         """The term g and the gradients' cosines in the training loss; empty where it was evaluated without them."""
@@ -148,23 +150,28 @@ class TaskObjective(Objective):
         if len(self.members) < 2:
             return {}
         with self.attacking("train"):
-            return described(list(self.members), self._with_gram(inputs, differentiable=False)[1])
+            return described(list(self.members), self._with_gram(inputs, "loss", differentiable=False)[1])
 
-    def _with_gram(self, inputs: tuple[Tensor, ...], *, differentiable: bool) -> tuple[dict[str, Loss], Tensor]:
+    def _asked(self) -> Asked:
+        return "attacked" if self._attacked else "loss"
+
+    def _with_gram(
+        self, inputs: tuple[Tensor, ...], asked: Asked, *, differentiable: bool
+    ) -> tuple[dict[str, Loss], Tensor]:
         """The members' losses and GᵀG (B, M, M), whether or not gradients are asked for around it."""
         inputs = tuple(x if x.requires_grad else x.detach().requires_grad_() for x in inputs)
         losses: dict[str, Loss] = {}
         columns: dict[str, Tensor] = {}
         with torch.enable_grad():
-            for key, own in self._split(inputs).items():
-                losses[key] = self._member_loss(key, own, twice=differentiable)
+            for key, own in self.by_member(inputs).items():
+                losses[key] = self._member_loss(key, own, asked, twice=differentiable)
                 gradients = input_gradients(losses[key].value, own, differentiable=differentiable)
                 columns[key] = (self.pixels.column if self.pixels else own_pixels)(key, gradients)
             check_same_shape(columns)
             return losses, gram(list(columns.values()))
 
-    def _member_loss(self, key: str, inputs: tuple[Tensor, ...], *, twice: bool) -> Loss:
-        """A member's loss; with ``twice`` it can be differentiated twice, and fast."""
+    def _member_loss(self, key: str, inputs: tuple[Tensor, ...], asked: Asked, *, twice: bool = False) -> Loss:
+        """A member's loss, what is trained or what is attacked; with ``twice`` it can be differentiated twice, fast."""
         task = self.members[key]
         self.between()
         with ExitStack() as stack:
@@ -174,7 +181,8 @@ class TaskObjective(Objective):
             if twice:  # the fused attention kernels have no double backward
                 stack.enter_context(sdpa_kernel(SDPBackend.MATH))
                 stack.enter_context(FastSecondOrder())
-            return task.loss(self.root.trunk, inputs, self.views[key].targets)
+            loss = task.loss if asked == "loss" else task.attacked
+            return loss(self.root.trunk, inputs, self.views[key].targets)
 
     def _autocast(self) -> AbstractContextManager[object]:
         return torch.autocast(self.device.type, dtype=torch.bfloat16) if self.bf16 else nullcontext()
@@ -185,7 +193,7 @@ class TaskObjective(Objective):
             return branch(task.branches[0], self.root.trunk, task)
         return nullcontext()
 
-    def _split(self, inputs: tuple[Tensor, ...]) -> dict[str, tuple[Tensor, ...]]:
+    def by_member(self, inputs: tuple[Tensor, ...]) -> dict[str, tuple[Tensor, ...]]:
         """``inputs`` by member."""
         left = iter(inputs)
         return {key: tuple(itertools.islice(left, len(views.inputs))) for key, views in self.views.items()}

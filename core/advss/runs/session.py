@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -76,13 +76,9 @@ class Session:
             epoch_steps=settings.epoch_steps,
         )
 
-    def everything_in_order(self) -> Iterator[Batch]:
-        """Every training image once, the validation part included, not augmented."""
-        settings = self.config.pretraining
-        for part in (self.splits.train, self.splits.valid):
-            for batch in self.loader(part, settings, "prepare").in_order(settings.batch_size):
-                self.stop.check()
-                yield batch
+    def everything(self, settings: StageSettings) -> Iterable[Batch]:
+        """Every image to train on, then those to validate on without their labels; not augmented, as often as asked."""
+        return _Everything(self, settings)
 
     @property
     def first_tensors(self) -> Mapping[str, Tensor] | None:
@@ -158,6 +154,20 @@ class Session:
             result = self.folder.read_result() | content
             write_json(self.folder.result, result)
         return result
+
+
+@dataclass(frozen=True)
+class _Everything:
+    session: Session
+    settings: StageSettings
+
+    def __iter__(self) -> Iterator[Batch]:
+        size, splits = self.settings.batch_size, self.session.splits
+        for part in (splits.train, splits.valid):
+            for batch in self.session.loader(part, self.settings, "hooks").in_order(size):
+                self.session.stop.check()
+                label = batch.label if part is splits.train else torch.full_like(batch.label, -1)
+                yield replace(batch, label=label)
 
 
 def open_data(config: RunConfig, parts: Sequence[PartName] = PARTS, watch: Watch = UNWATCHED) -> Splits:

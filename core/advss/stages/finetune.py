@@ -25,7 +25,7 @@ from advss.stages.validation import classifier_score, classifier_validation
 from advss.training.blame import blaming, fitting
 from advss.training.checkpoints import has_checkpoint, load_checkpoint
 from advss.training.first_batch import check_runs
-from advss.training.form import check_deployed, check_made, check_phases
+from advss.training.form import check_deployed, check_made, check_not_frozen, check_phases
 from advss.training.progress import Progress
 from advss.training.work import Metrics, Modules, Work
 
@@ -75,6 +75,7 @@ def _work(session: Session, source: Path | None, plugins: list[Record]) -> Work:
     phases, deployed = scheme.phases(classifier), modules.deployed()
     with fitting(STAGE, scheme, plugins):
         check_phases(phases)
+        check_not_frozen(phases, modules)
         check_deployed(deployed, plain.state_dict())
     if not any(group["params"] for phase in phases for group in phase.groups):
         raise UsageError(f"--finetune {config.finetune.name}: nothing is left to train; use another scheme")
@@ -90,6 +91,7 @@ def _work(session: Session, source: Path | None, plugins: list[Record]) -> Work:
         seed=config.seed,
         device=session.device,
         bf16=session.bf16,
+        everything=session.everything(settings),
         manifest=_manifest(session, classifier, spec, noise=defense.noise)
         | {"source_sha256": started_from(session, source)},
         plugins=plugins,

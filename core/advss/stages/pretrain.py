@@ -9,7 +9,7 @@ from torch import nn
 from advss.config import Choice, RunConfig
 from advss.ensemble.diversity import Diversity
 from advss.errors import UsageError
-from advss.hookspecs import Encoder, Phase, PretextTask, branch
+from advss.hookspecs import Encoder, Phase, PretextTask
 from advss.models.spec import build_encoder_from
 from advss.plugins.provenance import Record, choices_of, used_by
 from advss.plugins.registry import build
@@ -18,7 +18,6 @@ from advss.runs.session import Session, build_defense, described
 from advss.runs.start import choose_start
 from advss.stages.validation import pretext_score, pretext_validation
 from advss.training.blame import blaming, fitting, refused
-from advss.training.checkpoints import has_checkpoint
 from advss.training.form import check_made
 from advss.training.progress import Progress
 from advss.training.work import Modules, Work
@@ -48,15 +47,13 @@ def _work(session: Session, plugins: list[Record]) -> Work:
     for key, task in members.items():
         _build_heads(key, task, encoder, config.seed, plugins)
     modules = Modules(encoder.to(session.device), members, STAGE).to(session.device)
-    if not has_checkpoint(session.folder.last(STAGE)):
-        _prepare(session, members, encoder)
     defense = build_defense(config.defense)
     valid = session.loader(session.splits.valid, settings, STAGE + "-valid")
     return Work(
         modules=modules,
         defense=defense,
         loader=session.loader(session.splits.train, settings, STAGE),
-        phases=[Phase(1.0, [{"params": list(modules.parameters())}])],
+        phases=[Phase(1.0, [{"params": [p for p in modules.parameters() if p.requires_grad]}])],
         settings=settings,
         validate=pretext_validation(valid, settings.batch_size, defense, seed=config.seed, stop=session.stop),
         score=pretext_score,
@@ -65,6 +62,7 @@ def _work(session: Session, plugins: list[Record]) -> Work:
         diversity=_diversity(config),
         averaged=config.ensemble_loss == "mean",
         bf16=session.bf16,
+        everything=session.everything(settings),
         manifest={
             "kind": STAGE,
             "model": spec.to_json(),
@@ -101,14 +99,6 @@ def _build_heads(key: str, task: PretextTask, encoder: Encoder, seed: int, plugi
             task.build(encoder)
         except ValueError as error:
             raise UsageError(f"--pretext {key}: {refused(error, plugins).removeprefix(f'{task.name}: ')}") from error
-
-
-def _prepare(session: Session, members: dict[str, PretextTask], encoder: Encoder) -> None:
-    for key, task in members.items():
-        if type(task).prepare is not PretextTask.prepare:
-            stream = global_stream(session.device, session.config.seed, "prepare", key)
-            with stream, branch(task.branches[0], encoder, task):
-                task.prepare(encoder, session.everything_in_order())
 
 
 def _starts(tasks: dict[str, PretextTask], wanted: str) -> dict[str, dict[str, str]]:

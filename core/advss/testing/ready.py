@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,7 +17,10 @@ from advss.testing.stand_ins import FACTS, SmallEncoder, every_batch, one_batch
 from advss.testing.subject import Subject
 from advss.testing.verdicts import UncheckedError, as_in_training, expect
 from advss.training.form import check_form_of_loss, check_form_of_views, check_phases, tensors
+from advss.training.hooks import standing
 from advss.training.work import Modules
+
+CPU = torch.device("cpu")
 
 
 class Ready:
@@ -26,7 +29,7 @@ class Ready:
     Args:
         task: newly made.
         seed: of what :meth:`~advss.hookspecs.PretextTask.build` draws.
-        prepared: whether a pretext task has had its look at the data; a run that is resumed loads it instead.
+        prepared: whether the task has had its look at the data; a run that is resumed loads it instead.
         branches: BatchNorm branches of the encoder, by default those of the task.
     """
 
@@ -39,7 +42,8 @@ class Ready:
         if isinstance(task, PretextTask):
             self.stage: Stage = "pretrain"
             self.network = SmallEncoder(branches or task.branches)
-            self._build_heads(task, seed, prepared=prepared)
+            with global_stream("cpu", seed, "init"):
+                task.build(self.network)
         else:
             assert isinstance(task, FinetuneScheme)
             self.stage = "finetune"
@@ -47,13 +51,20 @@ class Ready:
             with global_stream("cpu", seed, "init"):
                 task.build(self.network)
         self.modules = Modules(self.network, {"it": task}, self.stage)
-
-    def _build_heads(self, task: PretextTask, seed: int, *, prepared: bool) -> None:
-        with global_stream("cpu", seed, "init"):
-            task.build(self.network)
         if prepared:
-            with global_stream("cpu", seed, "prepare"), self.own_branch():
-                task.prepare(self.network, every_batch())
+            self.look_at_data(every_batch(), stream("cpu", seed, "look"))
+
+    def look_at_data(self, data: Iterable[Batch], generator: Generator, device: torch.device = CPU) -> None:
+        """The task's hooks before its first epoch."""
+        with standing(self.modules, self.task, device, "look"):
+            every = list(data)
+            self.task.prepare(self.network, every, generator)
+            self.task.before_epoch(self.network, every, generator)
+
+    def after_step(self, views: Views, batch: Batch | None = None, device: torch.device = CPU) -> None:
+        """The task's hook after a step on the unperturbed inputs."""
+        with standing(self.modules, self.task, device, "after_step"):
+            self.task.after_step(self.network, batch or one_batch(), views.inputs, views)
 
     @contextmanager
     def own_branch(self) -> Iterator[None]:
@@ -113,7 +124,7 @@ class Ready:
         """Which parameters train when: in pretraining all, always."""
         if isinstance(self.task, FinetuneScheme):
             return phases_of(self.task, self.network)
-        return [Phase(1.0, [{"params": list(self.modules.parameters())}])]
+        return [Phase(1.0, [{"params": [p for p in self.modules.parameters() if p.requires_grad]}])]
 
 
 def ready(subject: Subject, **how: Any) -> Ready:
@@ -160,6 +171,6 @@ def same_tensors(some: dict[str, Tensor], others: dict[str, Tensor]) -> bool:
 
 
 def own_parameters(ready: Ready) -> dict[str, nn.Parameter]:
-    """The parameters that the task brought, by name."""
-    network = {id(p) for p in ready.network.parameters()}
-    return {name: p for name, p in ready.task.named_parameters() if id(p) not in network}
+    """The parameters that the task brought, by name; those that build() froze left out."""
+    others = {id(p) for p in (*ready.network.parameters(), *ready.modules.frozen)}
+    return {name: p for name, p in ready.task.named_parameters() if id(p) not in others}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.modules.batchnorm import _NormBase
 
 from advss.training.work import Modules
@@ -16,7 +16,7 @@ class MovingAverage:
 
     w is min(decay, (1 + t) / (10 + t)), so that a short stage, too, leaves its start behind. BatchNorm's statistics,
     which belong to the weights, are averaged alike; what else is in buffers, an average of which may mean nothing (a
-    permutation's, say), is copied.
+    permutation's, say), is copied, and so is a parameter that a task has frozen.
     """
 
     def __init__(self, modules: Modules, decay: float) -> None:
@@ -32,9 +32,10 @@ class MovingAverage:
             kept.copy_(buffer)
 
 
-def _state(modules: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
-    """Parameters and BatchNorm's running statistics; and all other buffers."""
+def _state(modules: Modules) -> tuple[list[Tensor], list[Tensor]]:
+    """Parameters and BatchNorm's running statistics; and all other buffers, and the parameters that are frozen."""
+    frozen = {id(p) for p in modules.frozen}
     norms = [m for m in modules.modules() if isinstance(m, _NormBase)]
     statistics = {id(b): b for norm in norms for b in norm.buffers(recurse=False) if b.is_floating_point()}
-    rest = [b for b in modules.buffers() if id(b) not in statistics]
-    return [*(p.detach() for p in modules.parameters()), *statistics.values()], rest
+    rest = [*modules.frozen, *(b for b in modules.buffers() if id(b) not in statistics)]
+    return [*(p.detach() for p in modules.parameters() if id(p) not in frozen), *statistics.values()], rest

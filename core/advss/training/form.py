@@ -109,6 +109,14 @@ def _nor(left: list[str]) -> str:
     return f" but '{left[0]}'" if left else ""
 
 
+def check_not_frozen(phases: Iterable[Phase], modules: nn.Module) -> None:
+    """No phase names a parameter that build() has frozen."""
+    names = {id(p): name for name, p in modules.named_parameters()}
+    for p in (p for phase in phases for group in phase.groups for p in group["params"]):
+        name = names.get(id(p), "a parameter").removeprefix("trunk.")
+        require(p.requires_grad, f"phases() names {name}, which build() has frozen; leave it out, or do not freeze it")
+
+
 def check_views(views: Any, *, by: str = "views()") -> None:
     """What views() or freeze() gives: of its form, with float32 inputs in [0, 1]."""
     check_form_of_views(views, by=by)

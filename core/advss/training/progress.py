@@ -14,6 +14,7 @@ class Progress:
     epoch: int = 0
     batch: int = 0  # batches done of the epoch
     replay: int = 0  # steps done on the next one, where the defense trains on each batch several times
+    begun: int = 0  # epochs whose hooks have run, counted from 1; 0 before the tasks have looked at the data
     sums: Metrics = field(default_factory=dict)  # of the training metrics over the epoch's counted steps
     counted: int = 0  # steps of the epoch whose loss was finite
     best_epoch: int = 0  # counted from 1; 0 before the first validation

@@ -20,7 +20,7 @@ from torch.optim import Optimizer
 
 from advss.ensemble.objective import TaskObjective
 from advss.errors import UsageError
-from advss.hookspecs import Loss, PretextTask
+from advss.hookspecs import Loss
 from advss.naming import as_typed
 from advss.plugins.provenance import agrees, warn_of_other_versions
 from advss.randomness import stream
@@ -29,6 +29,8 @@ from advss.training.average import MovingAverage
 from advss.training.carried import Carried, carried_on, hand_over, laid_out, trained_on
 from advss.training.checkpoints import has_checkpoint, load_checkpoint, save_checkpoint, taken
 from advss.training.divergence import DivergedError, all_finite, diverged, losses_finite
+from advss.training.hooks import after_step, epoch_hooks
+from advss.training.kept import Kept
 from advss.training.members import by_member, member_stage
 from advss.training.optimisation import (
     Schedule,
@@ -69,8 +71,7 @@ class Trainer:
         self.schedule: Schedule
         self.bad_in_a_row = 0
         self.carried: Carried = ()  # by the defense, to the next step
-        self._kept_buffers = [b.clone() for b in work.modules.buffers()]  # as the last whole step left them
-        self._trying = False  # a step's forward passes may have moved buffers
+        self._kept = Kept(work.modules)
         self._torn = False  # an update or the end of an epoch is half done
         self._saved_at = self._resumed_at = time.monotonic()
 
@@ -105,6 +106,8 @@ class Trainer:
 
     def _epoch(self) -> None:
         self._enter_phase()
+        if self.progress.begun <= self.progress.epoch:
+            self._begin_epoch()
         while self.progress.batch < self.steps_per_epoch:
             self.work.stop.check()
             self._train_step()
@@ -112,6 +115,13 @@ class Trainer:
                 self._save_last()
         self.work.stop.check()
         self._end_epoch()
+
+    def _begin_epoch(self) -> None:
+        """The tasks' hooks before an epoch; one that is broken off has not been."""
+        self._kept.keep()
+        epoch_hooks(self.work, self.progress.epoch, prepared=self.progress.begun > 0)
+        self.progress.begun = self.progress.epoch + 1
+        self._kept.done()
 
     def _end_epoch(self) -> None:
         progress, work = self.progress, self.work
@@ -158,9 +168,7 @@ class Trainer:
         batch = work.loader.batch(progress.epoch, progress.batch, progress=share)
         last = progress.replay + 1 == work.defense.replays
         self.schedule(step - self._phase_start)
-        if self._kept_buffers:
-            torch._foreach_copy_(self._kept_buffers, list(work.modules.buffers()))
-        self._trying = True
+        self._kept.keep()
         objective = work.objective(batch, step=step, replay=progress.replay)
         hand_over(self.carried, work.defense, objective)
         generator = stream(work.device, *objective.key, "defense")
@@ -170,8 +178,13 @@ class Trainer:
         logged = last and (step + 1) % self.log_every == 0
         measured = (objective.measured() or objective.measure(inputs)) if logged else {}  # before the weights move
         metrics = self._update(objective, inputs, loss)
+        if metrics:
+            after_step(work, objective, batch, inputs)
+            if self.average is not None:
+                self.average.update(work.modules, step=progress.updates)
         progress.count(metrics, last=last)
-        self._trying = self._torn = False
+        self._kept.done()
+        self._torn = False
         if metrics and last:
             self.reporter.step(step=step + 1, images=len(batch.x), metrics=metrics)
             if logged:
@@ -194,17 +207,11 @@ class Trainer:
         self.optimizer.step()
         self.carried = carried
         self.progress.updates += 1
-        with torch.no_grad():
-            for task in self.work.modules.tasks().values():
-                if isinstance(task, PretextTask):
-                    task.after_step(self.work.modules.trunk)  # type: ignore[arg-type]
-        if self.average is not None:
-            self.average.update(self.work.modules, step=self.progress.updates)
         return dict(zip(names, values, strict=True))
 
     def _skip(self) -> None:
         """Forget a step with a non-finite loss."""
-        self._forget_step()
+        self._put_back()
         self.progress.skipped += 1
         self.bad_in_a_row += 1
         place = f"{self.work.stage} step {self._step_number()}"
@@ -215,16 +222,11 @@ class Trainer:
     def _diverged(self, what: str) -> DivergedError:
         return diverged(what, stage=self.work.stage, settings=self.work.settings, last=self.last)
 
-    def _forget_step(self) -> None:
-        """Drop its gradients, and what its forward passes left in buffers."""
-        self.optimizer.zero_grad(set_to_none=True)
-        if self._kept_buffers:
-            torch._foreach_copy_(list(self.work.modules.buffers()), self._kept_buffers)
-
     def _put_back(self) -> None:
-        """Forget a step that was broken off, if one was."""
-        if self._trying:
-            self._forget_step()
+        """Forget a step or a hook that was broken off: its gradients, and what it left in buffers."""
+        if self._kept.trying:
+            self.optimizer.zero_grad(set_to_none=True)
+            self._kept.put_back()
 
     def _rescue(self) -> None:
         """Save what stood before the step that raised an exception, where that can still be had."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
@@ -32,6 +32,7 @@ class Modules(nn.Module):
         self.trunk = trunk
         self.members = NamedModules(members)
         self.stage = stage
+        self.frozen = [p for p in self.parameters() if not p.requires_grad]  # in build(); they never train
 
     def tasks(self) -> dict[str, Task]:
         """The members by key."""
@@ -81,6 +82,7 @@ class Work:
     averaged: bool = False  # members' losses are averaged in the training loss rather than summed
     bf16: bool = False
     memory_format: torch.memory_format = torch.contiguous_format
+    everything: Iterable[Batch] = ()  # every image to train and validate on, for hooks: not augmented, again and again
     manifest: dict[str, Any] = field(default_factory=dict)  # what rebuilds the model; must agree on resuming
     plugins: list[dict[str, str]] = field(default_factory=list)  # that it is made of; versions may change on resuming
     stop: StopRequest = field(default_factory=StopRequest)  # asked at every call of the objective

@@ -12,8 +12,8 @@ from functools import partial
 import torch
 from torch import Generator, nn
 
-from advss.hookspecs import Batch, PretextTask, Views
-from advss.randomness import global_stream, stream
+from advss.hookspecs import Batch, Views
+from advss.randomness import stream
 from advss.testing.elsewhere import Elsewhere, ElsewhereGenerator, send, send_module
 from advss.testing.ready import Ready, ready
 from advss.testing.stand_ins import every_batch, one_batch
@@ -95,7 +95,7 @@ def everywhere(works: Callable[[Place], None]) -> None:
 
 
 def a_task_works_on_another_device(subject: Subject) -> None:
-    """prepare, views, freeze, loss, its gradient and after_step, with network and batch moved as core moves them."""
+    """Hooks, views, freeze, loss and its gradient, with network and batch moved as core moves them."""
     everywhere(partial(task_works, subject))
 
 
@@ -104,22 +104,18 @@ def task_works(subject: Subject, place: Place) -> None:
     it = ready(subject, prepared=False)
     place.move_module(it.modules)
     with place.within():
-        if isinstance(it.task, PretextTask):
-            with global_stream(place.device, "prepare"), it.own_branch():
-                it.task.prepare(it.network, map(place.batch, every_batch()))
+        it.look_at_data(map(place.batch, every_batch()), place.generator(), place.device)
         views = it.views(place.generator(), place.batch(one_batch()))
         with torch.no_grad():
             frozen = it.task.freeze(it.network, views)
-        _train(it, views)
-        _train(it, frozen)
+        _train(it, views, place)
+        _train(it, frozen, place)
 
 
-def _train(it: Ready, views: Views) -> None:
+def _train(it: Ready, views: Views, place: Place) -> None:
     inputs = tuple(x.detach().requires_grad_() for x in views.inputs)
     it.loss(Views(inputs, views.targets)).value.backward()  # type: ignore[no-untyped-call]
-    if isinstance(it.task, PretextTask):
-        with torch.no_grad():
-            it.task.after_step(it.network)
+    it.after_step(views, place.batch(one_batch()), place.device)
 
 
 @contextmanager

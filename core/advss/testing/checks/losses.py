@@ -6,10 +6,11 @@ import torch
 from torch import Tensor
 
 from advss.hookspecs import Loss, Views
+from advss.randomness import global_stream
 from advss.testing.ready import Ready, expect_finite, own_parameters, ready
 from advss.testing.subject import Subject
 from advss.testing.verdicts import as_in_training, expect
-from advss.training.form import check_metrics, check_precision
+from advss.training.form import check_form_of_loss, check_metrics, check_precision
 
 
 def the_loss_is_a_finite_float32_scalar(subject: Subject) -> None:
@@ -95,26 +96,28 @@ def gradient_reaches_the_encoder(subject: Subject) -> None:
 
 
 def gradient_reaches_every_parameter_of_its_own(subject: Subject) -> None:
-    """Core lets every parameter train; one that must not is told by requires_grad_(False), or is a buffer."""
+    """One that must not train is frozen in build(), by requires_grad_(False), or is a buffer."""
     it = ready(subject)
-    own = own_parameters(it)
-    fixed = {name for name, p in own.items() if not p.requires_grad}
-    for p in own.values():
-        p.requires_grad_(True)
     _backward(it)
-    for name, p in own.items():
-        if name in fixed:
-            expect(
-                p.grad is None,
-                f"parameter '{name}' is made with requires_grad=False, and core lets every parameter train: use it "
-                "under torch.no_grad(), or make it a buffer",
-            )
-        else:
-            expect(
-                p.grad is not None,
-                f"parameter '{name}' gets no gradient from the loss; leave it out, or make it a buffer if it is "
-                "filled otherwise, as a moving-average teacher is",
-            )
+    for name, p in own_parameters(it).items():
+        expect(
+            p.grad is not None,
+            f"parameter '{name}' gets no gradient from the loss; leave it out, freeze it in build() by "
+            "requires_grad_(False), or make it a buffer if it is filled otherwise, as a moving-average teacher is",
+        )
+
+
+def what_is_attacked_has_logits_too(subject: Subject) -> None:
+    """attacked() is ascended in the place of loss(), by defenses that compare logits and labels, too."""
+    it = ready(subject)
+    views = it.views()
+    loss = it.loss(views)
+    with global_stream("cpu", "loss"), it.own_branch():
+        ascended = it.task.attacked(it.network, views.inputs, views.targets)
+    as_in_training(check_form_of_loss, ascended)
+    for what in ("logits", "labels"):
+        of_loss, of_attack = len(getattr(loss, what)), len(getattr(ascended, what))
+        expect(of_attack == of_loss, f"attacked() gives {of_attack} {what} where loss() gives {of_loss}; give as many")
 
 
 def freezing_changes_neither_loss_nor_gradient(subject: Subject) -> None:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
 import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.parameter import UninitializedParameter
 
 from advss.errors import UsageError
 from advss.hookspecs import PretextTask
 from advss.models.held import held
+from advss.randomness import stream
 from advss.testing.ready import Ready, expect_finite, ready, same_tensors
+from advss.testing.stand_ins import every_batch
 from advss.testing.subject import Subject
 from advss.testing.verdicts import BrokenError, UncheckedError, as_in_training, expect
 from advss.training.form import check_branches, tensors
@@ -43,9 +47,47 @@ def parameters_and_buffers_are_made_in_build(subject: Subject) -> None:
         expect(not isinstance(t, UninitializedParameter), f"'{name}' has no size after build(); size it by the encoder")
     it = ready(subject)
     it.loss(it.views())
-    _after_step(it)
+    it.after_step(it.views())
     late = [name for name in _owned(it.task) if name not in made]
     expect(not late, f"'{', '.join(late)}' is not there after build(); make it there, prepare() may fill it")
+
+
+def a_loss_is_finite_before_it_has_seen_the_data(subject: Subject) -> None:
+    """Before training each stage is tried on its first batch, and prepare() has not run by then."""
+    prepared, it = ready(subject), ready(subject, prepared=False)
+    expect_finite(prepared.loss(prepared.views()).value)
+    try:
+        value = it.loss(it.views()).value
+    except (RuntimeError, ValueError, IndexError) as error:
+        said = " ".join(str(error).split())
+        raise BrokenError(f"views() or loss() fail before prepare(): {said}; give buffers values in build()") from error
+    expect(value.isfinite(), f"the loss before prepare() is {float(value.detach())}; give buffers values in build()")
+
+
+def hooks_leave_weights_and_statistics_alone(subject: Subject) -> None:
+    """prepare(), before_epoch() and after_step() move the task's own buffers and what it has frozen, and no more."""
+    it = ready(subject, prepared=False)
+    views = it.views()
+    hooks: dict[str, Callable[[], None]] = {
+        "prepare() or before_epoch()": lambda: it.look_at_data(every_batch(), stream("cpu", "look")),
+        "after_step()": lambda: it.after_step(views),
+    }
+    for hook, run in hooks.items():
+        before = {name: t.clone() for name, t in _left_alone(it).items()}
+        run()
+        for name, t in _left_alone(it).items():
+            expect(
+                torch.equal(t, before[name]), f"{hook} moves '{name}'; leave weights and BatchNorm's statistics alone"
+            )
+
+
+def _left_alone(it: Ready) -> dict[str, Tensor]:
+    """The network, what the task trains, and the statistics of normalisation that does."""
+    own: dict[str, Tensor] = {name: p for name, p in it.task.named_parameters() if p.requires_grad}
+    for place, module in it.task.named_modules():
+        if isinstance(module, _NormBase) and any(p.requires_grad for p in module.parameters()):
+            own |= {f"{place}.{name}": b for name, b in module.named_buffers()}
+    return {**it.network.state_dict(), **own}
 
 
 def its_state_survives_a_checkpoint(subject: Subject) -> None:
@@ -118,18 +160,13 @@ def _owned(module: nn.Module) -> dict[str, Tensor]:
 
 def _live(it: Ready) -> None:
     """Leave a trace of training in all that can move."""
-    it.loss(it.views())
+    views = it.views()
+    it.loss(views)
     with torch.no_grad():
         for p in it.modules.parameters():
             if p.is_floating_point():
                 p.add_(0.01)
-    _after_step(it)
-
-
-def _after_step(it: Ready) -> None:
-    if isinstance(it.task, PretextTask):
-        with torch.no_grad():
-            it.task.after_step(it.network)
+    it.after_step(views)
 
 
 def _shared(state: dict[str, Tensor]) -> str:
