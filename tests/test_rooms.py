@@ -29,6 +29,7 @@ STOREYS = [
         "config",
         "hookspecs",
         "randomness",
+        "accuracy",
         "named",
         "naming",
         "files",

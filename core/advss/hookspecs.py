@@ -29,6 +29,7 @@ import pluggy
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
+from advss.accuracy import accuracy as accuracy  # of logits (..., K) for labels (...), as a metric
 from advss.named import BranchNorm as BranchNorm  # BranchNorm({"main": norm, "attacked": norm}) in a task's head
 from advss.named import branch as branch  # ``with branch("attacked", encoder, self):`` it answers wherever there is one
 
@@ -76,26 +77,13 @@ class Loss:
     logits: tuple[Tensor, ...] = ()  # each (B, ..., K) float32, for divergences; empty where any task has none
     metrics: dict[str, Tensor] = field(default_factory=dict)  # scalars without gradient; "accuracy" selects epochs
     penalty: Tensor | float = 0.0  # the weighted diversity term, kept apart
-    labels: tuple[
-        Tensor, ...
-    ] = ()  # at the place of each logits, (B, ...) int64: what they should rank first; -1: none
-    weights: tuple[
-        float, ...
-    ] = ()  # likewise, of their mean over B, summed over all else, in ``value``; empty is 1 each
+    labels: tuple[Tensor, ...] = ()  # beside each logits, (B, ...) int64: what they should rank first; -1: none
+    weights: tuple[float, ...] = ()  # beside each logits, of their loss, a mean over B, in ``value``; empty: 1 each
 
     @property
     def total(self) -> Tensor:
         """What is minimised over parameters and maximised over inputs: value + penalty."""
         return self.value + self.penalty
-
-
-def accuracy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Share of ``labels`` (...) that ``logits`` (..., K) rank first; a scalar without gradient.
-
-    Where the largest logit is not finite none is first; -inf may stand for what cannot be chosen.
-    """
-    scores = logits.detach()
-    return ((scores.argmax(-1) == labels) & scores.amax(-1).isfinite()).float().mean()
 
 
 # ---------------------------------------------------------------- models as plugins see them
@@ -133,12 +121,10 @@ class Classifier(nn.Module, ABC):
 
 # ---------------------------------------------------------------- tasks: views + loss
 class Task(nn.Module):
-    """Views and a loss; its own parameters and buffers are θ_pc. Pretext tasks and fine-tuning schemes are tasks.
+    """Views and a loss; its own parameters and buffers are θ_pc, and what build() freezes never trains.
 
-    Parameters that build() freezes stay so: no optimiser has them, no average, and a module of none else is in eval.
-    In the last three methods, the hooks, encoder and task are in eval mode and without gradients, and the encoder is
-    left alone; ``data`` is every image once, not augmented, those to validate on with the label -1. In views and loss
-    the task finds what build() and the hooks left in its buffers; a loss is finite before :meth:`prepare`, too.
+    In the hooks, the last three methods, encoder and task are in eval mode, without gradients, and the encoder is left
+    alone; ``data`` is every image, not augmented, those to validate on with label -1. Losses are finite before them.
     """
 
     def views(self, batch: Batch, generator: Generator) -> Views:
@@ -269,8 +255,7 @@ class FinetuneScheme(Task):
 
     def loss(self, encoder: Classifier, inputs: tuple[Tensor, ...], targets: dict[str, Tensor]) -> Loss:
         """Cross-entropy of the classifier's logits, to labels smoothed by ``label_smoothing``."""
-        logits_BK = encoder(inputs[0]).float()
-        label = targets["label"]
+        logits_BK, label = encoder(inputs[0]).float(), targets["label"]
         value = F.cross_entropy(logits_BK, label, label_smoothing=self.label_smoothing)
         return Loss(value, (logits_BK,), {"accuracy": accuracy(logits_BK, label)}, labels=(label,))
 

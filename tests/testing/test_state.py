@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-from advss.hookspecs import Batch, Classifier, Encoder, FinetuneScheme, Loss, Phase, Views
+from advss.hookspecs import Batch, Encoder, Loss, Views
 from advss.testing.checks import state
 from advss.testing.stand_ins import Mirror
 from advss.testing.subject import Subject
@@ -243,24 +243,6 @@ class TwiceNamed(Mirror):
     branches = ("main", "main")
 
 
-class OnTheClassifier(FinetuneScheme):
-    """Puts a parameter where no checkpoint of a classifier looks."""
-
-    name = "on-the-classifier"
-
-    def build(self, classifier: Classifier) -> None:
-        classifier.register_parameter("scale", nn.Parameter(torch.rand(())))
-
-    def phases(self, classifier: Classifier) -> list[Phase]:
-        return [Phase(1.0, [{"params": list(classifier.parameters())}])]
-
-    def loss(self, encoder: Classifier, inputs: tuple[Tensor, ...], targets: Targets) -> Loss:
-        loss = super().loss(encoder, inputs, targets)
-        scale = encoder.scale
-        assert isinstance(scale, Tensor)
-        return Loss(loss.value * scale, loss.logits)
-
-
 BROKEN = [
     (PlainList, registered, r"self.heads\[0\].weight is a parameter that PyTorch does not find.*nn.ModuleList"),
     (PlainObject, registered, r"self.holders\['one'\].weight is a parameter that PyTorch does not find"),
@@ -276,7 +258,6 @@ BROKEN = [
     (Extra, survives, "state 'tasks.it._extra_state' is dict; a checkpoint holds tensors only"),
     (Tied, survives, "which keeps each tensor once: 'head.weight' and 'twin.weight' share theirs; keep one of them"),
     (Optional_, survives, "what was saved does not load into one newly built: .*more"),
-    (OnTheClassifier, survives, "the loss is another after saving and loading"),
     (Uncopyable, copied, "copy.deepcopy of it fails .*--pretrain-ema copies it"),
     (KeepsGraph, copied, "copy.deepcopy of it fails .*tensors with a graph"),
     (OtherTail, start, r"self.tail holds .*; fine-tuning loads it strictly: set self.tail = encoder.tail\(\)"),

@@ -106,8 +106,7 @@ class Trainer:
 
     def _epoch(self) -> None:
         self._enter_phase()
-        if self.progress.begun <= self.progress.epoch:
-            self._begin_epoch()
+        self._begin_epoch()
         while self.progress.batch < self.steps_per_epoch:
             self.work.stop.check()
             self._train_step()
@@ -117,11 +116,12 @@ class Trainer:
         self._end_epoch()
 
     def _begin_epoch(self) -> None:
-        """The tasks' hooks before an epoch; one that is broken off has not been."""
-        self._kept.keep()
-        epoch_hooks(self.work, self.progress.epoch, prepared=self.progress.begun > 0)
-        self.progress.begun = self.progress.epoch + 1
-        self._kept.done()
+        """The tasks' hooks before an epoch, where they have not run; what is broken off has not."""
+        if self.progress.begun <= self.progress.epoch:
+            self._kept.keep()
+            epoch_hooks(self.work, self.progress.epoch, prepared=self.progress.begun > 0)
+            self.progress.begun = self.progress.epoch + 1
+            self._kept.done()
 
     def _end_epoch(self) -> None:
         progress, work = self.progress, self.work
