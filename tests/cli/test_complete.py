@@ -185,7 +185,7 @@ def test_bash_offers(offered_by_bash: Complete, line: str, words: list[str]) -> 
         ("advss plugins check tilt --kind=d", ["defense", "data"]),
         ("advss plugins show wr", ["wrap"]),
         ("advss evaluate --eval-n", ["--eval-norm"]),
-        ("advss evaluate --eval-norm ", ["l2", "linf"]),
+        ("advss evaluate --eval-norm ", ["l1", "l2", "linf"]),
         ("advss evaluate --pretext", []),
         ("advss evaluate --data.r", ["--data.root"]),
         ("advss nonsense ", []),

@@ -132,7 +132,7 @@ def test_strict_is_an_error(environment: dict[str, str]) -> None:
 
 def test_all_of_them_switched_off_is_silence(environment: dict[str, str]) -> None:
     off = [word for name in [*BROKEN, *UNTIDY] for word in ("-p", f"no:{name}")]
-    words = ("fit", *off, "--strict-plugins", "--defense", "plain", "--print-config")
+    words = ("fit", *off, "--strict-plugins", "--defense", "plain", "--config", "digits", "--print-config")
     done = advss(*words, environment=environment)
     assert (done.returncode, done.stderr) == (0, "")
     assert "defense:\n  plain: {}" in done.stdout
