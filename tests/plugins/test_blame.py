@@ -202,7 +202,6 @@ SOURCE = """
 
         name = "noise"
 
-        @property
         def classes(self):
             return ("a", "b")
 
