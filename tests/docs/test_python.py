@@ -6,6 +6,7 @@ import ast
 import importlib
 import re
 import shlex
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from torch import Tensor, nn
 
+import advss
 from advss.cli.main import main
 from advss.configuration.resolve import from_mapping
 from advss.data.sources import cifar10c
@@ -22,9 +25,13 @@ from advss.ensemble.objective import TaskObjective
 from advss.hookspecs import Loss, Task, Views
 from advss.plugins import registry
 from advss.plugins.discovery import Discovery, Kind, Plugin
+from advss.stages.fit import pretrain
 from advss.testing.subject import Subject
 from advss.testing.suite import checks_of
 from advss.testing.verdicts import Verdict, judge
+from advss.training.checkpoints import load_checkpoint
+from advss.training.reporting import Reporter, Silent
+from advss.training.signals import Interrupted
 
 DOCS = Path(__file__).parents[2] / "docs"
 RUN = (
@@ -171,3 +178,25 @@ def test_the_teachers_task_keeps_the_contract(pretrained: Path, monkeypatch: pyt
     found = verdicts(plugin, teacher=str(pretrained / "runs" / "it"))
     assert [(verdict.check, verdict.message) for verdict in found if verdict.outcome == "failed"] == []
     assert len(found) > 20
+
+
+def test_a_student_trains_beside_another_task_is_stopped_and_resumed_and_its_teacher_stands(
+    pretrained: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, stopper: Callable[..., Reporter]
+) -> None:
+    installed("pretext", offered("features.md", "DeACL"), monkeypatch)
+    teacher = pretrained / "runs" / "it"
+    said = yaml.safe_load((teacher / "config.yaml").read_text())
+    said |= {"pretext": [{"deacl": {"teacher": str(teacher)}}, "rotation"], "defense": {"pgd": {"steps": 1}}}
+    said |= {"diversity": 0.1, "pretrain-ema": 0.9, "runs-dir": str(tmp_path)}
+    whole, broken = (from_mapping({**said, "name": name}) for name in ("whole", "broken"))
+    pretrain(whole, reporter=Silent())
+    with pytest.raises(Interrupted):
+        pretrain(broken, reporter=stopper("pretrain", "step", 1))
+    pretrain(broken, resume=True, reporter=Silent())
+    one, other = (
+        load_checkpoint(tmp_path / name / "pretrain/last.safetensors").tensors for name in ("whole", "broken")
+    )
+    assert [name for name in one if not torch.equal(one[name], other[name])] == []
+    for name, tensor in advss.load_encoder(teacher).state_dict().items():
+        assert torch.equal(one[f"tasks.deacl.teacher.{name}"], tensor), name
+        assert torch.equal(one[f"average.tasks.deacl.teacher.{name}"], tensor), name
