@@ -78,6 +78,17 @@ def test_a_share_of_a_folder_of_classes(folder_root: Path) -> None:
     assert len(make_source("imagefolder", options).labels("test")) == 10
 
 
+@pytest.mark.parametrize("name", ["val", "validation"])
+def test_a_share_of_classes_beside_another_split_is_refused(name: str, folder_root: Path) -> None:
+    """It would be a class, too."""
+    root = folder_root / "train"
+    (root / name / "cat").mkdir(parents=True)
+    with pytest.raises(
+        UsageError, match=rf"'.*{name}' lies beside the folders of the classes; put these into '.*train'"
+    ):
+        make_source("imagefolder", {"root": root, "test_share": 0.5}).classes()
+
+
 def test_a_share_beside_test_images_is_refused(read: Read) -> None:
     with pytest.raises(UsageError, match=r"--data\.test-share 0\.2: there are test images already"):
         read(test_share=0.2)

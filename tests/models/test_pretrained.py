@@ -192,6 +192,13 @@ def test_weights_that_do_not_fit_are_named(
         read("test_resnet", tmp_path / "other.safetensors", 32)
 
 
+def test_options_of_another_architecture_are_named(saved: Saved) -> None:
+    """As where a recipe has a network of its own, and its user weights of the usual one."""
+    line = r"\(the backbone is resnet18 with --backbone.layers \[1, 1, 1, 1\]; say --backbone NAME, of the model"
+    with pytest.raises(UsageError, match=line):
+        read("resnet18", saved("resnet18"), 32, layers=[1, 1, 1, 1])
+
+
 def test_a_file_that_is_none_of_tensors(tmp_path: Path) -> None:
     (tmp_path / "w.pth").write_bytes(b"PK not tensors")
     with pytest.raises(UsageError, match=r"--backbone.weights .*w.pth: is no safetensors file; save"):

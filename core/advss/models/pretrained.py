@@ -128,7 +128,14 @@ def _fitted(backbone: Backbone, state: Mapping[str, Tensor], what: str) -> dict[
     """The tensors as timm fits them to images: patches and their positions resampled, channels summed."""
     net = backbone.create()
     kept, own = _of_patches(_without_heads(state, net)), net.state_dict()
-    check_fits(own | {name: kept[name] for name in _adapted(net) if name in kept and name in own}, kept, what=what)
+    try:
+        check_fits(own | {name: kept[name] for name in _adapted(net) if name in kept and name in own}, kept, what=what)
+    except UsageError as error:
+        if not backbone.options:
+            raise
+        said = " ".join(f"--backbone.{name} {value}" for name, value in backbone.options.items())
+        fix = f"the backbone is {backbone.name} with {said}; say --backbone NAME, of the model that they are of"
+        raise UsageError(f"{error} ({fix})") from error
     source = {"state_dict": kept, "custom_load": False}
     fitted = backbone.create(pretrained=True, pretrained_cfg_overlay=source).state_dict()
     return {name: tensor for name, tensor in fitted.items() if not name.startswith(backbone.fresh)}

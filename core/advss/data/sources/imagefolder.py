@@ -94,6 +94,10 @@ class ImageFolder(DividedSource):
         if split == "test":
             raise UsageError(f"no folder '{self.root / split}' to test on; {HOW}")
         if self.test_share and self.root.is_dir():
+            for apart in (*self._places("valid"), *self._places("test")):
+                raise UsageError(
+                    f"'{apart}' lies beside the folders of the classes; put these into '{self.root}/train'"
+                )
             return self.root
         raise UsageError(
             f"no folder '{self.root / split}'; `--data.root FOLDER` must hold train and test, or with "
