@@ -19,7 +19,7 @@ from advss.plugins.faults import Fault
 from advss.testing.ready import ready
 from advss.testing.stand_ins import Mirror
 from advss.testing.subject import Subject
-from advss.testing.verdicts import BrokenError, Check, UncheckedError
+from advss.testing.verdicts import BrokenError, Check, DoubtError, UncheckedError
 
 Install = Callable[..., None]
 PLACE = re.compile(r" \(test_check\.py, line \d+\)")
@@ -93,6 +93,10 @@ def fails(subject: Subject) -> None:
     raise BrokenError("it is 3; make it 4")
 
 
+def doubts(subject: Subject) -> None:
+    raise DoubtError("it is 3 on purpose?")
+
+
 def unasked(subject: Subject) -> None:
     raise UncheckedError("nobody asks")
 
@@ -139,6 +143,24 @@ def test_there_is_a_line_a_check_and_the_message_under_one_that_does_not_hold(
         "– it is asked",
         "    not checked: nobody asks",
     ]
+
+
+def test_a_cause_has_one_line_and_a_warning_fails_nothing(
+    install: Install, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checks = [Check(f"it is {name}", fact) for name, fact in (("a", doubts), ("b", unasked), ("c", unasked))]
+    monkeypatch.setattr(import_module("advss.testing.suite"), "checks_of", lambda kind: checks)
+    install(Plain)
+    assert main(["plugins", "check", "plain"]) == 0
+    *lines, summary = capsys.readouterr().out.strip().splitlines()
+    assert lines[1:] == [
+        "! it is a",
+        "    warning: it is 3 on purpose?",
+        "– it is b",
+        "    not checked: nobody asks",
+        "– 1 more not checked, for what is said above",
+    ]
+    assert summary.startswith("0 passed, 1 with a warning, 0 failed, 2 not checked, in ")
 
 
 @pytest.mark.usefixtures("three")

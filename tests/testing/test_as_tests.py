@@ -9,7 +9,7 @@ import pytest
 
 from advss.plugins import forget
 from advss.testing.subject import Subject
-from advss.testing.verdicts import Check, UncheckedError
+from advss.testing.verdicts import Check, DoubtError, UncheckedError
 
 pytest_plugins = ["pytester"]
 Run = Callable[..., pytest.RunResult]
@@ -51,7 +51,7 @@ def run(pytester: pytest.Pytester) -> Iterator[Run]:
         (info / "entry_points.txt").write_text("[advss]\nquick = quick\n")
         pytester.syspathinsert()
         forget()
-        return pytester.runpytest_inprocess("-v", "-k", "not under")
+        return pytester.runpytest_inprocess("-v", "-k", "not under", "-W", "default::UserWarning")
 
     yield run_tests
     forget()
@@ -95,6 +95,17 @@ def test_a_distributions_name_tests_each_of_its_plugins_and_tells_each_what_fail
 def test_a_plugin_that_is_not_installed_is_an_error_of_one_line(run: Run) -> None:
     result = run('from advss.testing import conformance\n\ntest_it = conformance("quik")\n')
     result.stdout.fnmatch_lines(["E*UsageError: unknown plugin 'quik'; did you mean 'quick'[?]"])
+
+
+def test_what_is_doubtful_is_a_warning_of_a_test_that_passes(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fact(subject: Subject) -> None:
+        raise DoubtError("on purpose?")
+
+    suite = import_module("advss.testing.as_tests")
+    monkeypatch.setattr(suite, "checks_of", lambda kind: [Check("it is asked", fact)])
+    result = run(ONE_LINE)
+    assert result.parseoutcomes() == {"passed": 1, "warnings": 1}
+    result.stdout.fnmatch_lines(["*UserWarning: on purpose?*"])
 
 
 def test_what_cannot_be_asked_is_skipped_with_the_reason(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

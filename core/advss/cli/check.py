@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from advss.cli.arguments import Arguments, Grammar
@@ -18,8 +19,10 @@ if TYPE_CHECKING:
     from advss.testing.verdicts import Verdict
 
 OPTION = "--option "  # before an option's name in what is said of it
+BEFORE = {"warned": "warning: ", "unchecked": "not checked: "}  # a message
 DISCOVERED = "its distribution is found without fault"
-SIGNS = {"passed": "✓", "failed": "✗", "unchecked": "–"}
+SIGNS = {"passed": "✓", "warned": "!", "failed": "✗", "unchecked": "–"}
+WORDS = {"passed": "passed", "warned": "with a warning", "failed": "failed", "unchecked": "not checked"}
 
 
 def plugins_check(arguments: Arguments) -> int:
@@ -81,20 +84,25 @@ def _options(plugin: Plugin, said: list[str], plugins: list[Plugin]) -> dict[str
 
 
 def _print_checks(subject: Subject) -> int:
-    """Print each verdict as it is reached, and how many there were of each."""
+    """Print each verdict as it is reached, what was told before left out, and how many there were of each."""
     from advss.testing.suite import check
 
-    plugin, counts, seconds = subject.plugin, dict.fromkeys(SIGNS, 0), 0.0
+    plugin, counts, again, seconds = subject.plugin, Counter[str](), Counter[str](), 0.0
     print(f"{plugin.name} ({plugin.kind}), {plugin.distribution} {plugin.version}")
     for verdict in check(subject):
         counts[verdict.outcome] += 1
         seconds += verdict.seconds
+        if verdict.told:
+            again[verdict.outcome] += 1
+            continue
         print(f"{SIGNS[verdict.outcome]} {verdict.check}", flush=True)
         if verdict.message:
-            print(f"    {'not checked: ' * (verdict.outcome == 'unchecked')}{verdict.message}", flush=True)
-    passed, failed, unchecked = counts.values()
-    print(f"{passed} passed, {failed} failed, {unchecked} not checked, in {seconds:.1f} s\n")
-    return int(failed > 0)
+            print(f"    {BEFORE.get(verdict.outcome, '')}{verdict.message}", flush=True)
+    for outcome, number in again.items():
+        print(f"{SIGNS[outcome]} {number} more {WORDS[outcome]}, for what is said above")
+    said = [f"{counts[o]} {word}" for o, word in WORDS.items() if counts[o] or o != "warned"]
+    print(f"{', '.join(said)}, in {seconds:.1f} s\n")
+    return int(counts["failed"] > 0)
 
 
 def _print_json(subjects: list[Subject]) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,7 +12,7 @@ from advss.plugins import Kind
 from advss.plugins.discovery import Plugin
 from advss.testing.subject import Subject, find
 from advss.testing.suite import checks_of
-from advss.testing.verdicts import BrokenError, Check, as_above, judge
+from advss.testing.verdicts import BrokenError, Check, Told, judge
 
 
 def conformance(
@@ -33,7 +35,7 @@ def conformance(
         raise UsageError("conformance() needs pytest; pip install 'advss[testing]'") from error
     subjects = find(name, kind=kind, options=options)
     asked = [(subject, check) for subject in subjects for check in checks_of(subject.kind)]
-    told: dict[tuple[Plugin, str], Check] = {}  # of which plugin what failed, and the check that said so first
+    told: dict[Plugin, Told] = defaultdict(Told)
     several = len(subjects) > 1
 
     @pytest.mark.parametrize(
@@ -42,13 +44,13 @@ def conformance(
         ids=[f"{s.kind} {s.plugin.name}: {c.name}" if several else c.name for s, c in asked],
     )
     def test(subject: Subject, check: Check) -> None:
-        verdict = judge(check, subject)
+        verdict = told[subject.plugin].once(judge(check, subject))
         if verdict.outcome == "unchecked":
             pytest.skip(verdict.message)
-        key = (subject.plugin, verdict.message)
-        if verdict.outcome == "failed" and told.setdefault(key, check) is not check:
-            pytest.fail(as_above(told[key].name), pytrace=False)
-        if isinstance(verdict.error, BrokenError):
+        if verdict.outcome == "warned":
+            warnings.warn(verdict.message, stacklevel=1)
+            return
+        if verdict.told or isinstance(verdict.error, BrokenError):
             pytest.fail(verdict.message, pytrace=False)
         if verdict.error is not None:
             raise verdict.error  # with its way through the plugin

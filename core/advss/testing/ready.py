@@ -116,7 +116,7 @@ class Ready:
     def objective(self, views: Views | None = None, **how: Any) -> TaskObjective:
         """The task alone as an objective, its loss tried before; ``how`` as for :class:`TaskObjective`."""
         own = views or self.views()
-        self.loss(own)
+        expect_finite(self.loss(own).value)
         how |= {"index": self.batch.index}
         return TaskObjective(self.network, {"it": self.task}, (own,), stage=self.stage, key=(0, self.stage), **how)
 

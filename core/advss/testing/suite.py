@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 
 from advss.plugins import Kind
 from advss.testing.checks import (
@@ -21,7 +20,7 @@ from advss.testing.checks import (
 )
 from advss.testing.ready import ready
 from advss.testing.subject import Subject
-from advss.testing.verdicts import Check, Verdict, as_above, judge
+from advss.testing.verdicts import Check, Told, Verdict, judge
 
 Fact = Callable[[Subject], None]
 TASKS: tuple[Kind, ...] = ("pretext", "finetune")  # kinds with views and a loss
@@ -132,12 +131,11 @@ def checks_of(kind: Kind) -> list[Check]:
 def check(subject: Subject) -> Iterator[Verdict]:
     """Every check of a plugin, one by one; where it cannot be made, the checks end there.
 
-    A failure with the message of an earlier one names that one instead, so that each cause is told once.
+    One with the message of an earlier one names that one instead, so that each cause is told once.
     """
-    told: dict[str, str] = {}  # what failed, and the check that said so first
+    told = Told()
     for each in checks_of(subject.kind):
         verdict = judge(each, subject)
-        first = told.setdefault(verdict.message, each.name) if verdict.outcome == "failed" else each.name
-        yield verdict if first == each.name else replace(verdict, message=as_above(first))
+        yield told.once(verdict)
         if verdict.outcome == "failed" and each.ask is it_is_made:
             return

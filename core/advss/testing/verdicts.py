@@ -1,4 +1,4 @@
-"""What a check comes to: the plugin keeps the contract, breaks it, or cannot be asked."""
+"""What a check comes to: the plugin keeps the contract, breaks it, may not mean what it does, or cannot be asked."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -17,7 +17,7 @@ import torch
 from advss.testing.subject import Subject
 from advss.training.form import MisfitError
 
-Outcome = Literal["passed", "failed", "unchecked"]
+Outcome = Literal["passed", "warned", "failed", "unchecked"]
 T = TypeVar("T")
 
 
@@ -27,6 +27,10 @@ class BrokenError(AssertionError):
 
 class UncheckedError(Exception):
     """This cannot be asked of the plugin; the message says why."""
+
+
+class DoubtError(Exception):
+    """The contract allows it, and it is perhaps not meant; the message says what to look at."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,7 @@ class Verdict:
     message: str
     seconds: float
     error: BaseException | None = None
+    told: str = ""  # the check that has said the same before, and whose name is the message
 
 
 def expect(holds: object, message: str) -> None:
@@ -62,13 +67,22 @@ def as_in_training(check: Callable[..., T], *given: object) -> T:
         raise BrokenError(str(error)) from error
 
 
-def as_above(first: str) -> str:
-    """What a check says that fails with the very message of an earlier one."""
-    return f"as above: '{first}'"
+class Told:
+    """What has been said of a plugin, so that each cause is told once."""
+
+    def __init__(self) -> None:
+        self._first: dict[tuple[Outcome, str], str] = {}
+
+    def once(self, verdict: Verdict) -> Verdict:
+        """The verdict, or where an earlier one has its outcome and message, one that names that check instead."""
+        first = self._first.setdefault((verdict.outcome, verdict.message), verdict.check)
+        if not verdict.message or first == verdict.check:
+            return verdict
+        return replace(verdict, message=f"as above: '{first}'", told=first)
 
 
 def judge(check: Check, subject: Subject) -> Verdict:
-    """Ask one check; whatever a plugin raises, KeyboardInterrupt apart, is a failure of that check.
+    """Ask one check; whatever else a plugin raises, KeyboardInterrupt apart, is a failure of that check.
 
     What it prints goes to stderr: stdout is for the verdicts, as JSON too.
     """
@@ -83,6 +97,8 @@ def judge(check: Check, subject: Subject) -> Verdict:
         raise
     except UncheckedError as reason:
         outcome, message = "unchecked", str(reason)
+    except DoubtError as doubt:
+        outcome, message = "warned", str(doubt)
     except BaseException as error:
         outcome, failed = "failed", error
         said = str(error) if isinstance(error, BrokenError) else f"it raised {type(error).__name__}: {error}"

@@ -19,12 +19,13 @@ from advss.named import MARK
 from advss.plugins import Kind, build, options_of, registry
 from advss.plugins.discovery import GROUP, Plugin
 from advss.randomness import stream
-from advss.testing.ready import Ready, ready
+from advss.testing.ready import Ready, expect_finite, ready
 from advss.testing.subject import Subject
 from advss.testing.verdicts import Check, UncheckedError, expect
 from advss.training.form import in_words
 
 ALPHA = 0.1  # weight of the diversity term
+NEEDED = ("logits", "labels")  # of a loss, by some defenses
 STEPS = 3  # of defenses that have an option of that name
 
 
@@ -101,7 +102,7 @@ def _beside(subject: Subject, *, other: Plugin, diverse: bool) -> None:
 def _under(subject: Subject, *, defense: Plugin, other: Plugin | None) -> None:
     """An attack and the training loss."""
     objective = ready(subject).objective() if other is None else _together(subject, other, diverse=True)
-    with _refusals_said():
+    with _refusals_said(lacking=_lacking(objective)):
         chosen, draws = defense_of(defense), stream("cpu", "defense")
         inputs = chosen.attack(objective, draws)
         loss = chosen.loss(objective, inputs, draws)
@@ -114,7 +115,7 @@ def _together(subject: Subject, other: Plugin, *, diverse: bool) -> TaskObjectiv
     branches = tuple(dict.fromkeys((*own.branches, *companion.branches)))
     members = {"it": Ready(own, branches=branches), "other": Ready(companion, branches=branches)}
     views = tuple(member.views() for member in members.values())
-    members["it"].loss(views[0])  # what is wrong with it alone is said of it alone
+    expect_finite(members["it"].loss(views[0]).value)  # what is wrong with it alone is said of it alone
     trunk = members["it"].network
     return TaskObjective(
         trunk,
@@ -153,13 +154,25 @@ def defense_of(plugin: Plugin) -> Defense:
     return defense
 
 
+def _lacking(objective: TaskObjective) -> str:
+    """What some defenses need of a task and this one, or one of several, does not give."""
+    with torch.no_grad(), objective.holding_statistics():
+        loss = objective(objective.inputs, penalty=False)
+    return next((what for what in NEEDED if not getattr(loss, what)), "")
+
+
 @contextmanager
-def _refusals_said() -> Iterator[None]:
-    """A pair that core or a defense refuses in one line is no fault of the task: no logits, shapes not to compare."""
+def _refusals_said(*, lacking: str = "") -> Iterator[None]:
+    """A pair that core or a defense refuses in one line is no fault of the task: no logits, shapes not to compare.
+
+    What a task lacks is said in the same words under each defense that needs it.
+    """
     try:
         yield
     except UsageError as error:
-        raise UncheckedError(f"refused: {error}") from error
+        known = lacking and any(what in str(error) for what in NEEDED)
+        said = f"it gives no Loss.{lacking}, which this defense needs" if known else f"refused: {error}"
+        raise UncheckedError(said) from error
 
 
 def _full(plugin: Plugin) -> str:
