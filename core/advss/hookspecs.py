@@ -6,13 +6,11 @@ the end of this file. A hook takes nothing and returns classes; the keyword-only
 ``base: Defense | str = "pgd"``: an installed one's name or ``{name: {option: value}}``, on the line ``--defense.base
 trades --defense.base.trades.beta 3``; core builds it, ``__init__`` is always given the :class:`Defense` itself. ``eps``
 and ``step_size`` beside a ``norm`` may be ``float | None = None``: core puts in what is usual for the norm.
-
 Letters: B batch, C channels, H W the image's sides, h w the feature map's, K classes, N images of a data set, S a side.
 
 One idea carries it: a pretext task, an ensemble of M tasks with its diversity term, and a classifier are all one
 :class:`Objective` over a tuple of inputs; a defense turns an objective into a training loss. So every defense composes
 with every task and no pair is coded by hand.
-
 Randomness: what is drawn comes from the ``generator`` passed in. Dropout and initialisation use torch's global
 generator, which core seeds around each call; nothing else touches it.
 """
@@ -35,8 +33,7 @@ from advss.named import branch as branch  # ``with branch("attacked", encoder, s
 
 Split = Literal["train", "valid", "test"]
 API = (1, 0)  # a plugin module may say `advss_api = (1, 0)`; one that needs a newer major is refused
-hookspec = pluggy.HookspecMarker("advss")
-hookimpl = pluggy.HookimplMarker("advss")
+hookspec, hookimpl = pluggy.HookspecMarker("advss"), pluggy.HookimplMarker("advss")
 
 
 # ---------------------------------------------------------------- what passes through
@@ -183,10 +180,7 @@ class Objective(ABC):
 
     @abstractmethod
     def attacking(self, mode: Literal["train", "eval"] = "train") -> AbstractContextManager[None]:
-        """While attacking: no parameter gradients, statistics held, freeze() done, modes and flags restored after.
-
-        ``mode="train"`` leaves modules as the training step has them; ``"eval"`` is the whole network's, dropout too.
-        """
+        """Within: no parameter gradients, statistics held, freeze() done, modules as they train or all in eval mode."""
 
     @abstractmethod
     def holding_statistics(self) -> AbstractContextManager[None]:
@@ -217,9 +211,7 @@ class Defense:
         """What is minimised, at what attack() returned; advss.errors.UsageError where needed logits are missing."""
         return objective(inputs)
 
-    def carry(
-        self, objective: Objective, inputs: tuple[Tensor, ...], gradients: tuple[Tensor, ...]
-    ) -> tuple[Tensor, ...]:
+    def carry(self, objective: Objective, inputs: tuple[Tensor, ...], grads: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """``carried`` of the next step, one for each input and of its shape, from the training loss's gradients."""
         return ()
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from advss.training.work import Metrics
 
@@ -35,3 +37,16 @@ class Progress:
         self.counted += bool(metrics)
         for name, value in metrics.items():
             self.sums[name] = self.sums.get(name, 0.0) + value
+
+    def end_epoch(self, metrics: Metrics, score: list[float]) -> bool:
+        """An epoch is validated: whether it is the best so far, which without a score it cannot be."""
+        self.epoch, self.batch, self.sums, self.counted = self.epoch + 1, 0, {}, 0
+        best = score > self.best_score
+        if best:
+            self.best_epoch, self.best_score, self.best_metrics = self.epoch, score, metrics
+        return best
+
+    def adopt(self, best: Mapping[str, Any]) -> None:
+        """Keep to the best checkpoint where it is of a later epoch than the last one: the plug was pulled between."""
+        if best["epoch"] > self.epoch and best["score"] > self.best_score:
+            self.best_epoch, self.best_score, self.best_metrics = best["epoch"], best["score"], best["metrics"]

@@ -132,9 +132,7 @@ class Trainer:
         metrics, epoch = trained | {f"valid/{name}": value for name, value in validated.items()}, progress.epoch + 1
         good = losses_finite(validated) and all_finite(work.modules, self._kept_modules(), self.optimizer)
         score = [-math.inf if math.isnan(part) else part for part in work.score(validated)] if good else []
-        progress.epoch, progress.batch, progress.sums, progress.counted = epoch, 0, {}, 0
-        if good and (not progress.best_score or score > progress.best_score):
-            progress.best_epoch, progress.best_score, progress.best_metrics = epoch, score, metrics
+        if progress.end_epoch(metrics, score):
             best = {"epoch": epoch, "metrics": metrics, "score": score}
             self._save(self.best, self._kept_modules().deployed(), best, good=True)
         if not good:
@@ -150,8 +148,7 @@ class Trainer:
         phase = max(i for i, start in enumerate(starts[:-1]) if start <= self.progress.epoch)
         if phase == self.phase:
             return
-        self.phase = phase
-        chosen, settings = self.work.phases[phase], self.work.settings
+        self.phase, chosen, settings = phase, self.work.phases[phase], self.work.settings
         set_trainable(self.work.modules, chosen)
         self.optimizer = make_optimizer(settings, [dict(group) for group in chosen.groups])
         epochs = starts[phase + 1] - starts[phase]
@@ -289,7 +286,8 @@ class Trainer:
                 raise UsageError(f"checkpoint {checkpoint.path} is of another {key}: {manifest.get(key)}, not {value}")
         warn_of_other_versions(manifest.get("plugins"), what=f"checkpoint {checkpoint.path}")
         self.progress = Progress(**manifest["progress"])
-        self._adopt_best()
+        if has_checkpoint(self.best):
+            self.progress.adopt(load_checkpoint(self.best).manifest)
         packed, averaged, carried = (taken(tensors, prefix) for prefix in ("optimizer.", "average.", "carried."))
         self.carried = laid_out(carried, self.work)
         self.work.modules.load_named_state(tensors, what=str(checkpoint.path))
@@ -299,11 +297,3 @@ class Trainer:
             self._enter_phase()
             if self.phase == manifest["phase"]:
                 unpack_optimizer(self.optimizer, packed, manifest["groups"])
-
-    def _adopt_best(self) -> None:
-        """Keep to the best checkpoint where it is of a later epoch than the last one: the plug was pulled between."""
-        if has_checkpoint(self.best):
-            best = load_checkpoint(self.best).manifest
-            if best["epoch"] > self.progress.epoch and best["score"] > self.progress.best_score:
-                self.progress.best_epoch, self.progress.best_score = best["epoch"], best["score"]
-                self.progress.best_metrics = best["metrics"]

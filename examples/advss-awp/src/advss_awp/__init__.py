@@ -53,11 +53,9 @@ class AWP(Defense):
         with objective.at(self.perturbed(objective, inputs, generator.clone_state())):
             return self.base.loss(objective, inputs, generator)
 
-    def carry(
-        self, objective: Objective, inputs: tuple[Tensor, ...], gradients: tuple[Tensor, ...]
-    ) -> tuple[Tensor, ...]:
+    def carry(self, objective: Objective, inputs: tuple[Tensor, ...], grads: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """What the other defense carries."""
-        return self.base.carry(objective, inputs, gradients)
+        return self.base.carry(objective, inputs, grads)
 
     def perturbed(self, objective: Objective, inputs: tuple[Tensor, ...], generator: Generator) -> dict[str, Tensor]:
         """Weights plus v by name, where they have a gradient; v is a constant, BatchNorm's statistics do not move."""

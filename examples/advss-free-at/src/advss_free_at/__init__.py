@@ -41,13 +41,10 @@ class FreeAT(Defense):
         with objective.attacking():
             return maximise(lambda inputs: objective(inputs).total, objective.inputs, generator, self.threat)
 
-    def carry(
-        self, objective: Objective, inputs: tuple[Tensor, ...], gradients: tuple[Tensor, ...]
-    ) -> tuple[Tensor, ...]:
+    def carry(self, objective: Objective, inputs: tuple[Tensor, ...], grads: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """The perturbation one step of the gradient's sign further, within the ball."""
         eps = self.threat.eps
-        moved = zip(objective.carried, gradients, strict=True)
-        return tuple((d + eps * gradient.sign()).clamp(-eps, eps) for d, gradient in moved)
+        return tuple((d + eps * g.sign()).clamp(-eps, eps) for d, g in zip(objective.carried, grads, strict=True))
 
 
 @hookimpl
