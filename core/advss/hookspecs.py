@@ -253,16 +253,16 @@ class FinetuneScheme(Task):
 
 
 class DataSource(ABC):
-    """Labelled images. Making one reads nothing; what is missing or unreadable then is an advss.errors.UsageError."""
+    """Images. Making one reads nothing; what is missing or unreadable then is an advss.errors.UsageError."""
 
     name: ClassVar[str]
 
     @abstractmethod
     def classes(self) -> tuple[str, ...]:
-        """Names of the K classes, in the order of the labels; measuring asks for these and the "test" split alone."""
+        """Names of the K classes, in the order of the labels; () of no labels. Measuring reads these and "test"."""
 
     def splits(self) -> tuple[Split, ...]:
-        """The splits that it tells of; where "valid" is none of them, validation images are taken from "train"."""
+        """The splits that there are: without "valid" it is taken from "train", pretraining alone needs no "test"."""
         return ("train", "test")
 
     def passed_over(self) -> Mapping[str, int]:
@@ -271,7 +271,7 @@ class DataSource(ABC):
 
     @abstractmethod
     def labels(self, split: Split) -> Tensor:
-        """Labels (N,) int64, 0 to K-1; asked for before any image, so that few images can be chosen and read."""
+        """Labels (N,) int64, 0 to K-1, or -1 for none, which pretraining takes; asked for before any image is read."""
 
     @abstractmethod
     def images(self, split: Split, places_B: Tensor) -> Tensor:

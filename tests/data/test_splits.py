@@ -8,8 +8,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from advss.data import splits as splits_module
-from advss.data import statistics
+from advss.data import reading, statistics
 from advss.data.images import OnDisk
 from advss.data.sources.digits import Digits
 from advss.data.splits import Part, Splits, open_splits, part_tensors
@@ -171,7 +170,7 @@ def test_size_brings_all_to_one_side(folder_root: Path) -> None:
 # ---------------------------------------------------------------- sets too large to hold
 @pytest.fixture
 def streamed(folder_root: Path, monkeypatch: pytest.MonkeyPatch) -> Splits:
-    monkeypatch.setattr(splits_module, "RESIDENT_BYTES", 0)
+    monkeypatch.setattr(reading, "RESIDENT_BYTES", 0)
     return open_splits("imagefolder", {"root": folder_root})
 
 
@@ -189,7 +188,7 @@ def test_large_sets_give_the_same_images(streamed: Splits, folder_root: Path, mo
 def test_large_sets_are_measured_on_a_sample_spread_over_them(
     folder_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(splits_module, "RESIDENT_BYTES", 0)
+    monkeypatch.setattr(reading, "RESIDENT_BYTES", 0)
     monkeypatch.setattr(statistics, "SAMPLE", 6)
     splits = open_splits("imagefolder", {"root": folder_root})
     every_third = _pixels(splits.train)[::3].astype(np.float64) / 255  # 18 training images
@@ -199,7 +198,7 @@ def test_large_sets_are_measured_on_a_sample_spread_over_them(
 def test_large_sets_are_checked_for_what_shows_at_the_beginning(
     folder_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(splits_module, "RESIDENT_BYTES", 0)
+    monkeypatch.setattr(reading, "RESIDENT_BYTES", 0)
     monkeypatch.setattr(statistics, "SAMPLE", 1)
     (folder_root / "train/cat/007.png").write_bytes(b"")
     with pytest.raises(UsageError, match=r"cat/007\.png: damaged"):

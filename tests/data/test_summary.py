@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from advss.config import Choice, RunConfig
-from advss.data import splits as splits_module
+from advss.data import reading as reading_of_data
 from advss.data.splits import Splits, open_splits
 from advss.data.summary import overlap, summary
 from advss.data.watch import Found, Watch
@@ -42,7 +42,7 @@ def read(folder_root: Path) -> Callable[..., Splits]:
 def test_images_are_counted_by_split_before_they_are_read(
     read: Callable[..., Splits], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(splits_module, "PIECE", 5)
+    monkeypatch.setattr(reading_of_data, "PIECE", 5)
     told = Told()
     read(watch=told)
     line = "data imagefolder: 18 images to train on, 2 to validate on, 8 to test; 2 classes, 8x8 pixels"
@@ -53,7 +53,7 @@ def test_images_are_counted_by_split_before_they_are_read(
 def test_of_images_too_many_to_hold_is_told_how_many_were_looked_at(
     read: Callable[..., Splits], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(splits_module, "RESIDENT_BYTES", 0)
+    monkeypatch.setattr(reading_of_data, "RESIDENT_BYTES", 0)
     told = Told()
     read(watch=told)
     assert told.progress == [(18, 28), (20, 28), (28, 28)]
@@ -71,7 +71,7 @@ def test_test_images_among_the_training_images_are_counted(folder_root: Path, re
 
 
 def test_sets_too_large_to_hold_are_not_compared(read: Callable[..., Splits], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(splits_module, "RESIDENT_BYTES", 0)
+    monkeypatch.setattr(reading_of_data, "RESIDENT_BYTES", 0)
     assert overlap(read())[0].startswith("test images are not looked for among the others")
 
 

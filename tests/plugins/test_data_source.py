@@ -17,7 +17,7 @@ import yaml
 import advss
 from advss.cli.main import main
 from advss.configuration.resolve import from_mapping
-from advss.data import splits as splits_module
+from advss.data import reading
 from advss.data.images import OnDisk
 from advss.data.options import make_source
 from advss.data.splits import open_splits
@@ -256,7 +256,7 @@ def test_a_split_too_large_to_hold_is_read_when_needed(
     stripes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     held = open_splits("stripes", {"root": stripes})
-    monkeypatch.setattr(splits_module, "RESIDENT_BYTES", 0)
+    monkeypatch.setattr(reading, "RESIDENT_BYTES", 0)
     read = open_splits("stripes", {"root": stripes})
     assert isinstance(read.train.images, OnDisk)
     assert read.fingerprint == held.fingerprint
@@ -382,7 +382,7 @@ FORM = "images('train', places) must be uint8"
             "stripes: labels('train') must be int64 (N,), got list",
         ),
         ("% 2", "% 3", "stripes: labels reach 2, expected 0 to 1 for 2 classes"),
-        ("% 2", "% 2 - 1", "stripes: labels('train') must count from 0, got -1"),
+        ("% 2", "% 2 - 2", "stripes: labels('train') must count from 0, or be -1 for none, got -2"),
         ("numpy()])", "numpy()]).float()", f"{FORM} (1, 3, S, S), got float32 (1, 3, 8, 8)"),
         ("numpy()])", "numpy()])[0, 0, 0, 0]", f"{FORM} (1, 3, S, S), got uint8 ()"),
         ("numpy()])", "numpy()])[:, :1]", f"{FORM} (1, 3, S, S), got uint8 (1, 1, 8, 8)"),

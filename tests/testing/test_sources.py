@@ -71,6 +71,8 @@ class NeedsNothing(Sound):
 
 
 class NoTest(Sound):
+    """Tells of test images that it has not."""
+
     def labels(self, split: Split) -> Tensor:
         if split == "test":
             raise UsageError(f"'{self.root}' has no test images")
@@ -288,14 +290,14 @@ BROKEN = [
     ),
     (NamesNothing, MISSING, r"says 'no images', which does not name '.*missing', where it looked; name the file"),
     (NeedsNothing, MISSING, r"labels\('train'\) gives labels where there are no data"),
-    (NoTest, BOTH, r"it has no test images \('.*' has no test images\), and every run is measured on some"),
+    (NoTest, BOTH, r"splits\(\) tells of 'test', which is not there \('.*' has no test images\); tell of it"),
     (NoValid, BOTH, r"splits\(\) tells of 'valid', which is not there \('.*' has no validation images\); tell of it"),
     (OtherSplits, BOTH, r"splits\(\) returns \('train', 'test', 'dev'\); return a tuple of those it has among"),
     (ShortLabels, LABELS, r"labels\('train'\) is torch.int32 of shape \(20,\); give int64 of shape \(N,\)"),
     (FlatLabels, LABELS, r"labels\('train'\) is torch.int64 of shape \(20, 1\); give int64 of shape \(N,\)"),
     (ListedLabels, LABELS, r"labels\('train'\) is list; return a torch tensor"),
     (NoLabels, LABELS, r"labels\('train'\) is empty; raise UsageError"),
-    (FromOne, LABELS, r"labels\('train'\) reaches from 1 to 2; classes\(\) allows 0 to 1"),
+    (FromOne, LABELS, r"labels\('train'\) reaches from 1 to 2; classes\(\) allows 0 to 1, and -1"),
     (Moving, LABELS, r"labels\('train'\) differs between two calls; sort what is listed"),
     (ListedNames, CLASSES, r"classes\(\) returns \['even', 'odd'\]; return a tuple of names"),
     (NumberedNames, CLASSES, r"classes\(\) returns \(0, 1\); return a tuple of names"),

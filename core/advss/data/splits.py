@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from advss.data.division import Chosen, divide
 from advss.data.fingerprint import CALLED, PARTS, Digest, Fingerprint, PartName
-from advss.data.images import Images, InMemory, OnDisk, unit
+from advss.data.images import Images, unit
 from advss.data.options import make_source
-from advss.data.selection import choose
-from advss.data.sources.base import EncodedSource
+from advss.data.reading import read_images, read_side
+from advss.data.selection import few
 from advss.data.statistics import channel_statistics, digest
 from advss.data.watch import Found, Watch
 from advss.errors import UsageError
-from advss.hookspecs import DataFacts, DataSource, Split
-from advss.randomness import Key, stream
+from advss.hookspecs import DataFacts
 
-VALID_SHARE = 0.1  # of the training images
-PIECE = 128  # images read at once; large photographs take a second or two of several cores
 UNWATCHED = Watch()
-RESIDENT_BYTES = 4 * 2**30  # a split whose decoded images take more is read from disk batch by batch
 
 
 @dataclass(frozen=True)
@@ -34,7 +30,7 @@ class Part:
 
     images: Images
     index: Tensor  # (n,) int64: place among the run's training images, validation included, or in the whole test set
-    labels: Tensor  # (n,) int64
+    labels: Tensor  # (n,) int64; -1 where there is none
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -45,7 +41,7 @@ class Part:
 
     def subset(self, count: int) -> Part:
         """``count`` images, always the same, as many of each class as there are; 0, or more than n, keeps all."""
-        return self.select(_few(self.labels, count, "subset")) if 0 < count < len(self) else self
+        return self.select(few(self.labels, count, "subset")) if 0 < count < len(self) else self
 
 
 @dataclass(frozen=True)
@@ -53,7 +49,7 @@ class Splits:
     """The data of a run, or those parts of them that were opened."""
 
     parts: Mapping[PartName, Part]
-    classes: tuple[str, ...]
+    classes: tuple[str, ...]  # none where no image has a label
     fingerprint: Fingerprint  # of these parts
     name: str  # of the source
     passed_over: Mapping[str, int]  # files among the images that are not read, by kind
@@ -94,6 +90,17 @@ class Splits:
         return self._statistics[1]
 
     @cached_property
+    def labelled(self) -> Splits:
+        """The images that have a label, those to train and to validate on numbered anew; itself where all have one."""
+        if all(bool((part.labels >= 0).all()) for part in self.parts.values()):
+            return self
+        kept = {name: part.select((part.labels >= 0).nonzero().squeeze(1)) for name, part in self.parts.items()}
+        trained = torch.cat([part.index for name, part in kept.items() if name != "test"]).sort().values
+        for name in kept.keys() - {"test"}:
+            kept[name] = replace(kept[name], index=torch.searchsorted(trained, kept[name].index))
+        return replace(self, parts=kept)
+
+    @cached_property
     def _statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         return channel_statistics(self.train.images)
 
@@ -109,8 +116,9 @@ def open_splits(
 ) -> Splits:
     """Read the data of a run: images to train on, to validate on and to test.
 
-    Where the source has no validation images, they are 10 % of the training images, by class. Whatever the limit, an
-    image that is validated on by a seed is not trained on by it, and a smaller limit keeps some of what a larger keeps.
+    Where the source has no validation images, they are 10 % of the training images, by class; images without label are
+    a class among the others. Whatever the limit, an image that is validated on by a seed is not trained on by it, and a
+    smaller limit keeps some of what a larger keeps.
 
     Args:
         name: of the source.
@@ -121,17 +129,22 @@ def open_splits(
         watch: told what there is before the images are read, and how far that is.
 
     Raises:
-        UsageError: unknown names or options; data that are missing, unreadable, too few or of different sides.
+        UsageError: unknown names or options; data that are missing, unreadable, too few or of different sides; test
+            images are asked for, and a part has no labels.
     """
     source = make_source(name, options)
-    chosen = {part: choice for part, choice in _choose(source, limit, seed, parts).items() if part in parts}
+    chosen = divide(source, limit, seed, parts)
     classes = source.classes()
-    sides = {part: _side(source, choice) for part, choice in chosen.items()}
-    _check_alike(name, chosen, sides, classes)
+    _check_labels(name, chosen, len(classes))
+    sides = {part: read_side(source, choice.split, choice.places[:1]) for part, choice in chosen.items()}
+    side = _one_side(name, sides)
     counts = {part: len(choice.labels) for part, choice in chosen.items()}
-    watch.found(Found(name, counts, len(classes), next(iter(sides.values())), source.passed_over()))
+    unlabelled = {part: choice.unlabelled for part, choice in chosen.items() if choice.unlabelled}
+    watch.found(Found(name, counts, len(classes), side, source.passed_over(), unlabelled))
     tick = _Tick(watch, sum(counts.values()))
-    opened = {part: _opened(source, choice, sides[part], tick) for part, choice in chosen.items()}
+    opened = {
+        part: Part(read_images(source, c.split, c.places, side, tick), c.index, c.labels) for part, c in chosen.items()
+    }
     digests = {part_name: Digest(len(part), digest(part.images, part.labels)) for part_name, part in opened.items()}
     return Splits(opened, classes, Fingerprint(classes, digests), name, source.passed_over())
 
@@ -145,16 +158,6 @@ def part_tensors(part: Part, limit: int = 0) -> tuple[Tensor, Tensor]:
     return unit(chosen.images.read(torch.arange(len(chosen)))), chosen.labels
 
 
-@dataclass(frozen=True)
-class _Chosen:
-    """The images of a part, before they are read: n of a stored split."""
-
-    split: Split
-    places: Tensor  # (n,) int64, in the split
-    index: Tensor  # as of the part
-    labels: Tensor
-
-
 class _Tick:
     """Counts what is read."""
 
@@ -166,134 +169,16 @@ class _Tick:
         self.watch.read(done=self.done, of=self.of)
 
 
-def _choose(source: DataSource, limit: int, seed: int, parts: Sequence[PartName]) -> dict[PartName, _Chosen]:
-    """Of which images the parts are; none is read."""
-    chosen: dict[PartName, _Chosen] = {}
-    if "train" in parts or "valid" in parts:  # one set of images, divided
-        chosen["train"], chosen["valid"] = _to_train_on(source, limit, seed)
-    if "test" in parts:
-        chosen["test"] = _kept(source, "test", limit)
-    return chosen
+def _check_labels(name: str, chosen: Mapping[PartName, Chosen], classes: int) -> None:
+    highest = max(int(part.labels.max()) for part in chosen.values())
+    if highest >= classes:
+        allowed = f"0 to {classes - 1} for {classes} classes" if classes else "-1, no label, of no classes"
+        raise UsageError(f"{name}: labels reach {highest}, expected {allowed}")
 
 
-def _to_train_on(source: DataSource, limit: int, seed: int) -> tuple[_Chosen, _Chosen]:
-    """What is trained and validated on; places are those among both, so that per-image buffers are no larger."""
-    if "valid" in source.splits():
-        train, valid = _kept(source, "train", limit, seed), _kept(source, "valid", limit, seed)
-        index = torch.arange(len(train.labels) + len(valid.labels))
-        return replace(train, index=index[: len(train.labels)]), replace(valid, index=index[len(train.labels) :])
-    with _reading(source, "train"):
-        labels = _labels(source, "train", limit)
-    parts = _divided(labels, limit, seed)
-    both = torch.cat(parts).sort().values
-    to_train, to_validate = (_Chosen("train", p, torch.searchsorted(both, p), labels[p]) for p in parts)
-    return to_train, to_validate
-
-
-def _check_alike(
-    name: str, chosen: Mapping[PartName, _Chosen], sides: Mapping[PartName, int], classes: tuple[str, ...]
-) -> None:
+def _one_side(name: str, sides: Mapping[PartName, int]) -> int:
     (first, side), *others = [(CALLED[part], found) for part, found in sides.items()]
     for other, found in others:
         if found != side:
             raise UsageError(f"{name}: {first} images have side {side}, {other} images {found} pixels")
-    highest = max(int(part.labels.max()) for part in chosen.values())
-    if highest >= len(classes):
-        raise UsageError(f"{name}: labels reach {highest}, expected 0 to {len(classes) - 1} for {len(classes)} classes")
-
-
-def _kept(source: DataSource, split: Split, limit: int, seed: int = 0) -> _Chosen:
-    with _reading(source, split):
-        labels = _labels(source, split, limit)
-    places = _few(labels, limit, "data", split, seed=seed)
-    return _Chosen(split, places, places, labels[places])
-
-
-def _opened(source: DataSource, chosen: _Chosen, side: int, tick: _Tick) -> Part:
-    with _reading(source, chosen.split):
-        return Part(_images(source, chosen, side, tick), chosen.index, chosen.labels)
-
-
-@contextmanager
-def _reading(source: DataSource, split: Split) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:  # of a plugin's that does not say what its user can mend
-        raise UsageError(f"--data {source.name}: cannot read the {split} images: {error}") from error
-
-
-def _labels(source: DataSource, split: Split, limit: int) -> Tensor:
-    if limit < 0:
-        raise UsageError(f"--data.limit {limit}: expected a number of images, or 0 for all")
-    labels = source.labels(split)
-    if not isinstance(labels, Tensor) or labels.dtype != torch.int64 or labels.ndim != 1:
-        raise UsageError(f"{source.name}: labels('{split}') must be int64 (N,), got {_form(labels)}")
-    if len(labels) == 0:
-        raise UsageError(f"{source.name}: the {split} set is empty")
-    if labels.min() < 0:
-        raise UsageError(f"{source.name}: labels('{split}') must count from 0, got {int(labels.min())}")
-    return labels
-
-
-def _few(labels: Tensor, count: int, *key: Key, seed: int = 0) -> Tensor:
-    """Places of ``count`` of the images, as many of each class; of fewer images, or where it is 0, of all."""
-    if not 0 < count < len(labels):
-        return torch.arange(len(labels))
-    return choose(labels, count, stream("cpu", seed, *key), equal=True)
-
-
-def _side(source: DataSource, chosen: _Chosen) -> int:
-    with _reading(source, chosen.split):
-        return _read(source, chosen.split, chosen.places[:1]).shape[-1]
-
-
-def _images(source: DataSource, chosen: _Chosen, side: int, tick: _Tick) -> Images:
-    read = partial(_read, source, chosen.split, side=side)
-    places, pieces = chosen.places, torch.split(chosen.places, PIECE)
-    if len(places) * 3 * side**2 > RESIDENT_BYTES:
-        if isinstance(source, EncodedSource):
-            for piece in pieces:
-                source.check(chosen.split, piece)
-                tick(len(piece))
-        return OnDisk(read, places, side=side)
-    pixels_N3SS = torch.empty(len(places), 3, side, side, dtype=torch.uint8)
-    for rows, piece in zip(torch.split(pixels_N3SS, PIECE), pieces, strict=True):
-        rows.copy_(read(piece))
-        tick(len(piece))
-    return InMemory(pixels_N3SS)
-
-
-def _read(source: DataSource, split: Split, places_B: Tensor, *, side: int | None = None) -> Tensor:
-    """As :meth:`DataSource.images`, in the form that it asks for: a source may be anyone's."""
-    images = source.images(split, places_B)
-    found = tuple(images.shape) if isinstance(images, Tensor) and images.dtype == torch.uint8 else ()
-    own = side or (found[-1] if found else 0)
-    if found != (len(places_B), 3, own, own):
-        wanted = f"uint8 ({len(places_B)}, 3, {side or 'S'}, {side or 'S'})"
-        raise UsageError(f"{source.name}: images('{split}', places) must be {wanted}, got {_form(images)}")
-    return images.contiguous()
-
-
-def _form(found: object) -> str:
-    """What a value is, in a few words."""
-    if isinstance(found, Tensor):
-        return f"{str(found.dtype).removeprefix('torch.')} {tuple(found.shape)}"
-    return type(found).__name__
-
-
-def _divided(labels: Tensor, limit: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Places to train on and to validate on: all images are divided first, so that no limit moves one over."""
-    count = min(limit or len(labels), len(labels))
-    if count < 2:
-        raise UsageError(f"{count} training image: at least 2 are needed, one of them to validate on")
-    valid = choose(labels, _valid(len(labels)), stream("cpu", seed, "data", "valid"))
-    train = torch.ones(len(labels), dtype=torch.bool)
-    train[valid] = False
-    parts = (train.nonzero().squeeze(1), count - _valid(count)), (valid, _valid(count))
-    chosen, validated = (places[_few(labels[places], n, "data", "limit", seed=seed)] for places, n in parts)
-    return chosen, validated
-
-
-def _valid(count: int) -> int:
-    """How many of so many training images are validated on."""
-    return max(1, round(VALID_SHARE * count))
+    return side

@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import torch
 
-from advss.data.fingerprint import PARTS
+from advss.data.fingerprint import PARTS, PartName
 from advss.data.images import Images, InMemory
 from advss.data.splits import Splits
 from advss.data.statistics import CHUNK
 from advss.data.watch import Found
 
+PURPOSE: Mapping[PartName, str] = {"train": "to train on", "valid": "to validate on", "test": "to test"}
+
 
 def summary(found: Found) -> list[str]:
     """Images by split, and files passed over by kind: what is known before the images are read."""
-    counts = {part: found.counts.get(part, 0) for part in PARTS}
-    lines = [
-        f"data {found.source}: {counts['train']} images to train on, {counts['valid']} to validate on, "
-        f"{counts['test']} to test; {found.classes} classes, {found.side}x{found.side} pixels"
-    ]
-    if found.passed_over:
-        lines.append(f"passed over: {_counted(found)}")
-    return lines
+    classes = f"{found.classes} classes" if found.classes else "no labels"
+    line = f"data {found.source}: {_by_part(found.counts, 'images ')}; {classes}, {found.side}x{found.side} pixels"
+    if found.unlabelled and found.classes:
+        line += f"; without label, and left out of fine-tuning and measuring: {_by_part(found.unlabelled)}"
+    return [line, *([f"passed over: {_counted(found)}"] if found.passed_over else [])]
+
+
+def _by_part(counts: Mapping[PartName, int], what: str = "") -> str:
+    (first, count), *others = [(PURPOSE[part], counts[part]) for part in PARTS if part in counts]
+    return ", ".join([f"{count} {what}{first}", *(f"{count} {purpose}" for purpose, count in others)])
 
 
 def _counted(found: Found) -> str:
@@ -33,6 +37,8 @@ def _counted(found: Found) -> str:
 
 def overlap(splits: Splits) -> list[str]:
     """A line where test images are among those trained or validated on, or where they are too many to look."""
+    if "test" not in splits.parts:
+        return []
     sets = [part.images for part in (splits.train, splits.valid, splits.test)]
     if not all(isinstance(images, InMemory) for images in sets):
         return ["test images are not looked for among the others: the images are too many to be held in memory"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from advss.data.fingerprint import PartName
 
@@ -17,6 +17,7 @@ class Found:
     classes: int
     side: int  # in pixels
     passed_over: Mapping[str, int]  # files among the images that are not read, by kind
+    unlabelled: Mapping[PartName, int] = field(default_factory=dict)  # images that have no label
 
 
 class Watch:

@@ -13,7 +13,7 @@ import torch
 
 from advss.config import RunConfig, paths_in
 from advss.configuration.resolve import to_yaml
-from advss.data.fingerprint import PARTS
+from advss.data.fingerprint import PARTS, PartName
 from advss.data.splits import Splits
 from advss.data.summary import overlap
 from advss.errors import UsageError
@@ -59,7 +59,8 @@ def opened(
             family_of(config.architecture.name)
         device = choose_device(config.device)  # before minutes of reading
         with watched(reporter, told=True) as watch:
-            splits = open_data(config, PARTS, watch) if new else own_data(config, folder, PARTS, watch)
+            parts: tuple[PartName, ...] = ("train", "valid") if command == "pretrain" else PARTS
+            splits = open_data(config, parts, watch) if new else own_data(config, folder, parts, watch)
         for line in overlap(splits):
             reporter.say(line)
         weights = first_weights(config, splits.facts, source) if new else kept_weights(config, folder)

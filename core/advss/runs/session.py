@@ -76,18 +76,22 @@ class Session:
             epoch_steps=settings.epoch_steps,
         )
 
-    def everything(self, settings: StageSettings) -> Iterable[Batch]:
+    def seen_by(self, stage: str) -> Splits:
+        """The images of a stage: fine-tuning sees those that have a label."""
+        return self.splits.labelled if stage == "finetune" else self.splits
+
+    def everything(self, settings: StageSettings, stage: str) -> Iterable[Batch]:
         """Every image to train on, then those to validate on without their labels; not augmented, as often as asked."""
-        return _Everything(self, settings)
+        return _Everything(self, settings, self.seen_by(stage))
 
     @property
     def first_tensors(self) -> Mapping[str, Tensor] | None:
         """What the backbone starts from, by timm's names; None is random weights."""
         return self.weights.tensors if self.weights else None
 
-    def spec(self, branches: tuple[str, ...]) -> ModelSpec:
-        """The encoder that the configuration asks for, for this data; normalised as its weights ask for."""
-        backbone, splits, weights = self.config.architecture, self.splits, self.weights
+    def spec(self, branches: tuple[str, ...], stage: str) -> ModelSpec:
+        """The encoder that the configuration asks for, for a stage's data; normalised as its weights ask for."""
+        backbone, splits, weights = self.config.architecture, self.seen_by(stage), self.weights
         options = plain(backbone.options) | (dict(weights.options) if weights else {})
         mean, std = (weights and weights.mean) or splits.mean, (weights and weights.std) or splits.std
         return ModelSpec(backbone.name, options, splits.facts, mean, std, branches)
@@ -160,9 +164,10 @@ class Session:
 class _Everything:
     session: Session
     settings: StageSettings
+    splits: Splits
 
     def __iter__(self) -> Iterator[Batch]:
-        size, splits = self.settings.batch_size, self.session.splits
+        size, splits = self.settings.batch_size, self.splits
         for part in (splits.train, splits.valid):
             for batch in self.session.loader(part, self.settings, "hooks").in_order(size):
                 self.session.stop.check()

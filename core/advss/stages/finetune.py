@@ -83,7 +83,7 @@ def _work(session: Session, source: Path | None, plugins: list[Record]) -> Work:
     return Work(
         modules=modules,
         defense=defense,
-        loader=session.loader(session.splits.train, settings, STAGE),
+        loader=session.loader(session.seen_by(STAGE).train, settings, STAGE),
         phases=phases,
         settings=settings,
         validate=_validation(session, scheme, plain, adversarial=defense.adversarial),
@@ -91,7 +91,7 @@ def _work(session: Session, source: Path | None, plugins: list[Record]) -> Work:
         seed=config.seed,
         device=session.device,
         bf16=session.bf16,
-        everything=session.everything(settings),
+        everything=session.everything(settings, STAGE),
         manifest=_manifest(session, classifier, spec, noise=defense.noise)
         | {"source_sha256": started_from(session, source)},
         plugins=plugins,
@@ -105,7 +105,7 @@ def _validation(
     """Of what the scheme deploys: into ``plain`` where it may be another than the classifier that trains."""
     config, own = session.config, type(scheme).deployed is not FinetuneScheme.deployed
     return classifier_validation(
-        session.loader(session.splits.valid, config.finetuning, STAGE + "-valid"),
+        session.loader(session.seen_by(STAGE).valid, config.finetuning, STAGE + "-valid"),
         config.evaluation,
         seed=config.seed,
         adversarial=adversarial,
@@ -137,7 +137,7 @@ def _scheme(config: RunConfig, plugins: list[Record]) -> FinetuneScheme:
 
 def _classifier(session: Session, source: Path | None) -> tuple[ImageClassifier, ModelSpec]:
     """A classifier with what pretraining gave; on resuming only the record of it, the weights follow."""
-    config, classes, wanted = session.config, len(session.splits.classes), session.spec(("main",))
+    config, classes, wanted = session.config, len(session.splits.classes), session.spec(("main",), STAGE)
     last = session.folder.last(STAGE)
     if has_checkpoint(last):
         manifest = load_checkpoint(last, warn=False).manifest

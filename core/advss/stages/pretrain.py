@@ -41,18 +41,19 @@ def _work(session: Session, plugins: list[Record]) -> Work:
     config, settings = session.config, session.config.pretraining
     tasks = {choice.key or choice.name: _task(choice, plugins) for choice in config.pretext}
     members = dict(sorted(tasks.items()))  # so that the order in which they are named changes nothing
-    spec = session.spec(tuple(dict.fromkeys(name for task in members.values() for name in task.branches)))
+    splits = session.seen_by(STAGE)
+    spec = session.spec(tuple(dict.fromkeys(name for task in members.values() for name in task.branches)), STAGE)
     with global_stream("cpu", config.seed, "init", "encoder"):
         encoder = build_encoder_from(spec, session.first_tensors)
     for key, task in members.items():
         _build_heads(key, task, encoder, config.seed, plugins)
     modules = Modules(encoder.to(session.device), members, STAGE).to(session.device)
     defense = build_defense(config.defense)
-    valid = session.loader(session.splits.valid, settings, STAGE + "-valid")
+    valid = session.loader(splits.valid, settings, STAGE + "-valid")
     return Work(
         modules=modules,
         defense=defense,
-        loader=session.loader(session.splits.train, settings, STAGE),
+        loader=session.loader(splits.train, settings, STAGE),
         phases=[Phase(1.0, [{"params": [p for p in modules.parameters() if p.requires_grad]}])],
         settings=settings,
         validate=pretext_validation(valid, settings.batch_size, defense, seed=config.seed, stop=session.stop),
@@ -62,7 +63,7 @@ def _work(session: Session, plugins: list[Record]) -> Work:
         diversity=_diversity(config),
         averaged=config.ensemble_loss == "mean",
         bf16=session.bf16,
-        everything=session.everything(settings),
+        everything=session.everything(settings, STAGE),
         manifest={
             "kind": STAGE,
             "model": spec.to_json(),

@@ -51,7 +51,8 @@ class DividedSource(EncodedSource):
 
     def splits(self) -> tuple[Split, ...]:
         """As :meth:`DataSource.splits`."""
-        return ("train", "valid", "test") if self.stores("valid") else ("train", "test")
+        others: tuple[Split, ...] = ("valid", "test")
+        return ("train", *(split for split in others if self.stores(split) or (split == "test" and self.test_share)))
 
     def labels(self, split: Split) -> Tensor:
         """As :meth:`DataSource.labels`."""

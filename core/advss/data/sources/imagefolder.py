@@ -1,4 +1,4 @@
-"""A folder of images, one folder a class."""
+"""A folder of images, one folder a class, or all in one without labels."""
 
 from __future__ import annotations
 
@@ -22,16 +22,20 @@ FOLDERS: dict[Split, tuple[str, ...]] = {
     "valid": ("valid", "validation", "val"),
     "test": ("test",),
 }
+HOLDS = "train and test, or with `--data.test-share 0.2` the folders of the classes"
+NO_CLASS = ""  # of images without labels
 
 
 class ImageFolder(DividedSource):
     """``ROOT/train/CLASS/*.png`` and ``ROOT/test/CLASS/*.png``; classes in the order of their names.
 
     Images in ``ROOT/valid``, ``validation`` or ``val`` are validated on. They lie at any depth below their class; files
-    of other types and hidden ones are passed over, linked folders are followed once.
+    of other types and hidden ones are passed over, linked folders are followed once. A folder without folders in it is
+    of images without labels, for pretraining.
 
     Args:
-        root: the folder that holds ``train`` and ``test``, or with ``test-share`` the folders of the classes.
+        root: the folder that holds ``train`` and ``test``; where it holds neither these nor validation images, or with
+            ``test-share``, it may be the folder of the classes or of the images itself.
         size: side in pixels to which the shorter side is resized before the centre is cropped; 0 takes square images
             as they are.
         background: what is seen where an image is transparent.
@@ -60,7 +64,7 @@ class ImageFolder(DividedSource):
 
     def stored_labels(self, split: Split) -> Tensor:
         """As :meth:`DividedSource.stored_labels`."""
-        return torch.tensor([label for _, label in self._listed(split)])
+        return torch.tensor([label for _, label in self._listed(split)], dtype=torch.int64)
 
     def stored(self, split: Split, places_B: Tensor) -> Callable[[int], Encoded]:
         """As :meth:`DividedSource.stored`."""
@@ -78,8 +82,8 @@ class ImageFolder(DividedSource):
         alone = not self.test_share and not self._places("train") and self._places("test")
         folder = self._folder("test" if alone else "train")  # a run that is measured needs its test images alone
         names = _subfolders(folder)
-        if not names:
-            raise UsageError(f"no class folders in '{folder}'; expected {folder}/CLASS/*.png")
+        if not names and not any(path.suffix.lower() in SUFFIXES for path in files_below(folder, Counter())):
+            raise UsageError(f"no images and no class folders in '{folder}'; expected {folder}/CLASS/*.png")
         return names
 
     def _places(self, split: Split) -> list[Path]:
@@ -92,17 +96,14 @@ class ImageFolder(DividedSource):
         if places:
             return places[0]
         if split == "test":
-            raise UsageError(f"no folder '{self.root / split}' to test on; {HOW}")
-        if self.test_share and self.root.is_dir():
-            for apart in (*self._places("valid"), *self._places("test")):
-                raise UsageError(
-                    f"'{apart}' lies beside the folders of the classes; put these into '{self.root}/train'"
-                )
+            flat = "" if self._classes else "; where it holds no class folders, `advss pretrain` alone takes it"
+            raise UsageError(f"no folder '{self.root / split}' to test on; {HOW}{flat}")
+        apart = [*self._places("valid"), *self._places("test")]
+        if self.root.is_dir() and not apart:
             return self.root
-        raise UsageError(
-            f"no folder '{self.root / split}'; `--data.root FOLDER` must hold train and test, or with "
-            "`--data.test-share 0.2` the folders of the classes"
-        )
+        if self.root.is_dir() and self.test_share:
+            raise UsageError(f"'{apart[0]}' lies beside the folders of the classes; put these into '{self.root}/train'")
+        raise UsageError(f"no folder '{self.root / split}'; `--data.root FOLDER` must hold {HOLDS}")
 
     def _listed(self, split: Split) -> list[tuple[Path, int]]:
         if split not in self._files:
@@ -110,15 +111,15 @@ class ImageFolder(DividedSource):
             self._check_classes(folder)
             self._passed_over[split] = Counter()
             images = self._images_below(folder, self._passed_over[split])
-            labelled = enumerate(self._classes)
+            labelled = enumerate(self._classes) if self._classes else [(-1, NO_CLASS)]
             self._files[split] = [(path, label) for label, name in labelled for path in images[name]]
         return self._files[split]
 
     def _images_below(self, folder: Path, passed_over: Counter[str]) -> dict[str, list[Path]]:
-        """The images of each class."""
-        images: dict[str, list[Path]] = {name: [] for name in self._classes}
+        """The images of each class; of none where there are no classes."""
+        images: dict[str, list[Path]] = {name: [] for name in self._classes or (NO_CLASS,)}
         for path in files_below(folder, passed_over):
-            name, *below = path.parts[len(folder.parts) :]
+            name, *below = path.parts[len(folder.parts) :] if self._classes else (NO_CLASS, path.name)
             if not below:
                 passed_over[f"{kind_of(path)} beside the classes"] += 1
             elif path.suffix.lower() not in SUFFIXES:

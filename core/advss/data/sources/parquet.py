@@ -15,7 +15,7 @@ from torch import Tensor
 
 from advss.data.decoding import Background, Encoded
 from advss.data.sources.divided import DividedSource
-from advss.data.sources.parquet_columns import check_installed, images_of, labels_of, names_of
+from advss.data.sources.parquet_columns import check_installed, images_of, labels_of, names_of, rows_of
 from advss.data.sources.parquet_files import files_by_split, missing
 from advss.errors import UsageError
 from advss.hookspecs import Split
@@ -27,8 +27,8 @@ class Parquet(DividedSource):
     """Rows of an encoded image, as bytes or a struct {bytes, path}, and a label: a number, text or a boolean.
 
     Files named train*.parquet or in a folder train are trained on, and so with test and valid (or validation, val);
-    shards are one set, several sets are refused. Numbers get the names of the schema's ``huggingface`` metadata; other
-    labels are their own names, sorted. The encoded images are held in memory while they are decoded.
+    shards are one set, several sets are refused. Numbers get the names of the schema's ``huggingface`` metadata, -1 is
+    then no label; other labels are their own names, sorted. The encoded images are in memory while they are decoded.
 
     Args:
         root: a folder, searched at any depth, or one file.
@@ -36,7 +36,7 @@ class Parquet(DividedSource):
         valid: pattern of the validation files below ``root``.
         test: pattern of the test files below ``root``.
         image: the column of the images; ``img`` or ``image`` where it is not given.
-        label: the column of the labels (``fine_label`` in CIFAR-100).
+        label: the column of the labels (``fine_label`` in CIFAR-100); empty where there is none, for pretraining.
         size: side in pixels to which the shorter side is resized before the centre is cropped; 0 takes square images
             as they are.
         background: what is seen where an image is transparent.
@@ -117,7 +117,7 @@ class Parquet(DividedSource):
 
     def _read(self, path: Path) -> list[int] | list[str]:
         if path not in self._labels:
-            self._labels[path] = labels_of(path, self.label)
+            self._labels[path] = labels_of(path, self.label) if self.label else [-1] * rows_of(path)
         return self._labels[path]
 
     @cached_property
@@ -126,8 +126,10 @@ class Parquet(DividedSource):
         # a run that is measured needs its test files alone
         files = self._of("test" if "test" in self._files and "train" not in self._files else "train")
         names = self._names()
+        if not self.label:
+            return {-1: -1}, ()
         if names and not isinstance(next(iter(self._read(files[0])), 0), str):
-            return {place: place for place in range(len(names))}, names
+            return {place: place for place in range(-1, len(names))}, names
         values: set[Any] = {label for path in files for label in self._read(path)}
         if len({type(value) for value in values}) > 1:
             raise UsageError(
@@ -152,7 +154,8 @@ class Parquet(DividedSource):
         labels = self._read(path)
         unknown = next((label for label in labels if label not in places), None)
         if unknown is not None:
-            raise UsageError(f"{path}: label {unknown!r} is none of the {len(places)} classes: {_some(tuple(places))}")
+            classes = tuple(place for place in places if place != -1)
+            raise UsageError(f"{path}: label {unknown!r} is none of the {len(classes)} classes: {_some(classes)}")
         return np.fromiter((places[label] for label in labels), np.int64, len(labels))
 
 

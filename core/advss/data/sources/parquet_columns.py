@@ -48,7 +48,7 @@ def labels_of(path: Path, name: str) -> list[int] | list[str]:
     """The label of each row: whole numbers, or text; booleans are the text ``false`` and ``true``."""
     file = _opened(path)
     if name not in file.schema_arrow.names and name in partitions(path):
-        return [unquote(partitions(path)[name])] * int(file.metadata.num_rows)
+        return [unquote(partitions(path)[name])] * rows_of(path)
     _check_column(path, name, flag="--data.label")
     types, kind = _pyarrow().types, _value_type(file.schema_arrow.field(name).type)
     if not (types.is_integer(kind) or types.is_boolean(kind) or types.is_string(kind) or types.is_large_string(kind)):
@@ -57,6 +57,11 @@ def labels_of(path: Path, name: str) -> list[int] | list[str]:
     if None in labels:
         raise UsageError(f"{path}, row {labels.index(None)}: no label in column '{name}'")
     return [str(label).lower() for label in labels] if types.is_boolean(kind) else labels
+
+
+def rows_of(path: Path) -> int:
+    """How many images there are."""
+    return int(_opened(path).metadata.num_rows)
 
 
 def names_of(path: Path, label: str) -> tuple[str, ...]:

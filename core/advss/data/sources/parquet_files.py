@@ -64,7 +64,7 @@ def files_by_split(
         elif path not in taken:
             found[None if split in named else split].append(path)
     others = found.pop(None, [])
-    if whole and others and not ("train" in named or "train" in found):
+    if others and not ("train" in named or "train" in found) and (whole or not (named or found)):
         found["train"], others = others, []
     passed_over[".parquet of other names"] += len(others)
     return named | {split: _one_set(root, split, found[split]) for split in WORDS if split in found}

@@ -50,7 +50,7 @@ def missing_data_are_a_usage_error(subject: Subject) -> None:
 
 
 def its_splits_are_there(subject: Subject) -> None:
-    """A run trains on one and is measured on another; validation images may be a third."""
+    """A run trains on one and is measured on another, or only pretrains; validation images may be a third."""
     source = subject.new()
     told = source.splits()
     expect(
@@ -60,16 +60,12 @@ def its_splits_are_there(subject: Subject) -> None:
     there, refused = _read(source)
     if not there:
         raise BrokenError(f"no labels can be read: {refused[0]}")
-    if "test" not in there:
-        raise BrokenError(
-            f"it has no test images ({_said_of_missing(source, 'test')}), and every run is measured on some; give the "
-            "test split"
-        )
-    if "valid" in told and "valid" not in there:
-        raise BrokenError(
-            f"splits() tells of 'valid', which is not there ({_said_of_missing(source, 'valid')}); tell of it where "
-            "there are such images"
-        )
+    for split in ("valid", "test"):
+        if split in told and split not in there:
+            raise BrokenError(
+                f"splits() tells of '{split}', which is not there ({_said_of_missing(source, split)}); tell of it "
+                "where there are such images"
+            )
     if "train" not in there:
         raise UncheckedError(
             f"it has test images alone, and no run can train on it: {_said_of_missing(source, 'train')}"
@@ -77,7 +73,7 @@ def its_splits_are_there(subject: Subject) -> None:
 
 
 def labels_count_from_0_as_int64(subject: Subject) -> None:
-    """(N,), the same at two calls."""
+    """(N,), -1 where there is none, the same at two calls."""
     source = subject.new()
     splits = list(_labelled(source))
     count = len(source.classes())
@@ -88,7 +84,8 @@ def labels_count_from_0_as_int64(subject: Subject) -> None:
         expect(labels.dtype == torch.int64 and labels.ndim == 1, f"{what} is {form}; give int64 of shape (N,)")
         expect(len(labels), f"{what} is empty; raise UsageError where no images are found")
         low, high = int(labels.min()), int(labels.max())
-        expect(low >= 0 and high < count, f"{what} reaches from {low} to {high}; classes() allows 0 to {count - 1}")
+        allowed = f"0 to {count - 1}, and -1 for no label" if count else "-1, no label, alone"
+        expect(low >= -1 and high < count, f"{what} reaches from {low} to {high}; classes() allows {allowed}")
         expect(torch.equal(labels, source.labels(split)), f"{what} differs between two calls; sort what is listed")
 
 
