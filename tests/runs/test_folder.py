@@ -33,6 +33,10 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunFolder:
         ({"status": "running", "command": "finetune"}, "advss finetune --resume 'my runs/a'"),
         ({"status": "running", "command": "rm -r ~;"}, "advss fit --resume 'my runs/a'"),
         ({"status": "finished"}, "advss finetune --from 'my runs/a'"),
+        (
+            {"status": "finished", "epochs": {"pretrain": 1, "finetune": 0}},
+            "advss finetune --from 'my runs/a' --finetune-epochs N",
+        ),
     ],
 )
 def test_a_run_without_a_classifier_is_finished_by_the_command_that_began_it(

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from advss.naming import as_typed
+from advss.runs.folder import to_finetune
 from advss.tracking.store import SENT
 
 
@@ -59,15 +60,13 @@ def pages(folder: Path) -> str:
 
 
 def _places(result: Mapping[str, Any], folder: Path) -> list[tuple[str, str]]:
-    stages = result.get("epochs") or {}
     models = [path for stage in ("finetune", "pretrain") if (path := folder / stage / "best.safetensors").is_file()]
     places = [("run", str(folder)), *(("checkpoint", str(path)) for path in models)]
     if result.get("evaluation"):
         places.append(("numbers", str(folder / result["evaluation"]["file"])))
     if models and result.get("ta") is None:
         tuned = models[0].parent.name == "finetune"
-        more = " --finetune-epochs N" if stages.get("finetune") == 0 else ""  # else the run's own, none, count
-        places.append(("next", f"advss {'evaluate' if tuned else 'finetune --from'} {as_typed(folder)}{more}"))
+        places.append(("next", f"advss evaluate {as_typed(folder)}" if tuned else to_finetune(folder, result)))
     return places
 
 

@@ -167,8 +167,15 @@ def classifier_of(folder: RunFolder) -> Path:
     if gone := missing_part(best):
         raise UsageError(f"run {folder.path}: {gone}")
     result = folder.read_result()
-    todo = "finetune --from" if result.get("status") == "finished" else f"{begun_by(result)} --resume"
-    raise UsageError(f"run {folder.path} has no fine-tuned model; run `advss {todo} {as_typed(folder.path)}` first")
+    resumed = f"advss {begun_by(result)} --resume {as_typed(folder.path)}"
+    todo = to_finetune(folder.path, result) if result.get("status") == "finished" else resumed
+    raise UsageError(f"run {folder.path} has no fine-tuned model; run `{todo}` first")
+
+
+def to_finetune(folder: Path, result: Mapping[str, Any]) -> str:
+    """The command that fine-tunes what a finished run pretrained; where it was told to tune none, how many is asked."""
+    more = " --finetune-epochs N" if (result.get("epochs") or {}).get("finetune") == 0 else ""
+    return f"advss finetune --from {as_typed(folder)}{more}"
 
 
 def encoder_of(folder: RunFolder) -> Path:
