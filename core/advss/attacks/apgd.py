@@ -1,0 +1,212 @@
+"""APGD: projected ascent that chooses the lengths of its steps itself (Croce and Hein 2020), on three losses.
+
+In ℓ1 its steps choose how many pixels they move, too, and radii three and two times as large come first (Croce and
+Hein 2021). Letters: B images, K classes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Generator, Tensor, nn
+
+from advss.attacks.balls import L2, Linf, by_image, unit
+from advss.attacks.climb import Climb, Rows, Smooth, Sparse
+from advss.attacks.evaluation import answers
+from advss.attacks.passes import Chunk, Passes
+from advss.attacks.threat import Norm, Threat, whole
+from advss.attacks.victim import as_victim
+
+Aim = Literal["ce", "dlr", "targeted"]
+LEAST_CLASSES: dict[Aim, int] = {"ce": 2, "dlr": 3, "targeted": 4}  # the ratios compare with the third, or the fourth
+# Cross-entropy sees nothing but the nearest class, and in the end nothing, where logits are large. So an image whose
+# margin is larger has its logits divided until it is this: then p is 0.9997, and scaling all logits changes little.
+SATURATED = 8.0
+TINY = 1e-12  # logits that are equal make a ratio no nan
+WIDER = ((3, 0.3), (2, 0.3))  # ℓ1: radii in parts of eps, and the share of the steps spent in each; the rest at eps
+
+
+@dataclass(frozen=True, kw_only=True)
+class APGD:
+    """APGD-CE, APGD-DLR or targeted APGD, as AutoAttack has them; ``APGD(loss="ce")(model, ...)`` attacks.
+
+    Attributes:
+        loss: ``ce``, cross-entropy; ``dlr``, the margin over the difference between first and third logit;
+            ``targeted``, the margin to one wrong class after another, over such a difference.
+        steps: ascent steps of each run.
+        restarts: runs, each from a random start; of ``targeted``, for each class.
+        targets: of ``targeted``, the ranks of the wrong classes aimed at, 1 that of the largest logit; ranks that a
+            model has no class for are left out.
+        averaged: gradients averaged in each step, for a model whose answers are random.
+
+    Raises:
+        ValueError: an option that makes no attack; its name comes first.
+    """
+
+    loss: Aim = "ce"
+    steps: int = 100
+    restarts: int = 1
+    targets: Sequence[int] = tuple(range(1, 10))
+    averaged: int = 1
+
+    def __post_init__(self) -> None:
+        if self.loss not in get_args(Aim):
+            raise ValueError(f"loss must be one of {', '.join(get_args(Aim))}, got {self.loss!r}")
+        for option in ("steps", "restarts", "averaged"):
+            whole(option, getattr(self, option))
+        for rank in self.targets:
+            whole("targets", rank)
+
+    @property
+    def least_classes(self) -> int:
+        """Models of fewer classes have no such loss."""
+        return LEAST_CLASSES[self.loss]
+
+    def __call__(
+        self,
+        model: nn.Module,
+        x_BCHW: Tensor,
+        label_B: Tensor,
+        threat: Threat,
+        generator: Generator,
+        *,
+        standing_B: Tensor | None = None,
+    ) -> Tensor:
+        """An adversarial example of each image that falls, the image itself of every other: (B, C, H, W).
+
+        Args:
+            model: images to logits; it is in eval mode meanwhile, and afterwards as it was.
+            x_BCHW: images in [0, 1].
+            label_B: their classes.
+            threat: its norm and radius are those of the ball; the rest of it is not used.
+            generator: of the starts, on the images' device; how much is drawn of it does not depend on what stands.
+            standing_B: bool, the images to attack; without it all. One that is wrong unperturbed is not attacked.
+
+        Raises:
+            ValueError: the model has fewer than ``least_classes``.
+        """
+        with as_victim(model):
+            asked = Passes(model)
+            chunk = Chunk(asked, x_BCHW, label_B, standing_B)
+            for rank in self._ranks(chunk):
+                for _ in range(self.restarts):
+                    noise = _noise(chunk, threat.norm, generator)
+                    self._run(asked, chunk, noise, chunk.ranked_BK[:, rank - 1], threat)
+        return chunk.examples_BCHW
+
+    def _ranks(self, chunk: Chunk) -> Sequence[int]:
+        """The runs' targets; none where nothing stands.
+
+        Raises:
+            ValueError: too few classes.
+        """
+        if not len(chunk.left_S):
+            return ()
+        classes = chunk.ranked_BK.shape[1]
+        if classes < self.least_classes:
+            raise ValueError(f"loss {self.loss} needs at least {self.least_classes} classes, the model has {classes}")
+        return [rank for rank in self.targets if rank < classes] if self.loss == "targeted" else (1,)
+
+    def _run(self, asked: Passes, chunk: Chunk, noise: Tensor, target_B: Tensor, threat: Threat) -> None:
+        """One run against what still stands."""
+        place_B = chunk.left_S
+        temperature_B = (chunk.margin_B / SATURATED).clamp_min(1)
+        clean, start = chunk.x_BCHW[place_B], _start(chunk.x_BCHW[place_B], noise[place_B], threat)
+        for radius, steps in _stages(threat, self.steps):
+            if not len(place_B):
+                return
+            rows = Rows(place_B, clean, chunk.label_B[place_B], target_B[place_B], temperature_B[place_B])
+            climb = _climb(rows, start, threat.norm, radius)
+            for wrong in self._climbed(asked, climb, steps):
+                if radius <= threat.eps and wrong.any():
+                    chunk.fell(climb.place_B[wrong], climb.x[wrong])
+                    climb.keep(~wrong)
+            start = climb.best
+
+    def _climbed(self, asked: Passes, climb: Smooth | Sparse, steps: int) -> Iterator[Tensor]:
+        """Climb; tells after each pass which rows are answered wrongly, of which the asker may keep the others."""
+        periods = climb.periods(steps)
+        period = next(periods)
+        checked = 0
+        for step in range(steps + 1):
+            if step:
+                climb.move()
+            logits_BK = self._ask(asked, climb)
+            yield answers(logits_BK) != climb.label_B
+            if not len(climb.place_B):
+                return
+            if step == checked + period:
+                climb.check(period)
+                checked, period = step, next(periods)
+
+    def _ask(self, asked: Passes, climb: Climb) -> Tensor:
+        """Tell the climb its loss and gradient; the logits are those of the last pass."""
+
+        def loss(logits_BK: Tensor, part: slice) -> Tensor:
+            logits_BK = logits_BK / climb.temperature_B[part, None]
+            return LOSSES[self.loss](logits_BK, climb.label_B[part], climb.target_B[part])
+
+        logits_BK, loss_B, gradient = asked.ascent(climb.x, loss)
+        for _ in range(self.averaged - 1):
+            logits_BK, loss_B, more = asked.ascent(climb.x, loss)
+            gradient = gradient + more
+        climb.told(loss_B, gradient)
+        return logits_BK
+
+
+def _climb(rows: Rows, start: Tensor, norm: Norm, radius: float) -> Smooth | Sparse:
+    if norm == "l1":
+        return Sparse(rows, start, radius)
+    return Smooth(rows, start, radius, Linf if norm == "linf" else L2)
+
+
+def _stages(threat: Threat, steps: int) -> list[tuple[float, int]]:
+    """Radii, and the steps in each."""
+    if threat.norm != "l1":
+        return [(threat.eps, steps)]
+    wide = [(times * threat.eps, math.ceil(share * steps)) for times, share in WIDER]
+    return [*wide, (threat.eps, max(1, steps - sum(taken for _, taken in wide)))]
+
+
+def _noise(chunk: Chunk, norm: Norm, generator: Generator) -> Tensor:
+    """For the whole chunk, whatever stands of it."""
+    noise = torch.empty_like(chunk.x_BCHW)
+    return noise.uniform_(-1, 1, generator=generator) if norm == "linf" else noise.normal_(generator=generator)
+
+
+def _start(clean: Tensor, noise: Tensor, threat: Threat) -> Tensor:
+    """On the ball's surface, then brought into [0, 1]; in ℓ1 :class:`Sparse` goes to the nearest point of both."""
+    if threat.norm == "l1":
+        return clean + noise
+    if threat.norm == "l2":
+        return (clean + threat.eps * unit(noise)).clamp_(0, 1)
+    largest_B = noise.flatten(1).abs().amax(1)
+    return (clean + threat.eps * (noise / by_image(largest_B, noise))).clamp_(0, 1)
+
+
+def _odds(logits_BK: Tensor, label_B: Tensor, target_B: Tensor) -> Tensor:
+    """Cross-entropy as log(1/p - 1): it orders points alike and its gradient has the same direction, even at p = 1."""
+    own_B1 = label_B[:, None]
+    return logits_BK.scatter(1, own_B1, -torch.inf).logsumexp(1) - logits_BK.gather(1, own_B1)[:, 0]
+
+
+def _dlr(logits_BK: Tensor, label_B: Tensor, target_B: Tensor) -> Tensor:
+    """Difference of logits ratio: the margin over what lies between the first and the third logit."""
+    own_B1 = label_B[:, None]
+    margin_B = logits_BK.scatter(1, own_B1, -torch.inf).amax(1) - logits_BK.gather(1, own_B1)[:, 0]
+    sorted_B3 = logits_BK.topk(3, dim=1).values
+    return margin_B / (sorted_B3[:, 0] - sorted_B3[:, 2]).clamp_min(TINY)
+
+
+def _targeted(logits_BK: Tensor, label_B: Tensor, target_B: Tensor) -> Tensor:
+    """The margin to the target over what lies between the first logit and the middle of the third and the fourth."""
+    margin_B = logits_BK.gather(1, target_B[:, None]) - logits_BK.gather(1, label_B[:, None])
+    sorted_B4 = logits_BK.topk(4, dim=1).values
+    return margin_B[:, 0] / (sorted_B4[:, 0] - sorted_B4[:, 2:].mean(1)).clamp_min(TINY)
+
+
+LOSSES: dict[Aim, Callable[[Tensor, Tensor, Tensor], Tensor]] = {"ce": _odds, "dlr": _dlr, "targeted": _targeted}
