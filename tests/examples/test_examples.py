@@ -33,19 +33,12 @@ def test_there_are_examples_of_every_kind() -> None:
     ]
 
 
-@pytest.mark.timeout(900)  # four runs by the command line; half a minute on a machine that does nothing else
-def test_the_examples_own_tests_pass_with_them_installed(installed: dict[str, str], tmp_path: Path) -> None:
-    tests = [path / "tests" for path in PACKAGES]
-    command: list[str | Path] = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-c",
-        ROOT / "pyproject.toml",
-        "-p",
-        "no:cacheprovider",
-        "-n0",
-        *tests,
-    ]
+@pytest.mark.timeout(900)  # some train by the command line; seconds on a machine that does nothing else
+@pytest.mark.parametrize("package", PACKAGES, ids=lambda path: path.name)
+def test_its_own_tests_pass_with_all_of_them_installed(
+    package: Path, installed: dict[str, str], tmp_path: Path
+) -> None:
+    options = ["-c", ROOT / "pyproject.toml", "-p", "no:cacheprovider", "-n0", package / "tests"]
+    command: list[str | Path] = [sys.executable, "-m", "pytest", *options]
     done = subprocess.run(command, cwd=tmp_path, env=installed, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
