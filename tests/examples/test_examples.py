@@ -38,7 +38,7 @@ def test_there_are_examples_of_every_kind() -> None:
 def test_its_own_tests_pass_with_all_of_them_installed(
     package: Path, installed: dict[str, str], tmp_path: Path
 ) -> None:
-    options = ["-c", ROOT / "pyproject.toml", "-p", "no:cacheprovider", "-n0", package / "tests"]
-    command: list[str | Path] = [sys.executable, "-m", "pytest", *options]
+    options: list[str | Path] = ["-c", ROOT / "pyproject.toml", "-p", "no:cacheprovider", "-n0", package / "tests"]
+    command = [sys.executable, "-m", "pytest", *options]
     done = subprocess.run(command, cwd=tmp_path, env=installed, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
