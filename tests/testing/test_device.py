@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
@@ -16,6 +17,7 @@ from advss.testing.checks.device import Place, Pretended, a_task_works_on_anothe
 from advss.testing.elsewhere import PLACE, Elsewhere, ElsewhereGenerator, lies_there, send
 from advss.testing.stand_ins import Mirror, TwoSizes, one_batch
 from advss.testing.subject import Subject
+from advss.testing.suite import OF_KIND
 from advss.testing.verdicts import BrokenError, UncheckedError, Verdict
 
 Ask = Callable[..., Verdict]
@@ -163,6 +165,30 @@ def test_a_defense_tied_to_a_device_is_caught(ask: Ask) -> None:
 
 def test_a_defense_may_draw_from_a_copy_of_the_generator(ask: Ask) -> None:
     assert ask(Child, it_works_on_another_device).message == ""
+
+
+class Copies(Mirror):
+    """Looks through deep copies, and through a layer of its own making where the data lie."""
+
+    def build(self, encoder: Encoder) -> None:
+        super().build(encoder)
+        self.teacher = copy.deepcopy(encoder).requires_grad_(False)
+
+    def prepare(self, encoder: Encoder, data: Iterable[Batch], generator: Generator) -> None:
+        first = next(iter(data)).x
+        copy.deepcopy(self.head)(copy.deepcopy(encoder)(first).mean((2, 3)))
+        nn.Linear(3, 2, device=first.device)(first.mean((2, 3)))
+
+    def before_epoch(self, encoder: Encoder, data: Iterable[Batch], generator: Generator) -> None:
+        self.teacher = copy.deepcopy(encoder).requires_grad_(False)
+
+    def after_step(self, encoder: Encoder, batch: Batch, inputs: tuple[Tensor, ...], views: Views) -> None:
+        self.teacher(inputs[0])
+
+
+@pytest.mark.parametrize("fact", OF_KIND["pretext"])
+def test_copies_of_modules_are_no_fault(ask: Ask, fact: Callable[[Subject], None]) -> None:
+    assert ask(Copies, fact).message == ""
 
 
 @pytest.mark.parametrize("offered", [Mirror, TwoSizes])

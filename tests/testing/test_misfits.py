@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import re
 from collections.abc import Callable
 
@@ -11,7 +12,7 @@ import torch
 from torch import Generator, Tensor
 
 from advss.hookspecs import Defense, Loss, Objective
-from advss.testing.checks import defenses
+from advss.testing.checks import carried, defenses
 from advss.testing.subject import Subject
 from advss.testing.suite import check
 from advss.testing.verdicts import Verdict
@@ -20,6 +21,7 @@ Ask = Callable[..., Verdict]
 Offer = Callable[..., Subject]
 Inputs = tuple[Tensor, ...]
 form = defenses.an_attack_gives_as_many_inputs_of_the_same_form
+follow = defenses.attack_and_loss_follow_from_the_generator
 loss_reached = defenses.its_loss_is_finite_and_reaches_every_parameter
 LOSS_REACHED = "its loss is finite and reaches every parameter"
 DRAWN = "attack and loss follow from the generator"
@@ -98,8 +100,28 @@ class OwnDraw(Told):
 class NumpyDraw(Told):
     """Draws from NumPy."""
 
+    name = "numpy-draw"
+
     def changed(self, loss: Loss) -> Loss:
         return Loss(loss.value * float(1 + np.random.rand()), penalty=loss.penalty)
+
+
+class NumpyAttack(Defense):
+    """Its start is NumPy's."""
+
+    name = "numpy-attack"
+
+    def attack(self, objective: Objective, generator: Generator) -> Inputs:
+        return tuple(x * float(np.random.rand()) for x in objective.inputs)
+
+
+class PythonCarry(Defense):
+    """Carries what Python draws."""
+
+    name = "python-carry"
+
+    def carry(self, objective: Objective, inputs: Inputs, gradients: Inputs) -> Inputs:
+        return tuple(random.random() * x for x in inputs)
 
 
 BROKEN = [
@@ -112,6 +134,9 @@ BROKEN = [
     (NumberLoss, loss_reached, "Loss.value is float; give a tensor"),
     (NoPenalty, loss_reached, "Loss.penalty is NoneType; give a scalar"),
     (OneLogits, loss_reached, r"Loss.logits is Tensor of shape \(6, 2\); give a tuple of tensors"),
+    (NumpyDraw, follow, r"loss\(\) draws from NumPy's random state, which no run seeds"),
+    (NumpyAttack, follow, r"attack\(\) draws from NumPy's random state"),
+    (PythonCarry, carried.what_it_carries_is_of_the_inputs_form, r"carry\(\) draws from Python's random state"),
     (NoNumber, loss_reached, "the loss is nan with one task"),
 ]
 

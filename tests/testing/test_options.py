@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable
 from typing import Any, Literal
 
+import numpy as np
 import pytest
 import torch
 from torch import Generator, Tensor, nn
@@ -128,6 +129,12 @@ class EarlyDraw(Mirror):
         self.order = torch.randperm(4)
 
 
+class NumpyDraw(Sound):
+    def __init__(self) -> None:
+        super().__init__()
+        self.shift = np.random.rand()
+
+
 class OtherParameters(Mirror):
     """Takes what core does not give."""
 
@@ -221,6 +228,11 @@ BROKEN = [
         EarlyDraw,
         options.making_it_draws_nothing_and_makes_no_parameters,
         r"__init__ draws from torch's global generator.*draw in build\(\)",
+    ),
+    (
+        NumpyDraw,
+        options.making_it_draws_nothing_and_makes_no_parameters,
+        "__init__ draws from NumPy's random state, which no run seeds",
     ),
     (
         OtherParameters,

@@ -123,6 +123,13 @@ class TrainsInHook(Mirror):
         self.head.bias.add_(0.1)
 
 
+class NewHead(Mirror):
+    """Begins with a new head, which the optimiser does not know."""
+
+    def prepare(self, encoder: Encoder, data: Iterable[Batch], generator: Generator) -> None:
+        self.head = copy.deepcopy(self.head)
+
+
 class MovesEncoder(Mirror):
     def prepare(self, encoder: Encoder, data: Iterable[Batch], generator: Generator) -> None:
         next(encoder.parameters()).mul_(2)
@@ -264,6 +271,7 @@ BROKEN = [
     (Unlabelled, unseen, r"the loss before prepare\(\) is nan; give buffers values in build\(\)"),
     (ClassesUnknown, unseen, r"views\(\) or loss\(\) fail before prepare\(\): .*; give buffers values in build\(\)"),
     (TrainsInHook, left, r"after_step\(\) moves 'head.bias'; leave weights"),
+    (NewHead, left, r"before_epoch\(\) puts another parameter in the place of 'head.weight', which never trains"),
     (MovesEncoder, left, r"prepare\(\) or before_epoch\(\) moves 'stages.0.weight'"),
     (MovesStatistics, left, r"prepare\(\) or before_epoch\(\) moves 'stages.1.running_mean'"),
     (TwiceNamed, start, r"branches is \('main', 'main'\); give each a name"),

@@ -1,14 +1,13 @@
 from __future__ import annotations
 
-import random
 import re
 from collections.abc import Callable
 
 import pytest
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
-from advss.hookspecs import Batch, Loss, Views
+from advss.hookspecs import Batch, Encoder, Loss, Views
 from advss.testing.checks import views
 from advss.testing.stand_ins import Mirror, TwoSizes
 from advss.testing.subject import Subject
@@ -22,6 +21,7 @@ FACTS = [
     views.views_leave_batch_and_global_generator_alone,
     views.images_and_targets_belong_together,
     views.a_smaller_batch_works,
+    views.views_move_no_state,
 ]
 
 
@@ -88,11 +88,6 @@ class Counter(Seen):
         return Views(views.inputs, views.targets | {"calls": torch.tensor(self.calls)})
 
 
-class PythonDraw(Seen):
-    def changed(self, views: Views, batch: Batch) -> Views:
-        return Views((views.inputs[0] * random.random(),), views.targets)
-
-
 class InPlace(Seen):
     def changed(self, views: Views, batch: Batch) -> Views:
         batch.x.mul_(0.5)
@@ -122,6 +117,17 @@ class FixedSize(Seen):
         return Views((views.inputs[0].reshape(6, 3, 32, 32),), views.targets)
 
 
+class Normed(Seen):
+    """Looks at the images through a norm in training mode."""
+
+    def build(self, encoder: Encoder) -> None:
+        super().build(encoder)
+        self.norm = nn.BatchNorm2d(3)
+
+    def changed(self, views: Views, batch: Batch) -> Views:
+        return Views(views.inputs, views.targets | {"x": self.norm(batch.x)})
+
+
 BROKEN = [
     (
         Normalised,
@@ -135,12 +141,12 @@ BROKEN = [
     (Stacked, FACTS[1], r"input 0 has shape \(12, 3, 32, 32\) for a batch of 6 images; its first dimension must be 6"),
     (Table, FACTS[1], r"target 'table' has shape \(30,\) for a batch of 6 images"),
     (GlobalDraw, FACTS[2], "target 'label' differs between two calls .* draw from the generator that is given"),
-    (PythonDraw, FACTS[2], "input 0 differs between two calls"),
     (Counter, FACTS[2], "target 'calls' differs between two calls .*keep no counters"),
     (GlobalDraw, FACTS[3], "draws from torch's global generator"),
     (InPlace, FACTS[3], "changes batch.x in place; clone it first"),
     (OutOfOrder, FACTS[4], "the loss is .* when images and targets are reordered together; entry i of every target"),
     (FirstImage, FACTS[4], "reordered together"),
+    (Normed, FACTS[6], r"views\(\) moves 'norm.running_mean'; .*statistics by loss\(\) alone"),
     (FixedSize, FACTS[5], "it raised RuntimeError: shape .* is invalid"),
 ]
 

@@ -11,7 +11,9 @@ What it cannot see: kernels (an operator that no GPU has), C++ extensions, and w
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
@@ -59,6 +61,21 @@ def lies_there(t: Tensor) -> bool:
     return getattr(t, _MARK, False)
 
 
+@contextmanager
+def parameters_made_there() -> Iterator[None]:
+    """Within, a parameter lies where lies what it is made of, which PyTorch tells no mode."""
+    made = nn.Parameter.__new__
+
+    def new(cls: type, data: Any = None, requires_grad: bool = True) -> Any:
+        parameter: Any = made(cls, data, requires_grad)
+        if data is not None and lies_there(data):
+            send(parameter)
+        return parameter
+
+    with patch.object(nn.Parameter, "__new__", new):
+        yield
+
+
 class Elsewhere(TorchFunctionMode):
     """Within, the pretended device is there, and mixing it with the CPU is an error as on a GPU."""
 
@@ -71,6 +88,8 @@ class Elsewhere(TorchFunctionMode):
     ) -> Any:
         """Answer for the device, refuse what a GPU refuses, and compute the rest on the CPU."""
         name, kwargs = _name(func), dict(kwargs or {})
+        if name == "__deepcopy__":  # its other argument is of what was copied before, wherever that lies
+            return _place(func(*args), [], there=lies_there(args[0]), moved=False)
         if name in _QUESTIONS:
             return _QUESTIONS[name](lies_there(args[0]))
         _refuse(name, args)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from functools import partial
+from typing import Any, Literal
 
 import torch
 from torch import Generator, Tensor, nn
@@ -13,6 +14,7 @@ from advss.ensemble.objective import Stage, TaskObjective
 from advss.hookspecs import Batch, FinetuneScheme, Loss, Phase, PretextTask, Task, Views, branch
 from advss.models.classifier import ImageClassifier
 from advss.randomness import global_stream, stream
+from advss.testing.asked import UNSEEDED, changed, unseeded
 from advss.testing.stand_ins import FACTS, SmallEncoder, every_batch, one_batch
 from advss.testing.subject import Subject
 from advss.testing.verdicts import UncheckedError, as_in_training, expect
@@ -21,6 +23,7 @@ from advss.training.hooks import standing
 from advss.training.work import Modules
 
 CPU = torch.device("cpu")
+FIELDS = ("x", "raw", "index", "label")  # of a batch, that are tensors
 
 
 class Ready:
@@ -36,20 +39,13 @@ class Ready:
     def __init__(
         self, task: Task, *, seed: int = 0, prepared: bool = True, branches: tuple[str, ...] | None = None
     ) -> None:
-        self.task = task
-        self.batch: Batch = one_batch()
-        self.network: Any
-        if isinstance(task, PretextTask):
-            self.stage: Stage = "pretrain"
-            self.network = SmallEncoder(branches or task.branches)
-            with global_stream("cpu", seed, "init"):
-                task.build(self.network)
-        else:
-            assert isinstance(task, FinetuneScheme)
-            self.stage = "finetune"
-            self.network = classifier()
-            with global_stream("cpu", seed, "init"):
-                task.build(self.network)
+        assert isinstance(task, PretextTask | FinetuneScheme)
+        self.task, self.batch = task, one_batch()
+        self.stage: Stage = "pretrain" if isinstance(task, PretextTask) else "finetune"
+        self.network: Any = _network(task, branches)
+        self.drawn, self.altered = list[str](), list[str]()  # what its methods did that they may not, in words
+        with self._asked("build()"), global_stream("cpu", seed, "init"):
+            task.build(self.network)
         self.modules = Modules(self.network, {"it": task}, self.stage)
         if prepared:
             self.look_at_data(every_batch(), stream("cpu", seed, "look"))
@@ -58,13 +54,28 @@ class Ready:
         """The task's hooks before its first epoch."""
         with standing(self.modules, self.task, device, "look"):
             every = list(data)
-            self.task.prepare(self.network, every, generator)
-            self.task.before_epoch(self.network, every, generator)
+            given = {f"batch.{name} of image {b.index[0]} on": getattr(b, name) for b in every for name in FIELDS}
+            with self._asked("prepare()", given):
+                self.task.prepare(self.network, every, generator)
+            with self._asked("before_epoch()", given):
+                self.task.before_epoch(self.network, every, generator)
 
     def after_step(self, views: Views, batch: Batch | None = None, device: torch.device = CPU) -> None:
         """The task's hook after a step on the unperturbed inputs."""
-        with standing(self.modules, self.task, device, "after_step"):
-            self.task.after_step(self.network, batch or one_batch(), views.inputs, views)
+        batch, views = batch or one_batch(), _copy(views)
+        given = tensors(views) | {f"batch.{name}": getattr(batch, name) for name in FIELDS}
+        with standing(self.modules, self.task, device, "after_step"), self._asked("after_step()", given):
+            self.task.after_step(self.network, batch, views.inputs, views)
+
+    @contextmanager
+    def _asked(self, what: str, given: Mapping[str, Tensor] | None = None) -> Iterator[None]:
+        """While the task is asked, with tensors of which others have copies of their own."""
+        given = given or {}
+        before = [t.detach().clone() for t in given.values()]
+        with unseeded() as drawn:
+            yield
+        self.drawn += [f"{what} draws from {library}{UNSEEDED}" for library in drawn]
+        self.altered += [f"{what} changes {name} in place" for name in changed(given, before)]
 
     @contextmanager
     def own_branch(self) -> Iterator[None]:
@@ -77,15 +88,25 @@ class Ready:
 
     def views(self, generator: Generator | None = None, batch: Batch | None = None) -> Views:
         """What the task sees of a batch, by default of a fresh copy of the same one."""
-        with torch.no_grad():
+        with torch.no_grad(), self._asked("views()"):
             views = self.task.views(batch or one_batch(), generator or stream("cpu", "views"))
         as_in_training(check_form_of_views, views)
         return views
 
-    def loss(self, views: Views, *, seed: int = 0) -> Loss:
-        """The task's own loss at the inputs of ``views``, under a seed of the global generator."""
-        with global_stream("cpu", seed, "loss"), self.own_branch():
-            loss = self.task.loss(self.network, views.inputs, views.targets)
+    def frozen(self, views: Views) -> Views:
+        """What freeze() makes of them."""
+        views = _copy(views)
+        with torch.no_grad(), self.own_branch(), self._asked("freeze()", tensors(views)):
+            frozen = self.task.freeze(self.network, views)
+        as_in_training(partial(check_form_of_views, by="freeze()"), frozen)
+        return frozen
+
+    def loss(self, views: Views, *, seed: int = 0, asked: Literal["loss", "attacked"] = "loss") -> Loss:
+        """The task's own loss at the inputs of ``views``, or what is attacked, under a seed of the global generator."""
+        views = _copy(views)
+        method = self.task.loss if asked == "loss" else self.task.attacked
+        with global_stream("cpu", seed, "loss"), self.own_branch(), self._asked(f"{asked}()", tensors(views)):
+            loss = method(self.network, views.inputs, views.targets)
         as_in_training(check_form_of_loss, loss)
         return loss
 
@@ -117,6 +138,8 @@ class Ready:
         """The task alone as an objective, its loss tried before; ``how`` as for :class:`TaskObjective`."""
         own = views or self.views()
         expect_finite(self.loss(own).value)
+        if self.altered:
+            raise UncheckedError(self.altered[0])
         how |= {"index": self.batch.index}
         return TaskObjective(self.network, {"it": self.task}, (own,), stage=self.stage, key=(0, self.stage), **how)
 
@@ -125,6 +148,15 @@ class Ready:
         if isinstance(self.task, FinetuneScheme):
             return phases_of(self.task, self.network)
         return [Phase(1.0, [{"params": [p for p in self.modules.parameters() if p.requires_grad]}])]
+
+
+def _network(task: Task, branches: tuple[str, ...] | None) -> Any:
+    return SmallEncoder(branches or task.branches) if isinstance(task, PretextTask) else classifier()
+
+
+def _copy(views: Views) -> Views:
+    """With inputs and targets of their own, through which gradients reach the others."""
+    return Views(tuple(x.clone() for x in views.inputs), {name: t.clone() for name, t in views.targets.items()})
 
 
 def ready(subject: Subject, **how: Any) -> Ready:
@@ -170,7 +202,14 @@ def same_tensors(some: dict[str, Tensor], others: dict[str, Tensor]) -> bool:
     )
 
 
+def short(name: str) -> str:
+    """A name in a checkpoint as the plugin knows it."""
+    for prefix in ("tasks.it.", "scheme.", "encoder."):
+        name = name.removeprefix(prefix)
+    return name
+
+
 def own_parameters(ready: Ready) -> dict[str, nn.Parameter]:
-    """The parameters that the task brought, by name; those that build() froze left out."""
-    others = {id(p) for p in (*ready.network.parameters(), *ready.modules.frozen)}
-    return {name: p for name, p in ready.task.named_parameters() if id(p) not in others}
+    """The parameters that the task brought, by name; those that it froze left out."""
+    others = {id(p) for p in ready.network.parameters()}
+    return {name: p for name, p in ready.task.named_parameters() if p.requires_grad and id(p) not in others}

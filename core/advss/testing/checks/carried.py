@@ -7,6 +7,7 @@ from torch import Tensor
 
 from advss.ensemble.objective import TaskObjective
 from advss.hookspecs import Defense
+from advss.testing.asked import UNSEEDED, unseeded
 from advss.testing.defended import attacked, defense_of, loss_at, makers, new_draws
 from advss.testing.subject import Subject
 from advss.testing.verdicts import as_in_training, expect
@@ -47,4 +48,7 @@ def _carried(defense: Defense, objective: TaskObjective) -> tuple[Tensor, ...]:
     draws = new_draws()
     inputs = trained_on(attacked(defense, objective, draws), defense)
     loss_at(defense, objective, inputs, draws).total.backward()  # type: ignore[no-untyped-call]
-    return as_in_training(carried_on, defense, objective, inputs)
+    with unseeded() as drawn:
+        found = as_in_training(carried_on, defense, objective, inputs)
+    expect(not drawn, f"carry() draws from {''.join(drawn[:1])}{UNSEEDED}")
+    return found

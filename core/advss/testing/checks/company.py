@@ -19,7 +19,7 @@ from advss.named import MARK
 from advss.plugins import Kind, build, options_of, registry
 from advss.plugins.discovery import GROUP, Plugin
 from advss.randomness import stream
-from advss.testing.ready import Ready, expect_finite, ready
+from advss.testing.ready import Ready, ready
 from advss.testing.subject import Subject
 from advss.testing.verdicts import Check, UncheckedError, expect
 from advss.training.form import in_words
@@ -115,7 +115,7 @@ def _together(subject: Subject, other: Plugin, *, diverse: bool) -> TaskObjectiv
     branches = tuple(dict.fromkeys((*own.branches, *companion.branches)))
     members = {"it": Ready(own, branches=branches), "other": Ready(companion, branches=branches)}
     views = tuple(member.views() for member in members.values())
-    expect_finite(members["it"].loss(views[0]).value)  # what is wrong with it alone is said of it alone
+    members["it"].objective(views[0])  # what is wrong with it alone is said of it alone
     trunk = members["it"].network
     return TaskObjective(
         trunk,

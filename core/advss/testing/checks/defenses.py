@@ -8,7 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from advss.ensemble.objective import TaskObjective
 from advss.errors import UsageError
+from advss.hookspecs import Defense
+from advss.testing.asked import UNSEEDED, unseeded
 from advss.testing.checks.device import Place, everywhere
 from advss.testing.defended import (
     ConstantTerm,
@@ -18,6 +21,7 @@ from advss.testing.defended import (
     expect_sure,
     loss_at,
     makers,
+    new_draws,
     objective_of,
     objectives,
     step,
@@ -89,7 +93,7 @@ def attack_and_loss_follow_from_the_generator(subject: Subject) -> None:
         for seed in (1, 2):
             torch.manual_seed(seed)
             state = torch.get_rng_state()
-            results.append(step(defense_of(subject), make()))
+            results.append(_step(defense_of(subject), make()))
             expect(
                 torch.equal(torch.get_rng_state(), state),
                 f"it draws from torch's global generator {where}; draw from the generator that is given",
@@ -187,6 +191,18 @@ def defense_works(subject: Subject, place: Place) -> None:
         draws, defense = place.generator(), defense_of(subject)
         loss = loss_at(defense, objective, attacked(defense, objective, draws), draws)
         loss.total.backward()  # type: ignore[no-untyped-call]
+
+
+def _step(defense: Defense, objective: TaskObjective) -> list[Tensor]:
+    """As :func:`step`, which says what is drawn by others' random state."""
+    draws = new_draws()
+    with unseeded() as by_attack:
+        inputs = attacked(defense, objective, draws)
+    with unseeded() as by_loss:
+        total = loss_at(defense, objective, inputs, draws).total.detach()
+    for what, drawn in (("attack()", by_attack), ("loss()", by_loss)):
+        expect(not drawn, f"{what} draws from {''.join(drawn[:1])}{UNSEEDED}")
+    return [*inputs, total]
 
 
 def _snapshot(root: nn.Module) -> dict[str, Any]:

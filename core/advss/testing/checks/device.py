@@ -14,7 +14,7 @@ from torch import Generator, nn
 
 from advss.hookspecs import Batch, Views
 from advss.randomness import stream
-from advss.testing.elsewhere import Elsewhere, ElsewhereGenerator, send, send_module
+from advss.testing.elsewhere import Elsewhere, ElsewhereGenerator, parameters_made_there, send, send_module
 from advss.testing.ready import Ready, ready
 from advss.testing.stand_ins import every_batch, one_batch
 from advss.testing.subject import Subject
@@ -106,10 +106,8 @@ def task_works(subject: Subject, place: Place) -> None:
     with place.within():
         it.look_at_data(map(place.batch, every_batch()), place.generator(), place.device)
         views = it.views(place.generator(), place.batch(one_batch()))
-        with torch.no_grad():
-            frozen = it.task.freeze(it.network, views)
         _train(it, views, place)
-        _train(it, frozen, place)
+        _train(it, it.frozen(views), place)
 
 
 def _train(it: Ready, views: Views, place: Place) -> None:
@@ -121,7 +119,7 @@ def _train(it: Ready, views: Views, place: Place) -> None:
 @contextmanager
 def _elsewhere() -> Iterator[None]:
     """The pretended device is there, and warnings of an autocast for a GPU that is not are silent."""
-    with warnings.catch_warnings(action="ignore"), Elsewhere():
+    with warnings.catch_warnings(action="ignore"), parameters_made_there(), Elsewhere():
         try:
             yield
         except (RuntimeError, AssertionError) as error:

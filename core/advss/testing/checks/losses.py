@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
 from advss.hookspecs import Loss, Views
-from advss.randomness import global_stream
-from advss.testing.ready import Ready, expect_finite, own_parameters, ready
+from advss.testing.ready import Ready, expect_finite, own_parameters, ready, short
 from advss.testing.subject import Subject
 from advss.testing.verdicts import as_in_training, expect
-from advss.training.form import check_form_of_loss, check_metrics, check_precision
+from advss.training.form import check_metrics, check_precision
 
 
 def the_loss_is_a_finite_float32_scalar(subject: Subject) -> None:
@@ -56,16 +57,18 @@ def an_attack_moves_no_state(subject: Subject) -> None:
     """As core attacks: BatchNorm's statistics are held, and nothing else may move in loss() or freeze()."""
     it = ready(subject)
     objective = it.objective()
-    before = {name: t.clone() for name, t in it.modules.state_dict().items()}
-    with objective.attacking():
-        for _ in range(2):
+    before = {name: t.clone() for name, t in it.modules.named_state().items()}
+    modes: tuple[Literal["train", "eval"], ...] = ("train", "eval")
+    for mode in modes:
+        with objective.attacking(mode):
             inputs = tuple(x.clone().requires_grad_() for x in objective.inputs)
             _input_gradients(objective(inputs), inputs)
-    for name, t in it.modules.state_dict().items():
+    for name, t in it.modules.named_state().items():
         expect(
             torch.equal(t, before[name]),
-            f"'{name.removeprefix('members.@it.')}' moved while the inputs were attacked; only BatchNorm layers "
-            "(torch.nn.BatchNorm*d, SyncBatchNorm) are held: move other state in after_step()",
+            f"'{short(name)}' moved while the inputs were attacked; BatchNorm's statistics (of torch.nn.BatchNorm*d, "
+            "SyncBatchNorm) are held in the mode that core sets, and nothing else: set no mode in freeze() or loss(), "
+            "and move other state in after_step()",
         )
 
 
@@ -112,9 +115,7 @@ def what_is_attacked_has_logits_too(subject: Subject) -> None:
     it = ready(subject)
     views = it.views()
     loss = it.loss(views)
-    with global_stream("cpu", "loss"), it.own_branch():
-        ascended = it.task.attacked(it.network, views.inputs, views.targets)
-    as_in_training(check_form_of_loss, ascended)
+    ascended = it.loss(views, asked="attacked")
     for what in ("logits", "labels"):
         of_loss, of_attack = len(getattr(loss, what)), len(getattr(ascended, what))
         expect(of_attack == of_loss, f"attacked() gives {of_attack} {what} where loss() gives {of_loss}; give as many")
@@ -125,8 +126,7 @@ def freezing_changes_neither_loss_nor_gradient(subject: Subject) -> None:
     it = ready(subject)
     views = it.views()
     it.sure_loss(views)
-    with torch.no_grad(), it.own_branch():
-        frozen = it.task.freeze(it.network, views)
+    frozen = it.frozen(views)
     same = len(frozen.inputs) == len(views.inputs) and all(map(torch.equal, frozen.inputs, views.inputs))
     expect(same, "freeze() changes the inputs; it may add to targets alone")
     results = []

@@ -15,6 +15,7 @@ from advss.configuration.resolve import plain
 from advss.errors import UsageError
 from advss.plugins import Kind, registry
 from advss.plugins.options import Option, convert, options_of
+from advss.testing.asked import UNSEEDED, unseeded
 from advss.testing.subject import Subject
 from advss.testing.verdicts import BrokenError, expect
 
@@ -98,7 +99,9 @@ def its_options_pass_through_yaml(subject: Subject) -> None:
 def making_it_draws_nothing_and_makes_no_parameters(subject: Subject) -> None:
     """What is drawn in ``__init__`` would not follow from the run's seed: core seeds the generator around build()."""
     before = torch.get_rng_state()
-    made = subject.new()
+    with unseeded() as drawn:
+        made = subject.new()
+    expect(not drawn, f"__init__ draws from {''.join(drawn[:1])}{UNSEEDED}")
     where = "from a torch.Generator of its own" if subject.kind == "data" else "in build()"
     expect(
         torch.equal(torch.get_rng_state(), before),

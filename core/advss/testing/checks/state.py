@@ -15,7 +15,7 @@ from advss.errors import UsageError
 from advss.hookspecs import PretextTask
 from advss.models.held import held
 from advss.randomness import stream
-from advss.testing.ready import Ready, expect_finite, ready, same_tensors
+from advss.testing.ready import Ready, expect_finite, ready, same_tensors, short
 from advss.testing.stand_ins import every_batch
 from advss.testing.subject import Subject
 from advss.testing.verdicts import BrokenError, UncheckedError, as_in_training, expect
@@ -74,7 +74,11 @@ def hooks_leave_weights_and_statistics_alone(subject: Subject) -> None:
     }
     for hook, run in hooks.items():
         before = {name: t.clone() for name, t in _left_alone(it).items()}
+        training = {name: p for name, p in it.task.named_parameters() if p.requires_grad}
         run()
+        now = dict(it.task.named_parameters())
+        for name, p in training.items():
+            expect(now.get(name) is p, f"{hook} puts another parameter in the place of '{name}', which never trains")
         for name, t in _left_alone(it).items():
             expect(
                 torch.equal(t, before[name]), f"{hook} moves '{name}'; leave weights and BatchNorm's statistics alone"
@@ -175,7 +179,7 @@ def _shared(state: dict[str, Tensor]) -> str:
     for name, t in state.items():
         place = t.untyped_storage().data_ptr()
         if place and first.setdefault(place, name) != name:
-            return f"'{_short(first[place])}' and '{_short(name)}' share theirs; keep one of them, or a clone"
+            return f"'{short(first[place])}' and '{short(name)}' share theirs; keep one of them, or a clone"
     return ""
 
 
@@ -184,7 +188,7 @@ def _load(it: Ready, saved: dict[str, Tensor]) -> None:
     for name, t in saved.items():
         expect(
             name not in fresh or fresh[name].shape == t.shape,
-            f"'{_short(name)}' has shape {tuple(fresh[name].shape) if name in fresh else ()} after build() and "
+            f"'{short(name)}' has shape {tuple(fresh[name].shape) if name in fresh else ()} after build() and "
             f"{tuple(t.shape)} later; size it in build(), by encoder.data.images where it is of every image",
         )
     try:
@@ -199,7 +203,3 @@ def _outcome(it: Ready) -> dict[str, Tensor]:
     value = it.loss(views).value.detach()
     expect_finite(value)
     return {**tensors(views), "the loss": value}
-
-
-def _short(name: str) -> str:
-    return name.removeprefix("tasks.it.").removeprefix("scheme.")

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from advss.hookspecs import Views
 from advss.randomness import stream
-from advss.testing.ready import expect_finite, ready
+from advss.testing.ready import expect_finite, ready, short
 from advss.testing.subject import Subject
 from advss.testing.verdicts import as_in_training, expect
 from advss.training.form import check_views, tensors
@@ -77,6 +77,18 @@ def views_leave_batch_and_global_generator_alone(subject: Subject) -> None:
         torch.equal(torch.get_rng_state(), state),
         "views() draws from torch's global generator; draw from the generator that is given",
     )
+
+
+def views_move_no_state(subject: Subject) -> None:
+    """They are made where it is validated, too, and again where a run is resumed within an epoch."""
+    it = ready(subject)
+    before = {name: t.clone() for name, t in it.modules.named_state().items()}
+    it.views()
+    for name, t in it.modules.named_state().items():
+        expect(
+            torch.equal(t, before[name]),
+            f"views() moves '{short(name)}'; move buffers in after_step(), and BatchNorm's statistics by loss() alone",
+        )
 
 
 def a_smaller_batch_works(subject: Subject) -> None:
