@@ -201,7 +201,7 @@ def tensors() -> Callable[[RunConfig, str, str], dict[str, torch.Tensor]]:
 @pytest.fixture
 def told(capsys: pytest.CaptureFixture[str]) -> Callable[[], list[str]]:
     """The lines on stderr since the last look, but for those that every run begins with: recipe, name and data."""
-    usual = ("recipe ", "starting ", "data ")
+    usual = ("recipe ", "starting ", "data ", "pretrain-data ")
 
     def lines() -> list[str]:
         return [line for line in capsys.readouterr().err.splitlines() if not line.startswith(usual)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -148,6 +148,7 @@ class RunConfig:
         finetune: what trains, and on which loss
         finetune_defense: of fine-tuning
         data: the images
+        pretrain_data: other images to pretrain on; none is the same
         backbone: a timm model
         pretraining: optimisation of pretraining
         finetuning: optimisation of fine-tuning
@@ -160,6 +161,7 @@ class RunConfig:
         ensemble_loss: members' losses are summed in training, eq. (3), or averaged (released)
         finetune_tail: last stage to fine-tune from: a task of --pretext, fresh, or auto, the first task that has one
         limit: keep that many training and at most that many test images; 0 keeps all
+        pretrain_data_limit: keep that many of the images of --pretrain-data; 0 keeps all
         seed: of every random stream
         split_seed: of what is validated on and of what limits keep; default: as seed, with --from as the pretraining
         name: of the run and its folder; made from the date and the choices when absent
@@ -181,6 +183,7 @@ class RunConfig:
     pretraining: StageSettings
     finetuning: StageSettings
     evaluation: EvalSettings = EvalSettings()
+    pretrain_data: Choice | None = None
     diversity: float = 0.0
     diversity_in: Literal["both", "attack", "loss"] = "both"
     diversity_sign: Literal["plus", "minus"] = "plus"
@@ -189,6 +192,7 @@ class RunConfig:
     ensemble_loss: Literal["sum", "mean"] = "sum"
     finetune_tail: str = "auto"
     limit: int = 0
+    pretrain_data_limit: int = 0
     seed: int = 0
     split_seed: int | None = None
     name: str | None = None
@@ -204,6 +208,13 @@ class RunConfig:
     def dividing_seed(self) -> int:
         """The seed of what is validated on and of what limits keep."""
         return self.seed if self.split_seed is None else self.split_seed
+
+    @property
+    def of_pretraining(self) -> RunConfig:
+        """Itself, with the images that are pretrained on in the place of those fine-tuned and measured on."""
+        if self.pretrain_data is None:
+            return self
+        return replace(self, data=self.pretrain_data, limit=self.pretrain_data_limit)
 
     @property
     def start(self) -> BackboneStart | None:

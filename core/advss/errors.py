@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 class UsageError(ValueError):
@@ -22,3 +23,13 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     if len(names) > LONGEST_LIST:
         return "; see --help"
     return f"; known: {', '.join(names)}" if names else "; it has none"
+
+
+@contextmanager
+def of_flag(flag: str) -> Iterator[None]:
+    """Within, an error that speaks of ``--data`` speaks of ``flag``: sources know not for which they are chosen."""
+    try:
+        yield
+    except UsageError as error:
+        error.args = (str(error).replace("--data", flag), *error.args[1:])
+        raise

@@ -72,7 +72,7 @@ def test_test_images_among_the_training_images_are_counted(folder_root: Path, re
 
 def test_sets_too_large_to_hold_are_not_compared(read: Callable[..., Splits], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reading_of_data, "RESIDENT_BYTES", 0)
-    assert overlap(read())[0].startswith("test images are not looked for among the others")
+    assert overlap(read())[0].startswith("test images are not looked for among those to train")
 
 
 def test_reading_that_takes_long_is_shown_as_it_goes(

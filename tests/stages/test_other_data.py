@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from advss.cli.main import main
 from advss.config import Choice, RunConfig
 from advss.data.sources.digits import Digits
+from advss.data.splits import open_splits
 from advss.errors import UsageError
 from advss.hookspecs import Batch, Split
 from advss.stages.fit import finetune, fit, pretrain
@@ -30,10 +33,10 @@ SMALL = {"batch_size": 8, "epochs": 2}
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Choice:
-    """A folder of 40 images of 16 pixels, without classes."""
+    """A folder of 40 images, without classes."""
     folder = tmp_path / "photos"
     folder.mkdir()
-    for i, pixels in enumerate(np.random.default_rng(0).integers(0, 256, (40, 16, 16, 3), dtype=np.uint8)):
+    for i, pixels in enumerate(np.random.default_rng(0).integers(0, 256, (40, 32, 32, 3), dtype=np.uint8)):
         Image.fromarray(pixels).save(folder / f"{i:02}.png")
     return Choice("imagefolder", {"root": folder})
 
@@ -95,3 +98,111 @@ def test_fine_tuning_drops_images_without_label(
     of = {s: load_checkpoint(config.runs_dir / f"run/{s}/best.safetensors").manifest for s in ("pretrain", "finetune")}
     assert [of[stage]["model"]["data"]["images"] for stage in ("pretrain", "finetune")] == [110, 100]
     assert of["pretrain"]["data"] == of["finetune"]["data"]
+
+
+# ---------------------------------------------------------------- other data to pretrain on
+@pytest.fixture
+def both(settings: Settings, photos: Choice) -> RunConfig:
+    """Pretrained on photos, fine-tuned on digits."""
+    return settings("rotation", "none", pretrain_data=photos, stage=SMALL, limit=40)
+
+
+@pytest.fixture
+def done(both: RunConfig) -> RunConfig:
+    """``both``, fitted."""
+    assert fit(both, reporter=Silent())["pretrain_data"] == "imagefolder"
+    return both
+
+
+def _manifests(config: RunConfig) -> list[dict[str, Any]]:
+    folder = config.runs_dir / str(config.name)
+    return [load_checkpoint(folder / f"{stage}/best.safetensors").manifest for stage in ("pretrain", "finetune")]
+
+
+def test_each_stage_records_its_own_data(done: RunConfig) -> None:
+    first, second = _manifests(done)
+    assert [(m["model"]["data"]["images"], m["model"]["data"]["classes"]) for m in (first, second)] == [
+        (40, 0),
+        (40, 10),
+    ]
+    counts = [{part: first["data"][part]["images"] for part in first["data"] if part != "classes"}]
+    assert counts == [{"train": 36, "valid": 4}]
+    assert first["finetune_data"] == second["data"] != first["data"]
+
+
+def test_the_normalisation_of_pretraining_stays(done: RunConfig, photos: Choice) -> None:
+    first, second = _manifests(done)
+    of_photos = open_splits("imagefolder", photos.options, parts=("train", "valid"))
+    assert first["model"]["mean"] == second["model"]["mean"] == list(of_photos.mean)
+
+
+def test_it_is_resumed_bit_for_bit_in_either_stage(done: RunConfig, tensors: Tensors, stopper: Stop) -> None:
+    for stage in ("pretrain", "finetune"):
+        other = replace(done, name=f"stopped-{stage}")
+        with pytest.raises(Interrupted):
+            fit(other, reporter=stopper(stage, "step", 5))
+        fit(other, resume=True, reporter=Silent())
+        for which in ("pretrain", "finetune"):
+            assert _same(tensors(done, which, "last"), tensors(other, which, "last"))
+
+
+def test_pretrained_and_fine_tuned_apart_are_the_same(done: RunConfig, tensors: Tensors) -> None:
+    pretrain(replace(done, name="first"), reporter=Silent())
+    assert _same(tensors(done, "pretrain", "best"), tensors(replace(done, name="first"), "pretrain", "best"))
+    line = f"finetune --from {done.runs_dir}/first --name second --runs-dir {done.runs_dir} --quiet"
+    assert main(line.split()) == 0
+    assert _same(tensors(done, "finetune", "best"), tensors(replace(done, name="second"), "finetune", "best"))
+
+
+def test_data_that_moved_are_said_anew(
+    both: RunConfig, stopper: Stop, photos: Choice, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(Interrupted):
+        fit(both, reporter=stopper("pretrain", "step", 5))
+    folder = Path(photos.options["root"])
+    moved = folder.rename(folder.with_name("moved"))
+    line = f"fit --resume {both.runs_dir}/run --quiet"
+    assert main(line.split()) == 2
+    assert f"its data were in {folder}, which is not there; say where they are now by --pretrain-data.root DIR" in (
+        capsys.readouterr().err
+    )
+    next(moved.iterdir()).unlink()
+    line += f" --pretrain-data.root {moved}"
+    assert main(line.split()) == 2
+    assert "was pretrained on other data than there are now: 35 training images, not 36" in capsys.readouterr().err
+
+
+def test_moved_data_are_gone_on_with(both: RunConfig, stopper: Stop, photos: Choice) -> None:
+    with pytest.raises(Interrupted):
+        fit(both, reporter=stopper("pretrain", "step", 5))
+    moved = Path(photos.options["root"]).rename(Path(photos.options["root"]).with_name("moved"))
+    assert main(f"fit --resume {both.runs_dir}/run --quiet --pretrain-data.root {moved}".split()) == 0
+
+
+def test_it_is_refused_without_pretraining(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fit", "--pretext", "none", "--pretrain-data", "digits"]) == 2
+    assert "--pretrain-data digits: nothing is pretrained by --pretext none" in capsys.readouterr().err
+    assert main(["fit", "--pretext", "rotation", "--pretrain-data.limit", "20"]) == 2
+    assert "--pretrain-data.limit 20: no --pretrain-data is chosen" in capsys.readouterr().err
+
+
+def test_errors_of_its_source_name_its_flag(capsys: pytest.CaptureFixture[str]) -> None:
+    line = "fit --pretext rotation --pretrain-data imagefolder --pretrain-data.root nowhere"
+    assert main(line.split()) == 2
+    assert "nowhere/train'; `--pretrain-data.root FOLDER` must hold" in capsys.readouterr().err
+    assert main([*line.split(), "--pretrain-data.test-share", "2"]) == 2
+    assert "--pretrain-data.test-share 2.0: expected a share" in capsys.readouterr().err
+
+
+def test_test_images_among_those_pretrained_on_are_counted(
+    both: RunConfig, stopper: Stop, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pretrained = Choice("imagefolder", both.pretrain_data.options if both.pretrain_data else {})
+    test = open_splits("digits", {}, limit=40, parts=("test",)).test.images.read(torch.arange(3))
+    for i, image in enumerate(test):
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(Path(pretrained.options["root"]) / f"copy{i}.png")
+    with pytest.raises(Interrupted):
+        fit(both, reporter=stopper("pretrain", "start", 0))
+    err = capsys.readouterr().err
+    assert "pretrain-data imagefolder: 39 images to train on, 4 to validate on; no labels, 32x32 pixels" in err
+    assert "advss: warning: 3 of 40 test images are among the images to pretrain on" in err

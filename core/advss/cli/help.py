@@ -109,7 +109,11 @@ def _print_components(console: Console, config: RunConfig, installed: Registry) 
         (
             "--finetune-defense NAME",
             "defense of fine-tuning, its options as --finetune-defense.OPTION; default: as --defense",
-        )
+        ),
+        (
+            "--pretrain-data NAME",
+            "other images to pretrain on, options as --pretrain-data.OPTION; default: those of --data",
+        ),
     ]
     backbone = [config.backbone.name, *(f"--backbone.{n} {written(v)}" for n, v in config.backbone.options.items())]
     other += [

@@ -24,6 +24,7 @@ COMPONENTS = {  # flag -> kind of what it chooses
     "finetune": "finetune",
     "finetune-defense": "defense",
     "data": "data",
+    "pretrain-data": "data",
 }
 VALUES = {**COMPONENTS, "config": "recipe", "from": "run", "resume": "run"}
 POSITIONALS = {"RUN": "run", "RUN...": "run" + MORE, "NAME": "plugin"}

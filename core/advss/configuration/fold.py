@@ -13,7 +13,7 @@ from advss.configuration.assembly import Assignments, assembled
 from advss.configuration.layers import Layer, Said
 from advss.configuration.radius import LENGTHS, Unsaid, drop_lengths, lines, order, unsaid
 from advss.configuration.settings import COMPONENTS, SETTINGS, Section, typed_setting
-from advss.errors import UsageError, did_you_mean
+from advss.errors import UsageError, did_you_mean, of_flag
 from advss.output import tell
 from advss.plugins.discovery import Kind
 from advss.plugins.options import options_of, typed
@@ -25,6 +25,7 @@ KINDS: dict[str, Kind] = {
     "finetune": "finetune",
     "finetune-defense": "defense",
     "data": "data",
+    "pretrain-data": "data",
 }
 
 
@@ -34,7 +35,7 @@ def fold(layers: Sequence[Layer], *, say: bool = True) -> RunConfig:
     Raises:
         UsageError: anything unknown, mistyped, out of range or missing.
     """
-    history = list(accumulate(layers, Choices.after, initial=Choices({})))
+    history = list(accumulate(layers, Choices.after, initial=Choices({"pretrain-data": ()})))
     missing = [name for name in COMPONENTS if name not in history[-1].members]
     if missing:
         raise UsageError(f"--{missing[0]} is missing: no configuration chooses it")
@@ -158,6 +159,7 @@ class _Folded:
             finetune=chosen["finetune"][0],
             finetune_defense=chosen["finetune-defense"][0],
             data=chosen["data"][0],
+            pretrain_data=next(iter(chosen["pretrain-data"]), None),
             backbone=chosen["backbone"][0],
             pretraining=pretraining if chosen["pretext"] else replace(pretraining, epochs=0),
             finetuning=finetuning,
@@ -216,8 +218,10 @@ def _complete(component: str, choice: Choice, flag: str) -> dict[str, Any]:
     """A component's options, all of them where they are known, typed."""
     if component == "backbone":
         return _from_here(choice.options | _start(choice, flag))
-    options = complete(KINDS[component], choice, flag=flag)
-    return _from_here(options) if component == "data" else options
+    if KINDS[component] != "data":
+        return complete(KINDS[component], choice, flag=flag)
+    with of_flag(f"--{component}"):
+        return _from_here(complete("data", choice, flag=flag))
 
 
 def _from_here(options: dict[str, Any]) -> dict[str, Any]:
@@ -276,6 +280,10 @@ def _check(config: RunConfig) -> None:
         value = getattr(config, f"diversity_{name}")
         if not config.diversity and value != getattr(RunConfig, f"diversity_{name}"):
             raise UsageError(f"--diversity-{name} {value} has no effect with --diversity 0; give --diversity 0.1, say")
+    if config.pretrain_data and not config.pretext:
+        raise UsageError(f"--pretrain-data {config.pretrain_data.name}: nothing is pretrained by --pretext none")
+    if config.pretrain_data_limit and not config.pretrain_data:
+        raise UsageError(f"--pretrain-data.limit {config.pretrain_data_limit}: no --pretrain-data is chosen")
     tails = ["auto", *(["fresh"] if config.pretext or config.start else []), *(member.key for member in config.pretext)]
     if config.finetune_tail not in tails:
         hint = did_you_mean(config.finetune_tail, tails)

@@ -21,6 +21,7 @@ class Keywords(TypedDict, total=False):
     finetune: Component
     finetune_defense: Component
     data: Component
+    pretrain_data: Component
     backbone: Component
     diversity: float
     diversity_in: Literal["both", "attack", "loss"]
@@ -30,6 +31,7 @@ class Keywords(TypedDict, total=False):
     ensemble_loss: Literal["sum", "mean"]
     finetune_tail: str
     data_limit: int
+    pretrain_data_limit: int
     seed: int
     split_seed: int | None
     name: str | None

@@ -10,7 +10,7 @@ is chosen by name, with options below the name or behind dots::
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import yaml
@@ -131,7 +131,7 @@ def _keyword_hint(flag: str) -> str:
 
 def _option_of(flag: str) -> tuple[str, str]:
     """The component and the option that a flag with a hyphen for its dot means; empty where it means none."""
-    for component in ("finetune-defense", "pretext", "defense", "data", "backbone"):
+    for component in ("finetune-defense", "pretrain-data", "pretext", "defense", "data", "backbone"):
         if flag.startswith(component + "-"):
             return component, flag.removeprefix(component).strip("-").replace("-", "_")
     return "", ""
@@ -144,8 +144,8 @@ def _read_component(layer: Layer, flag: str, said: Said, *, chooses: bool) -> No
         part.options.append((tuple(rest.split(".")), said))
         return
     members = _members(component, said)
-    if component == "data":
-        members = tuple(_without_limit(layer, member, said.origin) for member in members)
+    if component in ("data", "pretrain-data"):
+        members = tuple(_without_limit(layer, component, member, said.origin) for member in members)
     if chooses:
         part.members = members
     for member in [] if chooses else members:
@@ -157,26 +157,26 @@ def _read_component(layer: Layer, flag: str, said: Said, *, chooses: bool) -> No
         part.options.extend(options)
 
 
-def _without_limit(layer: Layer, member: Choice, origin: str) -> Choice:
-    """``limit`` below a data source is the run's ``--data.limit``."""
-    if "limit" not in member.options:
-        return member
-    layer.settings["data.limit"] = Said(member.options["limit"], f"{origin}.limit")
-    return Choice(member.name, {k: v for k, v in member.options.items() if k != "limit"}, member.key)
+def _without_limit(layer: Layer, component: str, member: Choice, origin: str) -> Choice:
+    """``limit`` below a data source is the run's ``--data.limit``, or ``--pretrain-data.limit``."""
+    options = dict(member.options)
+    for name in [name for name in options if f"{component}.{name}" in SETTINGS]:
+        layer.settings[f"{component}.{name}"] = Said(options.pop(name), f"{origin}.{name}")
+    return replace(member, options=options)
 
 
 def _members(component: str, said: Said) -> tuple[Choice, ...]:
     """The components that a value chooses, with distinct keys."""
-    several = component == "pretext"
+    several, optional = component == "pretext", component in ("pretext", "pretrain-data")
     value = said.value
     if isinstance(value, str):
         value = [word.strip() for word in value.split(",")]
     elif isinstance(value, Mapping):
         value = [{name: options} for name, options in value.items()]
     named = [_member(item, said.origin) for item in _list(value, said.origin)]
-    if several and [name for name, _ in named] == ["none"]:
-        named = []
-    elif several and "none" in dict(named):
+    if optional and [name for name, _ in named] == ["none"]:
+        return ()
+    if several and "none" in dict(named):
         raise UsageError(f"{said.origin}: 'none' stands alone, got {said.value}")
     if not several and len(named) != 1:
         raise UsageError(f"{said.origin}: expected one name, got {said.value}")

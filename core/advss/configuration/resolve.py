@@ -86,12 +86,13 @@ def from_mapping(settings: Mapping[str, Any], *, environ: Mapping[str, str] | No
 def _without_places(layer: Layer) -> Layer:
     """The layer of a run's own file, without what is written where and fetched: its folder may come from others."""
     layer.settings.pop("runs-dir", None)
-    if part := layer.parts.get("data"):
+    for part in (layer.parts[name] for name in ("data", "pretrain-data") if name in layer.parts):
         part.options = [(path, said) for path, said in part.options if path[-1] != "download"]
         kept = [
             (m, {name: value for name, value in m.options.items() if name != "download"}) for m in part.members or ()
         ]
-        part.members = tuple(replace(member, options=options) for member, options in kept) or None
+        if part.members is not None:
+            part.members = tuple(replace(member, options=options) for member, options in kept)
     return layer
 
 
@@ -105,7 +106,8 @@ def to_mapping(config: RunConfig) -> dict[str, Any]:
     members = [{m.name: plain(m.options)} for m in config.pretext]
     components = [getattr(config, name.replace("-", "_")) for name in COMPONENTS[1:]]
     content: dict[str, Any] = {"pretext": members if len(members) > 1 else members[0] if members else "none"}
-    content |= {n: {c.name: plain(c.options)} for n, c in zip(COMPONENTS[1:], components, strict=True)}
+    chosen = zip(COMPONENTS[1:], components, strict=True)
+    content |= {name: {choice.name: plain(choice.options)} if choice else "none" for name, choice in chosen}
     sections = {"pretrain": config.pretraining, "finetune": config.finetuning, "eval": config.evaluation, "run": config}
     return content | {
         flag: plain(getattr(sections[setting.section], setting.option.name)) for flag, setting in SETTINGS.items()

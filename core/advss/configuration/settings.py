@@ -14,7 +14,8 @@ from advss.errors import UsageError
 from advss.naming import check_name
 from advss.plugins.options import Option, convert, options_of
 
-COMPONENTS = ("pretext", "defense", "finetune", "finetune-defense", "data", "backbone")
+COMPONENTS = ("pretext", "defense", "finetune", "finetune-defense", "data", "pretrain-data", "backbone")
+OF_DATA = {"limit": "data.limit", "pretrain_data_limit": "pretrain-data.limit"}  # settings that stand with the options
 Section = Literal["pretrain", "finetune", "eval", "run"]
 
 
@@ -28,8 +29,8 @@ class Setting:
     @property
     def flag(self) -> str:
         """As on the command line, without the leading hyphens."""
-        if self.option.name == "limit" and self.section == "run":
-            return "data.limit"
+        if self.section == "run" and self.option.name in OF_DATA:
+            return OF_DATA[self.option.name]
         prefix = "" if self.section == "run" else f"{self.section}-"
         return prefix + self.option.name.replace("_", "-")
 
@@ -101,7 +102,7 @@ RULES: Mapping[Section, Mapping[str, Rule]] = {
     "run": {
         "diversity": _at_least(0),
         "diversity_every": _at_least(1),
-        "limit": _at_least(0),
+        **dict.fromkeys(OF_DATA, _at_least(0)),
         "seed": _at_least(0),
         "split_seed": _at_least(0),
         "device": DEVICE,

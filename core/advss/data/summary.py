@@ -9,18 +9,18 @@ import torch
 
 from advss.data.fingerprint import PARTS, PartName
 from advss.data.images import Images, InMemory
-from advss.data.splits import Splits
+from advss.data.splits import Part, Splits
 from advss.data.statistics import CHUNK
 from advss.data.watch import Found
 
 PURPOSE: Mapping[PartName, str] = {"train": "to train on", "valid": "to validate on", "test": "to test"}
 
 
-def summary(found: Found) -> list[str]:
-    """Images by split, and files passed over by kind: what is known before the images are read."""
+def summary(found: Found, flag: str = "data") -> list[str]:
+    """Images by split, and files passed over by kind: what is known before the images of a flag are read."""
     classes = f"{found.classes} classes" if found.classes else "no labels"
-    line = f"data {found.source}: {_by_part(found.counts, 'images ')}; {classes}, {found.side}x{found.side} pixels"
-    if found.unlabelled and found.classes:
+    line = f"{flag} {found.source}: {_by_part(found.counts, 'images ')}; {classes}, {found.side}x{found.side} pixels"
+    if found.unlabelled and found.classes and flag == "data":
         line += f"; without label, and left out of fine-tuning and measuring: {_by_part(found.unlabelled)}"
     return [line, *([f"passed over: {_counted(found)}"] if found.passed_over else [])]
 
@@ -35,18 +35,24 @@ def _counted(found: Found) -> str:
     return ", ".join(f"{count} {kind}" for kind, count in most_first)
 
 
-def overlap(splits: Splits) -> list[str]:
-    """A line where test images are among those trained or validated on, or where they are too many to look."""
+def overlap(splits: Splits, pretrained: Splits | None = None) -> list[str]:
+    """A line where test images are among those trained or validated on, or where they are too many to look.
+
+    ``pretrained`` are those of pretraining, where they are others.
+    """
     if "test" not in splits.parts:
         return []
-    sets = [part.images for part in (splits.train, splits.valid, splits.test)]
+    lines = _among(splits.test, splits, "train or validate on")
+    return lines + (_among(splits.test, pretrained, "pretrain on") if pretrained else [])
+
+
+def _among(test: Part, splits: Splits, what: str) -> list[str]:
+    sets = [test.images, splits.train.images, splits.valid.images]
     if not all(isinstance(images, InMemory) for images in sets):
-        return ["test images are not looked for among the others: the images are too many to be held in memory"]
-    seen = {digest for images in sets[:2] for digest in _digests(images)}
-    count = sum(digest in seen for digest in _digests(sets[2]))
-    return [
-        f"advss: warning: {count} of {len(sets[2])} test images are among the images to train or validate on"
-    ] * bool(count)
+        return [f"test images are not looked for among those to {what}: the images are too many to be held in memory"]
+    seen = {digest for images in sets[1:] for digest in _digests(images)}
+    count = sum(digest in seen for digest in _digests(test.images))
+    return [f"advss: warning: {count} of {len(test)} test images are among the images to {what}"] * bool(count)
 
 
 def _digests(images: Images) -> Iterator[bytes]:

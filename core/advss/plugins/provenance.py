@@ -80,7 +80,11 @@ def _suspect(record: Record) -> Suspect | None:
 def choices_of(config: RunConfig, *stages: Literal["pretrain", "finetune"]) -> list[Chosen]:
     """Every plugin that a run's configuration names for its stages."""
     of_stage: dict[str, list[Chosen]] = {
-        "pretrain": [*(("pretext", member) for member in config.pretext), ("defense", config.defense)],
+        "pretrain": [
+            *(("pretext", member) for member in config.pretext),
+            ("defense", config.defense),
+            *(("data", one) for one in (config.pretrain_data,) if one),
+        ],
         "finetune": [("finetune", config.finetune), ("defense", config.finetune_defense)],
     }
     return [

@@ -10,7 +10,7 @@ Kind = type | tuple[type, ...]
 TEXT, NUMBER, NONE = str, (int, float), type(None)
 FORM: Mapping[str, Kind] = {
     **dict.fromkeys(("name", "status", "command", "defense", "data", "backbone"), TEXT),
-    **dict.fromkeys(("source", "source_sha256", "doubt"), (TEXT, NONE)),
+    **dict.fromkeys(("source", "source_sha256", "doubt", "pretrain_data"), (TEXT, NONE)),
     **dict.fromkeys(("ta", "ra", "ta_all", "ra_images", "test_images", "best_epoch"), (*NUMBER, NONE)),
     **dict.fromkeys(("pretext", "members", "subsets"), list),
     **dict.fromkeys(("finetune", "epochs", "seconds", "best_epochs", "best_metrics", "skipped_steps"), dict),

@@ -27,7 +27,7 @@ from advss.runs.initial import first_weights, keep_weights, kept_weights, told
 from advss.runs.lock import check_free, locked
 from advss.runs.own_data import own_data
 from advss.runs.reading import watched
-from advss.runs.session import Session, choose_device, followed, open_data
+from advss.runs.session import DataFlag, Session, choose_device, followed, open_data
 from advss.runs.stored import found_config
 from advss.tracking.tracker import Tracker
 from advss.training.checkpoints import has_checkpoint
@@ -58,14 +58,13 @@ def opened(
         with saying_what_is_needed(lambda: folder.read_result().get("plugins"), run=folder.name):
             family_of(config.architecture.name)
         device = choose_device(config.device)  # before minutes of reading
-        with watched(reporter, told=True) as watch:
-            parts: tuple[PartName, ...] = ("train", "valid") if command == "pretrain" else PARTS
-            splits = open_data(config, parts, watch) if new else own_data(config, folder, parts, watch)
-        for line in overlap(splits):
+        splits, pretrained = _read_data(config, command, None if new else folder, reporter)
+        for line in overlap(splits, pretrained):
             reporter.say(line)
-        weights = first_weights(config, splits.facts, source) if new else kept_weights(config, folder)
+        facts = (pretrained or splits).facts
+        weights = first_weights(config, facts, source) if new else kept_weights(config, folder)
         if weights:
-            reporter.say(told(weights, config, splits.facts))
+            reporter.say(told(weights, config, facts))
         folder = make_folder(folder, resume=resume, named=config.name is not None)
         if new:
             stack.enter_context(locked(folder.path))
@@ -80,9 +79,30 @@ def opened(
             write_text(folder.config, to_yaml(dataclasses.replace(config, name=None)))
         config = dataclasses.replace(config, name=folder.name, device=str(device))
         session = stack.enter_context(open_session(config, folder, splits, reporter, lasts=lasts))
-        session.weights = weights
+        session.weights, session.pretrain_splits = weights, pretrained
+        if pretrained:
+            log_data(session.tracker, pretrained, config.of_pretraining)
         _record_start(session, command)
         yield session
+
+
+def _read_data(
+    config: RunConfig, command: Command, begun: RunFolder | None, reporter: Reporter
+) -> tuple[Splits, Splits | None]:
+    """The images of a command, and those that are pretrained on where they are others; of a run that has begun, its."""
+
+    def read(flag: DataFlag, parts: tuple[PartName, ...]) -> Splits:
+        with watched(reporter, told=flag) as watch:
+            if begun is None:
+                return open_data(config, parts, watch, flag)
+            return own_data(config, begun, parts, watch, flag)
+
+    others: DataFlag = "pretrain-data" if config.pretrain_data else "data"
+    if command == "pretrain":
+        return read(others, ("train", "valid")), None
+    splits = read("data", PARTS)
+    pretrains = command == "fit" and config.pretraining.epochs and config.pretrain_data
+    return splits, read(others, ("train", "valid")) if pretrains else None
 
 
 def _record_start(session: Session, command: Command) -> None:
@@ -170,6 +190,7 @@ def blank_result(config: RunConfig, folder: RunFolder) -> Result:
         "defense": config.defense.name,
         "finetune": {"scheme": config.finetune.name, "defense": config.finetune_defense.name},
         "data": config.data.name,
+        "pretrain_data": config.pretrain_data.name if config.pretrain_data else None,
         "backbone": config.architecture.name,
         "seed": config.seed,
         "device": _device_name(config.device),
@@ -188,8 +209,8 @@ def _device_name(device: str) -> str:
 def _as_params(config: RunConfig) -> dict[str, Any]:
     """The configuration as the parameters of a tracked run: members by name, options below them."""
     plain = dataclasses.asdict(config)
-    for key in ("defense", "finetune", "finetune_defense", "data", "backbone"):
-        choice = plain.pop(key)
+    for key in ("defense", "finetune", "finetune_defense", "data", "pretrain_data", "backbone"):
+        choice = plain.pop(key) or {"name": "none", "options": {}}
         plain |= {key: choice["name"], f"{key}_options": choice["options"]}
     members = plain.pop("pretext")
     plain["pretext"] = ",".join(member["name"] for member in members) or "none"

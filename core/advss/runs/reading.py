@@ -14,9 +14,9 @@ PATIENCE_S = 2.0  # before which no progress is shown
 
 
 @contextmanager
-def watched(reporter: Reporter, *, told: bool = False) -> Iterator[Watch]:
-    """Who watches reading within the context; ``told`` says whether the counts of the images are told, too."""
-    reading = _Reading(reporter, told=told)
+def watched(reporter: Reporter, *, told: str = "") -> Iterator[Watch]:
+    """Who watches reading within the context; ``told``, a flag, has the counts of its images told, too."""
+    reading = _Reading(reporter, told)
     try:
         yield reading
     finally:
@@ -25,12 +25,12 @@ def watched(reporter: Reporter, *, told: bool = False) -> Iterator[Watch]:
 
 
 class _Reading(Watch):
-    def __init__(self, reporter: Reporter, *, told: bool) -> None:
+    def __init__(self, reporter: Reporter, told: str) -> None:
         self.reporter, self.told, self.shown = reporter, told, 0
         self.began = time.monotonic()
 
     def found(self, found: Found) -> None:
-        for line in summary(found) if self.told else ():
+        for line in summary(found, self.told) if self.told else ():
             self.reporter.say(line)
         self.began = time.monotonic()
 

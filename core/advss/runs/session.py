@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ from advss.data.fingerprint import PARTS, PartName
 from advss.data.loader import Loader
 from advss.data.splits import UNWATCHED, Part, Splits, open_splits
 from advss.data.watch import Watch
-from advss.errors import UsageError
+from advss.errors import UsageError, of_flag
 from advss.files import write_json
 from advss.hookspecs import Batch, Defense
 from advss.models.pretrained import Weights
@@ -42,6 +42,8 @@ from advss.training.signals import Interrupted, StopRequest
 from advss.training.trainer import Trainer
 from advss.training.work import Work, set_trainable
 
+DataFlag = Literal["data", "pretrain-data"]
+
 
 @dataclass
 class Session:
@@ -54,6 +56,7 @@ class Session:
     tracker: Tracker
     reporter: Reporter
     stop: StopRequest
+    pretrain_splits: Splits | None = None  # where others are pretrained on than ``splits``
     weights: Weights | None = None  # that the backbone starts from, where they are not random
     named: bool = False  # whether the user has been told the run's folder
 
@@ -78,7 +81,7 @@ class Session:
 
     def seen_by(self, stage: str) -> Splits:
         """The images of a stage: fine-tuning sees those that have a label."""
-        return self.splits.labelled if stage == "finetune" else self.splits
+        return self.splits.labelled if stage == "finetune" else self.pretrain_splits or self.splits
 
     def everything(self, settings: StageSettings, stage: str) -> Iterable[Batch]:
         """Every image to train on, then those to validate on without their labels; not augmented, as often as asked."""
@@ -103,7 +106,9 @@ class Session:
             UsageError: it cannot run on this backbone and data.
             Interrupted: a signal came; everything up to that step is saved.
         """
-        work.manifest["data"] = self.splits.fingerprint.to_json()
+        work.manifest["data"] = self.seen_by(work.stage).fingerprint.to_json()
+        if work.stage == "pretrain" and self.pretrain_splits:
+            work.manifest["finetune_data"] = self.splits.fingerprint.to_json()
         work.manifest["weights"] = self.weights.described() if self.weights else None
         check_runs(work)
         with blaming(work.stage, work.plugins):
@@ -147,7 +152,7 @@ class Session:
         return choose_format(
             lambda memory_format: trial(work, memory_format),
             modules=work.modules,
-            network=(backbone.name, plain(backbone.options), f"{batch} x {self.splits.side} px"),
+            network=(backbone.name, plain(backbone.options), f"{batch} x {self.seen_by(work.stage).side} px"),
             device=self.device,
             bf16=work.bf16,
         )
@@ -175,11 +180,19 @@ class _Everything:
                 yield replace(batch, label=label)
 
 
-def open_data(config: RunConfig, parts: Sequence[PartName] = PARTS, watch: Watch = UNWATCHED) -> Splits:
+def chosen_data(config: RunConfig, flag: DataFlag) -> RunConfig:
+    """A configuration whose ``data`` are those of a flag."""
+    return config.of_pretraining if flag == "pretrain-data" else config
+
+
+def open_data(
+    config: RunConfig, parts: Sequence[PartName] = PARTS, watch: Watch = UNWATCHED, flag: DataFlag = "data"
+) -> Splits:
     """The images that a run is of, or these parts of them; ``watch`` is told of reading them."""
-    data, seed = config.data, config.dividing_seed
-    with blaming(f"--data {data.name}", used("data", data)):
-        return open_splits(data.name, data.options, limit=config.limit, seed=seed, parts=parts, watch=watch)
+    chosen, seed = chosen_data(config, flag), config.dividing_seed
+    data = chosen.data
+    with of_flag(f"--{flag}"), blaming(f"--{flag} {data.name}", used("data", data)):
+        return open_splits(data.name, data.options, limit=chosen.limit, seed=seed, parts=parts, watch=watch)
 
 
 def build_defense(choice: Choice, *, flag: str = "--defense.") -> Defense:

@@ -18,7 +18,8 @@ from advss.runs.folder import RunFolder
 
 _OF_TASKS = ("diversity", "diversity-in", "diversity-sign", "diversity-every", "diversity-pixels", "finetune-tail")
 UNTRAINED: dict[str, Any] = {  # asks for no plugin of anyone's, nor for anything of several tasks
-    **{"pretext": "none", "defense": "none", "finetune": "full", "finetune-defense": "none"},
+    **{"pretext": "none", "defense": "none", "finetune": "full", "finetune-defense": "none", "pretrain-data": "none"},
+    "pretrain-data.limit": 0,
     **{flag: getattr(RunConfig, flag.replace("-", "_")) for flag in _OF_TASKS},
 }
 HARMLESS = ("device", "checkpoint-minutes", "tracking", "runs-dir")  # may differ when a run is resumed
@@ -50,7 +51,7 @@ def resume_config(
         UsageError: a setting given beside it that differs from the run's.
     """
     was, now = resolve_run(run, {}, environ={}), resolve_run(run, said, environ=environ, text=text)
-    before, after = (to_mapping(replace(config, data=_wherever(config.data))) for config in (was, now))
+    before, after = (to_mapping(_wherever(config)) for config in (was, now))
     for key in after:
         if key not in HARMLESS and before.get(key) != after[key]:
             raise UsageError(
@@ -59,9 +60,14 @@ def resume_config(
     return replace(now, name=run.name, runs_dir=run.parent)
 
 
-def _wherever(data: Choice) -> Choice:
-    """A data source without the places that it reads: moved data are the same, which opening them checks."""
-    return replace(data, options={name: v for name, v in data.options.items() if not paths_in(v)})
+def _wherever(config: RunConfig) -> RunConfig:
+    """A configuration without the places that are read: moved data are the same, which opening them checks."""
+
+    def wherever(data: Choice) -> Choice:
+        return replace(data, options={name: v for name, v in data.options.items() if not paths_in(v)})
+
+    first = config.pretrain_data
+    return replace(config, data=wherever(config.data), pretrain_data=wherever(first) if first else None)
 
 
 def stored_config(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from advss.data.fingerprint import Fingerprint
 from advss.errors import UsageError
+from advss.runs.own_data import recorded_in
 from advss.runs.session import Session, open_data
 from advss.runs.start import check_kind
 from advss.runs.stored import stored_config
@@ -22,8 +22,7 @@ def record_source(session: Session, checkpoint: Path | None) -> None:
     """
     sha256 = started_from(session, checkpoint)
     if checkpoint and not has_checkpoint(session.folder.last("finetune")):
-        then = load_checkpoint(checkpoint, warn=False).manifest["data"]
-        _check_data(session, checkpoint, Fingerprint.from_json(then))
+        _check_data(session, checkpoint)
     session.record(source=str(checkpoint.resolve()) if checkpoint else None, source_sha256=sha256)
 
 
@@ -58,13 +57,14 @@ def _begun_from(session: Session) -> str | None:
     return known.get("source_sha256")
 
 
-def _check_data(session: Session, checkpoint: Path, then: Fingerprint) -> None:
+def _check_data(session: Session, checkpoint: Path) -> None:
     """Refuse data that changed since pretraining; say so where others of the same kind were chosen."""
     run, config = checkpoint.resolve().parent.parent, session.config
     if not (run / "config.yaml").is_file():
         return
     was = stored_config(run)
-    if was.data.name != config.data.name:
+    then = recorded_in(load_checkpoint(checkpoint, warn=False).manifest, was)
+    if then is None or was.data.name != config.data.name:
         return
     alike = (was.limit, was.dividing_seed) == (config.limit, config.dividing_seed)
     divided = dataclasses.replace(config, limit=was.limit, split_seed=was.dividing_seed)
