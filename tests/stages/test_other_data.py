@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+import advss
 from advss.cli.main import main
 from advss.config import Choice, RunConfig
 from advss.data.sources.digits import Digits
@@ -206,3 +207,45 @@ def test_test_images_among_those_pretrained_on_are_counted(
     err = capsys.readouterr().err
     assert "pretrain-data imagefolder: 39 images to train on, 4 to validate on; no labels, 32x32 pixels" in err
     assert "advss: warning: 3 of 40 test images are among the images to pretrain on" in err
+
+
+# ---------------------------------------------------------------- images of another side
+VIT = Choice("test_vit", {"patch_size": 8, "depth": 4, "embed_dim": 16, "num_heads": 2})
+
+
+@pytest.mark.parametrize(
+    ("backbone", "kept", "fresh"),
+    [
+        (None, "its stem stays as it is", "encoder.net.conv1.weight"),
+        (VIT, "its position embeddings are resampled", "encoder.net.patch_embed.proj.weight"),
+    ],
+)
+def test_fine_tuning_on_another_side(
+    settings: Settings,
+    photos: Choice,
+    tensors: Tensors,
+    capsys: pytest.CaptureFixture[str],
+    backbone: Choice | None,
+    kept: str,
+    fresh: str,
+) -> None:
+    more = {"backbone": backbone} if backbone else {}
+    config = settings("rotation", "none", "partial", stage={"batch_size": 8}, limit=40, **more)
+    pretrain(config, reporter=Silent())
+    for image in Path(photos.options["root"]).iterdir():
+        Image.open(image).resize((96, 96)).save(image)
+    classes = {"root": photos.options["root"], "test_share": 0.2}
+    for i, image in enumerate(sorted(Path(classes["root"]).iterdir())):
+        place = Path(classes["root"]) / f"class{i % 2}"
+        place.mkdir(exist_ok=True)
+        image.rename(place / image.name)
+    tuned = replace(config, name="tuned", data=Choice("imagefolder", classes), limit=0)
+    result = finetune(tuned, source=config.runs_dir / "run", reporter=Silent())
+    said = f"pretrained on images of 32 pixels, fine-tuned on images of 96: {kept}, and an image costs about 9 times as"
+    assert said in capsys.readouterr().err
+    model = load_checkpoint(config.runs_dir / "tuned/finetune/best.safetensors").manifest["model"]
+    assert (result["status"], model["stem"], model["data"]["side"]) == ("finished", 32, 96)
+    before, after = tensors(config, "pretrain", "best"), tensors(tuned, "finetune", "best")
+    assert torch.equal(after[fresh], before[fresh])  # --finetune partial: what was loaded stands
+    logits = advss.load_model(config.runs_dir / "tuned")(torch.rand(2, 3, 96, 96))
+    assert logits.shape == (2, 2)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from advss.hookspecs import Classifier, Encoder
+from advss.models.positions import at_positions_of
 from advss.models.weights import check_fits, load_strict
 
 
@@ -39,10 +40,13 @@ class ImageClassifier(Classifier):
     def load_pretrained(self, encoder_state: Mapping[str, Tensor], tail_state: Mapping[str, Tensor] | None) -> None:
         """Load the encoder, and the last stage when there is one; all or nothing.
 
+        A ViT's position embeddings are resampled where they are for images of another side.
+
         Raises:
             UsageError: a key is missing, unexpected or of another shape.
         """
-        parts: dict[str, tuple[nn.Module, Mapping[str, Tensor]]] = {"encoder": (self.encoder, encoder_state)}
+        fitted = at_positions_of(self.encoder.state_dict(), encoder_state)
+        parts: dict[str, tuple[nn.Module, Mapping[str, Tensor]]] = {"encoder": (self.encoder, fitted)}
         if tail_state is not None:
             parts["tail"] = (self.tail, tail_state)
         for name, (module, state) in parts.items():

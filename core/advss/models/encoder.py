@@ -20,6 +20,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from advss.errors import UsageError, did_you_mean
 from advss.hookspecs import BranchNorm, DataFacts, Encoder
 from advss.models.families import Family, family_of, labels
+from advss.models.positions import at_positions_of
 from advss.models.weights import load_strict
 from advss.named import MARK
 
@@ -36,6 +37,7 @@ class Backbone:
     data: DataFacts
     family: Family
     weights: Mapping[str, Tensor] | None = None  # of the whole network, but for what is fresh, to start from
+    stem: int = 0  # side in pixels of the images that the stem is made for; 0: that of the data
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Backbone:
         """Itself, which never changes: a copied encoder needs no second copy of the weights to start from."""
@@ -44,7 +46,7 @@ class Backbone:
     @property
     def replaces_stem(self) -> bool:
         """Whether images are so small that the stem is not timm's."""
-        return self.family.small_stem is not None and self.data.side <= SMALL
+        return self.family.small_stem is not None and (self.stem or self.data.side) <= SMALL
 
     @property
     def fresh(self) -> tuple[str, ...]:
@@ -62,7 +64,7 @@ class Backbone:
                 level["reduction"] = max(1, level["reduction"] // STEM_STRIDE)
         if self.weights is not None and not random:
             given = {name: t for name, t in net.state_dict().items() if not name.startswith(self.fresh)}
-            load_strict(given, self.weights, what="the weights to start from")
+            load_strict(given, at_positions_of(given, self.weights), what="the weights to start from")
         return net, self.family.cut(net)
 
     def create(self, **more: Any) -> Any:
@@ -151,7 +153,7 @@ class TimmEncoder(Encoder):
         fit = max(size for size in range(1, limit + 1) if side % size == 0)
         raise UsageError(
             f"--backbone {self._backbone.name}: patches of {patch} pixels do not divide images of {side}; "
-            f"give --backbone.patch_size {fit}"
+            f"give --backbone.patch_size {fit}, or --data.size {max(1, side // patch) * patch}"
         )
 
 
@@ -184,13 +186,21 @@ def build_encoder(
 
 
 def backbone_of(
-    name: str, options: Mapping[str, Any], data: DataFacts, weights: Mapping[str, Tensor] | None = None
+    name: str,
+    options: Mapping[str, Any],
+    data: DataFacts,
+    weights: Mapping[str, Tensor] | None = None,
+    *,
+    stem: int = 0,
 ) -> Backbone:
-    """What it takes to build a network; arguments and errors as of :func:`build_encoder`."""
+    """What it takes to build a network; arguments and errors as of :func:`build_encoder`.
+
+    ``stem`` is the side of the images that its stem is made for, where it is another than the data's.
+    """
     family = family_of(name)
     for option in options:
-        _check_option(option, name, family, data)
-    return Backbone(name, copy.deepcopy(dict(options)), data, family, weights)
+        _check_option(option, name, family, stem or data.side)
+    return Backbone(name, copy.deepcopy(dict(options)), data, family, weights, stem)
 
 
 def keep_branch(state: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
@@ -214,10 +224,10 @@ def keep_branch(state: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
     return kept
 
 
-def _check_option(option: str, name: str, family: Family, data: DataFacts) -> None:
+def _check_option(option: str, name: str, family: Family, stem: int) -> None:
     known = family.options()
-    if family.small_stem is not None and data.side <= SMALL and option in family.stem_options:
-        why = f"has no effect on images of {data.side} pixels, whose stem is one 3x3 convolution; leave it out"
+    if family.small_stem is not None and stem <= SMALL and option in family.stem_options:
+        why = f"has no effect on images of {stem} pixels, whose stem is one 3x3 convolution; leave it out"
         raise UsageError(f"--backbone.{option}: {why}")
     if option not in known:
         raise UsageError(f"--backbone.{option}: {name} has no such option{did_you_mean(option, known)}")

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """Arguments of :func:`advss.models.encoder.build_encoder`."""
+    """What an encoder is built from, the same wherever it is."""
 
     backbone: str  # timm's name
     options: dict[str, Any]  # for timm
@@ -28,6 +28,7 @@ class ModelSpec:
     mean: tuple[float, ...]  # of the training images in [0, 1], one a channel
     std: tuple[float, ...]
     branches: tuple[str, ...] = ("main",)  # BatchNorm branches
+    stem: int = 0  # side in pixels of the images that its stem is made for; 0: that of the data
 
     def to_json(self) -> dict[str, Any]:
         """As values that JSON has; :meth:`from_json` restores an equal spec."""
@@ -56,6 +57,7 @@ class ModelSpec:
                 mean=tuple(map(float, values["mean"])),
                 std=tuple(map(float, values["std"])),
                 branches=tuple(map(str, values["branches"])),
+                stem=int(values["stem"]),
             )
         except (TypeError, ValueError) as error:
             raise UsageError(f"model description: {error}") from error
@@ -67,9 +69,7 @@ def build_encoder_from(spec: ModelSpec, weights: Mapping[str, Tensor] | None = N
     Raises:
         UsageError: see :func:`advss.models.encoder.build_encoder`.
     """
-    from advss.models.encoder import build_encoder
+    from advss.models.encoder import TimmEncoder, backbone_of
 
-    normalisation = {"mean": spec.mean, "std": spec.std}
-    return build_encoder(
-        spec.backbone, spec.options, spec.data, **normalisation, branches=spec.branches, weights=weights
-    )
+    backbone = backbone_of(spec.backbone, spec.options, spec.data, weights, stem=spec.stem)
+    return TimmEncoder(backbone, mean=spec.mean, std=spec.std, branches=spec.branches)

@@ -97,7 +97,7 @@ class Session:
         backbone, splits, weights = self.config.architecture, self.seen_by(stage), self.weights
         options = plain(backbone.options) | (dict(weights.options) if weights else {})
         mean, std = (weights and weights.mean) or splits.mean, (weights and weights.std) or splits.std
-        return ModelSpec(backbone.name, options, splits.facts, mean, std, branches)
+        return ModelSpec(backbone.name, options, splits.facts, mean, std, branches, self.seen_by("pretrain").side)
 
     def train(self, work: Work) -> Progress:
         """Try a stage's work, choose its layout and train it, or go on training it.

@@ -13,6 +13,7 @@ from advss.config import RunConfig
 from advss.errors import UsageError
 from advss.hookspecs import FinetuneScheme
 from advss.models.classifier import ImageClassifier
+from advss.models.families import family_of
 from advss.models.spec import ModelSpec
 from advss.plugins.provenance import Record, choices_of, used_by
 from advss.plugins.registry import build
@@ -40,11 +41,24 @@ def finetune_stage(session: Session, source: Path | None) -> Progress:
         source: the pretraining checkpoint to start from; None is random initialisation (P1).
     """
     work = finetune_work(session, source)
+    for line in _at_another_side(ModelSpec.from_json(work.manifest["model"])):
+        session.reporter.say(line)
     for phase in work.idle_phases():
         of = f"phase {phase + 1} of {len(work.phases)} of --finetune {session.config.finetune.name}"
         say = f"its share of --finetune-epochs {work.settings.epochs} is rounded to none; give more epochs"
         session.reporter.say(f"advss: warning: {of} does not take place: {say}")
     return session.train(work)
+
+
+def _at_another_side(spec: ModelSpec) -> list[str]:
+    """What it costs that images are of another side than those pretrained on."""
+    now = spec.data.side
+    was = spec.stem or now
+    if was == now:
+        return []
+    kept = "its position embeddings are resampled" if family_of(spec.backbone).patches else "its stem stays as it is"
+    cost = f"an image costs about {(now / was) ** 2:.2g} times as much"
+    return [f"pretrained on images of {was} pixels, fine-tuned on images of {now}: {kept}, and {cost}"]
 
 
 def check_finetuning(session: Session) -> None:
@@ -155,8 +169,8 @@ def _classifier(session: Session, source: Path | None) -> tuple[ImageClassifier,
         return new(wanted), wanted
     start = read_start(source, config.finetune_tail)
     _check_same_backbone(start.spec, wanted, source)
-    # the mean and standard deviation that the encoder was trained with stay, in spec and weights alike
-    spec = dataclasses.replace(wanted, mean=start.spec.mean, std=start.spec.std)
+    # the mean and standard deviation that the encoder was trained with stay, in spec and weights alike, and its stem
+    spec = dataclasses.replace(wanted, mean=start.spec.mean, std=start.spec.std, stem=start.spec.stem)
     classifier = new(spec)
     classifier.load_pretrained(start.encoder, start.tail)
     return classifier, spec
@@ -167,8 +181,4 @@ def _check_same_backbone(found: ModelSpec, wanted: ModelSpec, source: Path) -> N
         raise UsageError(
             f"{source} is of backbone {found.backbone} {found.options}, not of {wanted.backbone} {wanted.options}; "
             f"say --backbone {found.backbone} with the same options"
-        )
-    if found.data.side != wanted.data.side:
-        raise UsageError(
-            f"{source} was pretrained on images of side {found.data.side}, these have {wanted.data.side}; resize them"
         )
