@@ -122,7 +122,8 @@ def test_a_checkpoint_of_non_finite_validation_loss_leaves_the_good_one_before_i
     epochs = [load_checkpoint(path).manifest["progress"]["epoch"] for path in (trainer.last, previous)]
     assert epochs == [3, 1]
     assert load_checkpoint(trainer.best).manifest["epoch"] == trainer.progress.best_epoch == 1
-    assert lines.said[0].startswith("advss: warning: weights or validation loss of pretrain epoch 2 are not finite")
+    said = "advss: warning: weights or validation loss of pretrain epoch 2 are not finite; it cannot be chosen"
+    assert lines.said[0] == f"{said}, and the good checkpoint before it is kept"
 
 
 def test_weights_that_are_not_finite_are_never_the_best(make_work: MakeWork, make_trainer: MakeTrainer) -> None:
@@ -134,9 +135,10 @@ def test_weights_that_are_not_finite_are_never_the_best(make_work: MakeWork, mak
 
 
 def test_a_stage_without_a_good_epoch_is_an_error(make_work: MakeWork, make_trainer: MakeTrainer) -> None:
-    trainer = make_trainer(make_work(PLAIN, losses=[math.nan] * 3), reporter=Lines())
+    trainer = make_trainer(make_work(PLAIN, losses=[math.nan] * 3), reporter=(lines := Lines()))
     with pytest.raises(UsageError, match="no epoch of pretrain had finite weights and a finite validation loss"):
         trainer.run()
+    assert lines.said[0].endswith("validation loss of pretrain epoch 1 are not finite; it cannot be chosen")
     assert not Path(trainer.best).exists()
 
 

@@ -35,6 +35,12 @@ def losses_finite(validated: Metrics) -> bool:
     return all(math.isfinite(value) for name, value in validated.items() if name.rpartition("/")[2] == "loss")
 
 
+def not_chosen(stage: str, epoch: int, *, kept: bool) -> str:
+    """The warning of an epoch that is not good; ``kept`` where a good one came before it."""
+    line = f"advss: warning: weights or validation loss of {stage} epoch {epoch} are not finite; it cannot be chosen"
+    return f"{line}, and the good checkpoint before it is kept" if kept else line
+
+
 def diverged(what: str, *, stage: str, settings: StageSettings, last: Path) -> DivergedError:
     """The error that ends a stage, once ``last`` holds the last good checkpoint again, where there is one."""
     run, good = last.parent.parent, back_to_good(last)

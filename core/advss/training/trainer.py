@@ -28,7 +28,7 @@ from advss.tracking.tracker import Tracker
 from advss.training.average import MovingAverage
 from advss.training.carried import Carried, carried_on, hand_over, laid_out, trained_on
 from advss.training.checkpoints import has_checkpoint, load_checkpoint, save_checkpoint, taken
-from advss.training.divergence import DivergedError, all_finite, diverged, losses_finite
+from advss.training.divergence import DivergedError, all_finite, diverged, losses_finite, not_chosen
 from advss.training.hooks import after_step, epoch_hooks
 from advss.training.kept import Kept
 from advss.training.members import by_member, member_stage
@@ -136,8 +136,7 @@ class Trainer:
             best = {"epoch": epoch, "metrics": metrics, "score": score}
             self._save(self.best, self._kept_modules().deployed(), best, good=True)
         if not good:
-            why = f"weights or validation loss of {work.stage} epoch {epoch} are not finite"
-            self.reporter.say(f"advss: warning: {why}; it cannot be chosen, and the good checkpoint before it is kept")
+            self.reporter.say(not_chosen(work.stage, epoch, kept=progress.best_epoch > 0))
         self._save_last(good=good)
         self._torn = False
         self._track(self._step_number(), metrics, epoch=epoch)
