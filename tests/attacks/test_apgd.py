@@ -105,68 +105,6 @@ def test_logits_a_hundred_times_as_large_help_no_more_than_one_image(
     assert stands[0].sum() < 80
 
 
-@pytest.mark.parametrize(("norm", "eps"), THREATS)
-def test_examples_are_within_the_ball_and_the_range_and_what_did_not_fall_is_itself(
-    sturdy: Trained, norm: Norm, eps: float
-) -> None:
-    model, x, label = sturdy
-    made = APGD(steps=10)(model, x, label, Threat(norm=norm, eps=eps), generator())
-    order = {"linf": torch.inf, "l2": 2, "l1": 1}[norm]
-    length = (made - x).flatten(1).norm(p=order, dim=1)
-    fell = wrong(model, made, label)
-    assert length.max() <= eps * (1 + 1e-5)
-    assert 0 <= made.min() <= made.max() <= 1
-    assert torch.equal(length > 0, fell)
-    assert fell.any()
-
-
-@pytest.mark.parametrize(("norm", "eps"), THREATS)
-def test_what_befalls_an_image_does_not_depend_on_what_else_stands_nor_on_memory(
-    sturdy: Trained, norm: Norm, eps: float
-) -> None:
-    model, x, label = sturdy
-    attack, threat = APGD(loss="targeted", steps=10, targets=(1, 2)), Threat(norm=norm, eps=eps)
-    draws = generator(), generator(), generator()
-    whole = wrong(model, attack(model, x, label, threat, draws[0]), label)
-    standing = torch.arange(len(x)) % 3 == 0
-    third = wrong(model, attack(model, x, label, threat, draws[1], standing_B=standing), label)
-    assert torch.equal(third, whole & standing)
-    short = wrong(model, attack(Narrow(model), x, label, threat, draws[2]), label)
-    assert torch.equal(short, whole)
-    assert torch.equal(draws[0].get_state(), draws[1].get_state())
-    assert torch.equal(draws[0].get_state(), draws[2].get_state())
-
-
-class Narrow(nn.Module):
-    """Has memory for 7 images."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, x: Tensor) -> Tensor:
-        if len(x) > 7:
-            raise torch.OutOfMemoryError
-        logits: Tensor = self.model(x)
-        return logits
-
-
-def test_what_is_wrong_unperturbed_is_not_attacked(sturdy: Trained) -> None:
-    model, x, label = sturdy
-    made = APGD(steps=5)(model, x, (label + 1) % 10, Threat(eps=0.15), generator())
-    assert torch.equal(made, x)
-
-
-def test_the_model_is_left_as_found(sturdy: Trained) -> None:
-    model = nn.Sequential(nn.BatchNorm2d(1), sturdy[0]).train()
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    APGD(steps=3)(model, *sturdy[1:], Threat(eps=0.15), generator())
-    sturdy[0].eval()
-    assert model[0].training
-    assert all(p.requires_grad and p.grad is None for p in model[0].parameters())
-    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
-
-
 class First(nn.Module):
     """The first logits of another model."""
 

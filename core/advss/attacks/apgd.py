@@ -116,13 +116,15 @@ class APGD:
         place_B = chunk.left_S
         temperature_B = (chunk.margin_B / SATURATED).clamp_min(1)
         clean, start = chunk.x_BCHW[place_B], _start(chunk.x_BCHW[place_B], noise[place_B], threat)
-        for radius, steps in _stages(threat, self.steps):
+        *_, last = stages = _stages(threat, self.steps)
+        for stage in stages:
+            radius, steps = stage
             if not len(place_B):
                 return
             rows = Rows(place_B, clean, chunk.label_B[place_B], target_B[place_B], temperature_B[place_B])
             climb = _climb(rows, start, threat.norm, radius)
             for wrong in self._climbed(asked, climb, steps):
-                if radius <= threat.eps and wrong.any():
+                if stage is last and wrong.any():
                     chunk.fell(climb.place_B[wrong], climb.x[wrong])
                     climb.keep(~wrong)
             start = climb.best

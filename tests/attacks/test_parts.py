@@ -1,0 +1,94 @@
+"""What holds of each part of AutoAttack: ball, range, what stands, memory, and the model as found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from advss.attacks import Norm, Threat
+from advss.attacks.apgd import APGD
+from advss.attacks.square import Square
+
+Trained = tuple[nn.Module, Tensor, Tensor]
+THREATS: list[tuple[Norm, float]] = [("linf", 0.15), ("l2", 0.8), ("l1", 2.0)]
+PARTS = [APGD(steps=10, restarts=2), APGD(loss="targeted", steps=10, targets=(1, 2)), Square(queries=40, restarts=2)]
+each = pytest.mark.parametrize("attack", PARTS, ids=["apgd-ce", "apgd-t", "square"])
+
+
+def generator() -> torch.Generator:
+    return torch.Generator().manual_seed(3)
+
+
+def wrong(model: nn.Module, x: Tensor, label: Tensor) -> Tensor:
+    with torch.no_grad():
+        answer: Tensor = model(x).argmax(1) != label
+    return answer
+
+
+@each
+@pytest.mark.parametrize(("norm", "eps"), THREATS)
+def test_examples_are_within_the_ball_and_the_range_and_what_did_not_fall_is_itself(
+    sturdy: Trained, attack: Callable[..., Tensor], norm: Norm, eps: float
+) -> None:
+    model, x, label = sturdy
+    made = attack(model, x, label, Threat(norm=norm, eps=eps), generator())
+    order = {"linf": torch.inf, "l2": 2, "l1": 1}[norm]
+    length = (made - x).flatten(1).norm(p=order, dim=1)
+    fell = wrong(model, made, label)
+    assert length.max() <= eps * (1 + 1e-5)
+    assert 0 <= made.min() <= made.max() <= 1
+    assert torch.equal(length > 0, fell)
+    assert fell.any()
+
+
+@each
+@pytest.mark.parametrize(("norm", "eps"), THREATS)
+def test_what_befalls_an_image_does_not_depend_on_what_else_stands_nor_on_memory(
+    sturdy: Trained, attack: Callable[..., Tensor], norm: Norm, eps: float
+) -> None:
+    model, x, label = sturdy
+    threat = Threat(norm=norm, eps=eps)
+    draws = generator(), generator(), generator()
+    whole = wrong(model, attack(model, x, label, threat, draws[0]), label)
+    standing = torch.arange(len(x)) % 3 == 0
+    third = wrong(model, attack(model, x, label, threat, draws[1], standing_B=standing), label)
+    assert torch.equal(third, whole & standing)
+    short = wrong(model, attack(Narrow(model), x, label, threat, draws[2]), label)
+    assert torch.equal(short, whole)
+    assert torch.equal(draws[0].get_state(), draws[1].get_state())
+    assert torch.equal(draws[0].get_state(), draws[2].get_state())
+
+
+class Narrow(nn.Module):
+    """Has memory for 7 images."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        if len(x) > 7:
+            raise torch.OutOfMemoryError
+        logits: Tensor = self.model(x)
+        return logits
+
+
+@each
+def test_what_is_wrong_unperturbed_is_not_attacked(sturdy: Trained, attack: Callable[..., Tensor]) -> None:
+    model, x, label = sturdy
+    made = attack(model, x, (label + 1) % 10, Threat(eps=0.15), generator())
+    assert torch.equal(made, x)
+
+
+@each
+def test_the_model_is_left_as_found(sturdy: Trained, attack: Callable[..., Tensor]) -> None:
+    model = nn.Sequential(nn.BatchNorm2d(1), sturdy[0]).train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    attack(model, *sturdy[1:], Threat(eps=0.15), generator())
+    sturdy[0].eval()
+    assert model[0].training
+    assert all(p.requires_grad and p.grad is None for p in model[0].parameters())
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
