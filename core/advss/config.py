@@ -161,7 +161,9 @@ class RunConfig:
         ensemble_loss: members' losses are summed in training, eq. (3), or averaged (released)
         finetune_tail: last stage to fine-tune from: a task of --pretext, fresh, or auto, the first task that has one
         limit: keep that many training and at most that many test images; 0 keeps all
+        size: side in pixels that images are brought to; 0 leaves them as they are, which must then be of one side
         pretrain_data_limit: keep that many of the images of --pretrain-data; 0 keeps all
+        pretrain_data_size: side in pixels that the images of --pretrain-data are brought to; 0 leaves them as they are
         seed: of every random stream
         split_seed: of what is validated on and of what limits keep; default: as seed, with --from as the pretraining
         name: of the run and its folder; made from the date and the choices when absent
@@ -192,7 +194,9 @@ class RunConfig:
     ensemble_loss: Literal["sum", "mean"] = "sum"
     finetune_tail: str = "auto"
     limit: int = 0
+    size: int = 0
     pretrain_data_limit: int = 0
+    pretrain_data_size: int = 0
     seed: int = 0
     split_seed: int | None = None
     name: str | None = None
@@ -214,7 +218,7 @@ class RunConfig:
         """Itself, with the images that are pretrained on in the place of those fine-tuned and measured on."""
         if self.pretrain_data is None:
             return self
-        return replace(self, data=self.pretrain_data, limit=self.pretrain_data_limit)
+        return replace(self, data=self.pretrain_data, limit=self.pretrain_data_limit, size=self.pretrain_data_size)
 
     @property
     def start(self) -> BackboneStart | None:

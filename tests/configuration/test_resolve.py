@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +159,18 @@ def test_another_defense_carries_nothing_over() -> None:
 def test_without_a_task_there_is_no_pretraining() -> None:
     config = line(pretext="none")
     assert (config.pretext, config.pretraining.epochs) == ((), 0)
+
+
+def test_size_and_limit_below_other_data_to_pretrain_on(write: Callable[[str], Path]) -> None:
+    said = {
+        "pretext": "rotation",
+        "data": {"digits": {"size": 16}},
+        "pretrain_data": {"cifar10": {"size": 8, "limit": 5}},
+    }
+    config = from_mapping(said, environ={})
+    assert (config.size, config.limit, config.pretrain_data_size, config.pretrain_data_limit) == (16, 0, 8, 5)
+    assert (config.of_pretraining.data.name, config.of_pretraining.size) == ("cifar10", 8)
+    assert resolve({}, configs=[write(to_yaml(config))], environ={}) == config
 
 
 def test_data_limit_below_the_data() -> None:

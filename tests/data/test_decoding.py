@@ -162,8 +162,3 @@ def test_check_finds_another_side_without_decoding() -> None:
     decoder(1, lambda i: ("image 0", contents[0]))
     with pytest.raises(UsageError, match="image 1: 10x10 pixels"):
         decoder.check(2, lambda i: (f"image {i}", contents[i]))
-
-
-def test_negative_size() -> None:
-    with pytest.raises(UsageError, match=r"--data\.size -1: expected a side in pixels"):
-        Decoder(size=-1)

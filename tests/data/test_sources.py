@@ -43,10 +43,10 @@ def test_missing_option() -> None:
         open_splits("parquet", {})
 
 
-@pytest.mark.parametrize("value", ["large", 2.5, True, None])
+@pytest.mark.parametrize("value", ["large", 2.5, None])
 def test_option_of_another_type(value: object) -> None:
-    with pytest.raises(UsageError, match=rf"--data\.size: expected int, got {value!r}"):
-        open_splits("imagefolder", {"root": "x", "size": value})
+    with pytest.raises(UsageError, match=rf"--data\.download: expected bool, got {value!r}"):
+        open_splits("cifar10", {"download": value})
 
 
 @pytest.mark.parametrize(("text", "value"), [("true", True), ("False", False), (True, True)])

@@ -164,7 +164,21 @@ def test_train_and_test_of_different_sides(folder_root: Path) -> None:
 def test_size_brings_all_to_one_side(folder_root: Path) -> None:
     for path in (folder_root / "test").rglob("*.png"):
         Image.open(path).resize((4, 9)).save(path)
-    assert open_splits("imagefolder", {"root": folder_root, "size": 6}).facts.side == 6
+    assert open_splits("imagefolder", {"root": folder_root}, size=6).facts.side == 6
+
+
+@pytest.mark.parametrize("side", [8, 20, 32, 96])
+def test_size_resizes_what_a_source_gives_as_pillow_does(side: int) -> None:
+    own, splits = open_splits("digits", {}, limit=20).test, open_splits("digits", {}, limit=20, size=side)
+    assert (splits.facts.side, splits.side) == (side, side)
+    for one, other in zip(_pixels(own), _pixels(splits.test), strict=True):
+        image = Image.fromarray(one.transpose(1, 2, 0)).resize((side, side), Image.Resampling.BILINEAR)
+        assert np.abs(np.asarray(image).transpose(2, 0, 1).astype(int) - other).max() <= 1  # Pillow rounds in between
+
+
+def test_negative_size() -> None:
+    with pytest.raises(UsageError, match=r"--data\.size -1: expected a side in pixels"):
+        open_splits("digits", {}, size=-1)
 
 
 # ---------------------------------------------------------------- sets too large to hold

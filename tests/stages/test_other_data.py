@@ -34,10 +34,10 @@ SMALL = {"batch_size": 8, "epochs": 2}
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Choice:
-    """A folder of 40 images, without classes."""
+    """A folder of 40 images of 16 pixels, without classes."""
     folder = tmp_path / "photos"
     folder.mkdir()
-    for i, pixels in enumerate(np.random.default_rng(0).integers(0, 256, (40, 32, 32, 3), dtype=np.uint8)):
+    for i, pixels in enumerate(np.random.default_rng(0).integers(0, 256, (40, 16, 16, 3), dtype=np.uint8)):
         Image.fromarray(pixels).save(folder / f"{i:02}.png")
     return Choice("imagefolder", {"root": folder})
 
@@ -104,7 +104,7 @@ def test_fine_tuning_drops_images_without_label(
 # ---------------------------------------------------------------- other data to pretrain on
 @pytest.fixture
 def both(settings: Settings, photos: Choice) -> RunConfig:
-    """Pretrained on photos, fine-tuned on digits."""
+    """Pretrained on photos, fine-tuned on digits, of another side."""
     return settings("rotation", "none", pretrain_data=photos, stage=SMALL, limit=40)
 
 
@@ -122,10 +122,8 @@ def _manifests(config: RunConfig) -> list[dict[str, Any]]:
 
 def test_each_stage_records_its_own_data(done: RunConfig) -> None:
     first, second = _manifests(done)
-    assert [(m["model"]["data"]["images"], m["model"]["data"]["classes"]) for m in (first, second)] == [
-        (40, 0),
-        (40, 10),
-    ]
+    described = [(m["data"]["classes"], m["data"]["side"], m["stem"]) for m in (first["model"], second["model"])]
+    assert described == [(0, 16, 16), (10, 32, 16)]
     counts = [{part: first["data"][part]["images"] for part in first["data"] if part != "classes"}]
     assert counts == [{"train": 36, "valid": 4}]
     assert first["finetune_data"] == second["data"] != first["data"]
@@ -203,7 +201,7 @@ def test_test_images_among_those_pretrained_on_are_counted(
     for i, image in enumerate(test):
         Image.fromarray(image.permute(1, 2, 0).numpy()).save(Path(pretrained.options["root"]) / f"copy{i}.png")
     with pytest.raises(Interrupted):
-        fit(both, reporter=stopper("pretrain", "start", 0))
+        fit(replace(both, pretrain_data_size=32), reporter=stopper("pretrain", "start", 0))
     err = capsys.readouterr().err
     assert "pretrain-data imagefolder: 39 images to train on, 4 to validate on; no labels, 32x32 pixels" in err
     assert "advss: warning: 3 of 40 test images are among the images to pretrain on" in err

@@ -282,8 +282,9 @@ def _check(config: RunConfig) -> None:
             raise UsageError(f"--diversity-{name} {value} has no effect with --diversity 0; give --diversity 0.1, say")
     if config.pretrain_data and not config.pretext:
         raise UsageError(f"--pretrain-data {config.pretrain_data.name}: nothing is pretrained by --pretext none")
-    if config.pretrain_data_limit and not config.pretrain_data:
-        raise UsageError(f"--pretrain-data.limit {config.pretrain_data_limit}: no --pretrain-data is chosen")
+    for name in ("limit", "size"):
+        if (said_of := getattr(config, f"pretrain_data_{name}")) and not config.pretrain_data:
+            raise UsageError(f"--pretrain-data.{name} {said_of}: no --pretrain-data is chosen")
     tails = ["auto", *(["fresh"] if config.pretext or config.start else []), *(member.key for member in config.pretext)]
     if config.finetune_tail not in tails:
         hint = did_you_mean(config.finetune_tail, tails)

@@ -31,7 +31,9 @@ class Keywords(TypedDict, total=False):
     ensemble_loss: Literal["sum", "mean"]
     finetune_tail: str
     data_limit: int
+    data_size: int
     pretrain_data_limit: int
+    pretrain_data_size: int
     seed: int
     split_seed: int | None
     name: str | None

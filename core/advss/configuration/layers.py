@@ -145,7 +145,7 @@ def _read_component(layer: Layer, flag: str, said: Said, *, chooses: bool) -> No
         return
     members = _members(component, said)
     if component in ("data", "pretrain-data"):
-        members = tuple(_without_limit(layer, component, member, said.origin) for member in members)
+        members = tuple(_of_source(layer, component, member, said.origin) for member in members)
     if chooses:
         part.members = members
     for member in [] if chooses else members:
@@ -157,8 +157,8 @@ def _read_component(layer: Layer, flag: str, said: Said, *, chooses: bool) -> No
         part.options.extend(options)
 
 
-def _without_limit(layer: Layer, component: str, member: Choice, origin: str) -> Choice:
-    """``limit`` below a data source is the run's ``--data.limit``, or ``--pretrain-data.limit``."""
+def _of_source(layer: Layer, component: str, member: Choice, origin: str) -> Choice:
+    """A source without what is the run's: ``limit`` below it is ``--data.limit``, or ``--pretrain-data.limit``."""
     options = dict(member.options)
     for name in [name for name in options if f"{component}.{name}" in SETTINGS]:
         layer.settings[f"{component}.{name}"] = Said(options.pop(name), f"{origin}.{name}")

@@ -15,7 +15,12 @@ from advss.naming import check_name
 from advss.plugins.options import Option, convert, options_of
 
 COMPONENTS = ("pretext", "defense", "finetune", "finetune-defense", "data", "pretrain-data", "backbone")
-OF_DATA = {"limit": "data.limit", "pretrain_data_limit": "pretrain-data.limit"}  # settings that stand with the options
+OF_DATA = {  # settings that stand among the options of a source
+    "limit": "data.limit",
+    "size": "data.size",
+    "pretrain_data_limit": "pretrain-data.limit",
+    "pretrain_data_size": "pretrain-data.size",
+}
 Section = Literal["pretrain", "finetune", "eval", "run"]
 
 

@@ -58,14 +58,9 @@ class Decoder:
         size: side in pixels: the shorter side is resized to it (bilinear) and the centre cropped; 0 takes the images as
             they are, which must then all be squares of one side.
         background: what is seen where an image is transparent.
-
-    Raises:
-        UsageError: ``size`` is negative.
     """
 
     def __init__(self, *, size: int, background: Background = "white") -> None:
-        if size < 0:
-            raise UsageError(f"--data.size {size}: expected a side in pixels, or 0 to take the images as they are")
         self.size = size
         self.background = background
         self.side = size  # of every image; the first one decides when no size is asked for

@@ -9,12 +9,21 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
 def unit(pixels: Tensor) -> Tensor:
     """Levels 0 to 255 as float32 in [0, 1]."""
     return pixels.float().div_(255)
+
+
+def resized(pixels_B3SS: Tensor, side: int) -> Tensor:
+    """Levels uint8 at another side, bilinear over all the pixels that a new one covers; 0 leaves them as they are."""
+    if side in (0, pixels_B3SS.shape[-1]):
+        return pixels_B3SS
+    levels = F.interpolate(pixels_B3SS.float(), (side, side), mode="bilinear", antialias=True)
+    return levels.round_().clamp_(0, 255).to(torch.uint8)
 
 
 class Images(ABC):

@@ -12,7 +12,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from advss.data.images import Images, InMemory, OnDisk
+from advss.data.images import Images, InMemory, OnDisk, resized
 from advss.data.sources.base import EncodedSource
 from advss.errors import UsageError
 from advss.hookspecs import DataSource, Split
@@ -65,15 +65,15 @@ def read_images(source: DataSource, split: Split, places: Tensor, side: int, tic
 
 
 def _read(source: DataSource, split: Split, places_B: Tensor, *, side: int | None = None) -> Tensor:
-    """As :meth:`DataSource.images`, in the form that it asks for."""
+    """As :meth:`DataSource.images`, in the form that it asks for, at the side that is asked of the source."""
     with _reading(source, split):
         images = source.images(split, places_B)
     found = tuple(images.shape) if isinstance(images, Tensor) and images.dtype == torch.uint8 else ()
-    own = side or (found[-1] if found else 0)
+    own = side if side and not source.size else (found[-1] if found else 0)
     if found != (len(places_B), 3, own, own):
         wanted = f"uint8 ({len(places_B)}, 3, {side or 'S'}, {side or 'S'})"
         raise UsageError(f"{source.name}: images('{split}', places) must be {wanted}, got {_form(images)}")
-    return images.contiguous()
+    return resized(images, source.size).contiguous()
 
 
 @contextmanager

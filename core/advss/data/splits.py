@@ -110,6 +110,7 @@ def open_splits(
     options: dict[str, Any],
     *,
     limit: int = 0,
+    size: int = 0,
     seed: int = 0,
     parts: Sequence[PartName] = PARTS,
     watch: Watch = UNWATCHED,
@@ -124,6 +125,7 @@ def open_splits(
         name: of the source.
         options: of the source.
         limit: keep at most that many images of each split that the source has, as many of each class; 0 keeps all.
+        size: side in pixels that the images are brought to; 0 leaves them as they are.
         seed: decides which training images are kept and validated on; the test images are the same for every seed.
         parts: which are opened; what only the others need is not read.
         watch: told what there is before the images are read, and how far that is.
@@ -132,7 +134,10 @@ def open_splits(
         UsageError: unknown names or options; data that are missing, unreadable, too few or of different sides; test
             images are asked for, and a part has no labels.
     """
+    if size < 0:
+        raise UsageError(f"--data.size {size}: expected a side in pixels, or 0 to take the images as they are")
     source = make_source(name, options)
+    source.size = size
     chosen = divide(source, limit, seed, parts)
     classes = source.classes()
     _check_labels(name, chosen, len(classes))
@@ -180,5 +185,6 @@ def _one_side(name: str, sides: Mapping[PartName, int]) -> int:
     (first, side), *others = [(CALLED[part], found) for part, found in sides.items()]
     for other, found in others:
         if found != side:
-            raise UsageError(f"{name}: {first} images have side {side}, {other} images {found} pixels")
+            differ = f"{first} images have side {side}, {other} images {found} pixels"
+            raise UsageError(f"{name}: {differ}; `--data.size N` brings all to NxN")
     return side

@@ -50,6 +50,7 @@ HOOKS: dict[str, Kind] = {
     "advss_datasets": "data",
 }
 NO_TASKS = ("none", "auto", "fresh")  # mean something else in --pretext and --finetune-tail
+NO_OPTIONS = ("limit", "size")  # of a data source: they are every run's
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")  # fits flags, YAML keys, file names and the separators : , + # .
 SLOW_S = 5.0  # a plugin that takes longer to import is named, since every command waits for it
 
@@ -276,9 +277,10 @@ def _checked(offered: object, kind: Kind) -> tuple[str, type]:
             f" ({', '.join(map(repr, NO_TASKS))} are not for pretext tasks)"
         )
     parameters = own_parameters(offered)
-    if kind == "data" and "limit" in [parameter.name for parameter in parameters]:
-        raise _RefusedError(f"class {offered.__name__} has an option 'limit', which --data.limit of every run hides")
     for parameter in parameters:
+        if kind == "data" and parameter.name in NO_OPTIONS:
+            hidden = f"an option '{parameter.name}', which --data.{parameter.name} of every run hides"
+            raise _RefusedError(f"class {offered.__name__} has {hidden}")
         if parameter.kind is not parameter.KEYWORD_ONLY or parameter.annotation is parameter.empty:
             raise _RefusedError(
                 f"option '{parameter.name}' of class {offered.__name__} must be keyword-only and annotated"

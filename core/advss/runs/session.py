@@ -192,7 +192,8 @@ def open_data(
     chosen, seed = chosen_data(config, flag), config.dividing_seed
     data = chosen.data
     with of_flag(f"--{flag}"), blaming(f"--{flag} {data.name}", used("data", data)):
-        return open_splits(data.name, data.options, limit=chosen.limit, seed=seed, parts=parts, watch=watch)
+        size = {"limit": chosen.limit, "size": chosen.size}
+        return open_splits(data.name, data.options, **size, seed=seed, parts=parts, watch=watch)
 
 
 def build_defense(choice: Choice, *, flag: str = "--defense.") -> Defense:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
+from functools import cached_property
 
 from torch import Tensor
 
@@ -12,15 +13,18 @@ from advss.hookspecs import DataSource, Split
 
 
 class EncodedSource(DataSource):
-    """A source of image files, which are decoded when they are asked for.
+    """A source of image files, which are decoded when they are asked for, at the side that ``--data.size`` asks for.
 
     Args:
-        size: side in pixels of the images, see :class:`advss.data.decoding.Decoder`.
         background: what is seen where an image is transparent.
     """
 
-    def __init__(self, *, size: int, background: Background = "white") -> None:
-        self._decoder = Decoder(size=size, background=background)
+    def __init__(self, *, background: Background = "white") -> None:
+        self._background = background
+
+    @cached_property
+    def _decoder(self) -> Decoder:
+        return Decoder(size=self.size, background=self._background)
 
     @abstractmethod
     def encoded(self, split: Split, places_B: Tensor) -> Callable[[int], Encoded]:

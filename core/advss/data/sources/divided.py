@@ -23,7 +23,6 @@ class DividedSource(EncodedSource):
     """Image files as they are stored in splits, and a test split made of training images where there is none.
 
     Args:
-        size: as of :class:`EncodedSource`.
         background: as of :class:`EncodedSource`.
         test_share: of the training images that are tested on instead, by class and the same under every seed; 0: none.
 
@@ -31,8 +30,8 @@ class DividedSource(EncodedSource):
         UsageError: ``test_share`` is no share.
     """
 
-    def __init__(self, *, size: int, background: Background, test_share: float) -> None:
-        super().__init__(size=size, background=background)
+    def __init__(self, *, background: Background, test_share: float) -> None:
+        super().__init__(background=background)
         if not 0 <= test_share < 1:
             raise UsageError(f"--data.test-share {test_share}: expected a share of the images, 0 or more and below 1")
         self.test_share = test_share

@@ -36,16 +36,14 @@ class ImageFolder(DividedSource):
     Args:
         root: the folder that holds ``train`` and ``test``; where it holds neither these nor validation images, or with
             ``test-share``, it may be the folder of the classes or of the images itself.
-        size: side in pixels to which the shorter side is resized before the centre is cropped; 0 takes square images
-            as they are.
         background: what is seen where an image is transparent.
         test_share: of the training images, tested on where there is no ``test``; the same under every seed.
     """
 
     name: ClassVar[str] = "imagefolder"
 
-    def __init__(self, *, root: Path, size: int = 0, background: Background = "white", test_share: float = 0.0) -> None:
-        super().__init__(size=size, background=background, test_share=test_share)
+    def __init__(self, *, root: Path, background: Background = "white", test_share: float = 0.0) -> None:
+        super().__init__(background=background, test_share=test_share)
         self.root = root
         self._files: dict[Split, list[tuple[Path, int]]] = {}
         self._passed_over: dict[Split, Counter[str]] = {}

@@ -37,18 +37,16 @@ class Parquet(DividedSource):
         test: pattern of the test files below ``root``.
         image: the column of the images; ``img`` or ``image`` where it is not given.
         label: the column of the labels (``fine_label`` in CIFAR-100); empty where there is none, for pretraining.
-        size: side in pixels to which the shorter side is resized before the centre is cropped; 0 takes square images
-            as they are.
         background: what is seen where an image is transparent.
         test_share: of the training images, tested on where there are no test files; the same under every seed.
 
     Raises:
-        UsageError: pyarrow is not installed, or ``size`` or ``test_share`` is out of range.
+        UsageError: pyarrow is not installed, or ``test_share`` is out of range.
     """
 
     name: ClassVar[str] = "parquet"
 
-    def __init__(  # noqa: PLR0913 - each is an option
+    def __init__(
         self,
         *,
         root: Path,
@@ -57,11 +55,10 @@ class Parquet(DividedSource):
         test: str = "",
         image: str = "",
         label: str = "label",
-        size: int = 0,
         background: Background = "white",
         test_share: float = 0.0,
     ) -> None:
-        super().__init__(size=size, background=background, test_share=test_share)
+        super().__init__(background=background, test_share=test_share)
         self.root, self.image, self.label = root, image, label
         self._patterns: dict[Split, str] = {"train": train, "valid": valid, "test": test}
         self._passed_over: Counter[str] = Counter()
