@@ -9,8 +9,7 @@ and ``step_size`` beside a ``norm`` may be ``float | None = None``: core puts in
 Letters: B batch, C channels, H W the image's sides, h w the feature map's, K classes, N images of a data set, S a side.
 
 One idea carries it: a pretext task, an ensemble of M tasks with its diversity term, and a classifier are all one
-:class:`Objective` over a tuple of inputs; a defense turns an objective into a training loss. So every defense composes
-with every task and no pair is coded by hand.
+:class:`Objective` over a tuple of inputs; a defense turns an objective into a training loss, and so composes with each.
 Randomness: what is drawn comes from the ``generator`` passed in. Dropout and initialisation use torch's global
 generator, which core seeds around each call; nothing else touches it.
 """
