@@ -160,10 +160,11 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def config(settings: Settings, installed: None) -> RunConfig:
-    """Two epochs of four steps of the queue beside rotation, then the cached scheme; a moving average in both."""
+    """Two epochs of four steps of queue and rotation with g, then the cached scheme; a moving average in both."""
     stage = {"epochs": 2, "batch_size": 16, "ema": 0.9}
     usual = settings("rotation", stage=stage)
-    return replace(usual, pretext=(Choice("queue", {}, "queue"), *usual.pretext), finetune=Choice("cached"))
+    members = (Choice("queue", {}, "queue"), *usual.pretext)
+    return replace(usual, pretext=members, finetune=Choice("cached"), diversity=0.1)
 
 
 MOMENTS = (
@@ -214,6 +215,18 @@ def test_a_phase_that_names_what_build_froze_is_refused(config: RunConfig, monke
     monkeypatch.setattr(Cached, "build", build)
     with pytest.raises(Exception, match=r"phases\(\) names head.bias, which build\(\) has frozen; leave it out"):
         fit(replace(config, pretext=()), reporter=Silent())
+
+
+@pytest.mark.parametrize("defense", registry().names("defense"))
+def test_every_defense_trains_what_is_not_frozen(defense: str, encoder: TimmEncoder, batch: Batch) -> None:
+    task = Queue()
+    task.build(encoder)
+    views = task.views(replace(batch, progress=0.5), torch.Generator().manual_seed(0))
+    one = TaskObjective(encoder, {"queue": task}, (views,), stage="pretrain", key=(0,))
+    assert not [name for name in one.parameters() if ".key." in name]
+    chosen, draws = registry().find("defense", defense)(), torch.Generator().manual_seed(0)
+    chosen.loss(one, chosen.attack(one, draws), draws).total.backward()
+    assert [name for name, p in one.root.named_parameters() if (p.grad is None) != (".key." in name)] == []
 
 
 # ---------------------------------------------------------------- what is attacked
