@@ -10,12 +10,19 @@ from torch import Tensor, nn
 
 from advss.attacks import Norm, Threat
 from advss.attacks.apgd import APGD
+from advss.attacks.fab import FAB
 from advss.attacks.square import Square
 
 Trained = tuple[nn.Module, Tensor, Tensor]
 THREATS: list[tuple[Norm, float]] = [("linf", 0.15), ("l2", 0.8), ("l1", 2.0)]
-PARTS = [APGD(steps=10, restarts=2), APGD(loss="targeted", steps=10, targets=(1, 2)), Square(queries=40, restarts=2)]
-each = pytest.mark.parametrize("attack", PARTS, ids=["apgd-ce", "apgd-t", "square"])
+PARTS: dict[str, Callable[..., Tensor]] = {
+    "apgd-ce": APGD(steps=10, restarts=2),
+    "apgd-t": APGD(loss="targeted", steps=10, targets=(1, 2)),
+    "square": Square(queries=40, restarts=2),
+    "fab-t": FAB(steps=5, targets=(1, 2)),
+    "fab": FAB(steps=5, targeted=False, restarts=2),
+}
+each = pytest.mark.parametrize("attack", PARTS.values(), ids=PARTS)
 
 
 def generator() -> torch.Generator:
@@ -49,7 +56,7 @@ def test_examples_are_within_the_ball_and_the_range_and_what_did_not_fall_is_its
 def test_what_befalls_an_image_does_not_depend_on_what_else_stands_nor_on_memory(
     sturdy: Trained, attack: Callable[..., Tensor], norm: Norm, eps: float
 ) -> None:
-    model, x, label = sturdy
+    model, x, label = sturdy[0], sturdy[1][:40], sturdy[2][:40]
     threat = Threat(norm=norm, eps=eps)
     draws = generator(), generator(), generator()
     whole = wrong(model, attack(model, x, label, threat, draws[0]), label)
@@ -92,3 +99,30 @@ def test_the_model_is_left_as_found(sturdy: Trained, attack: Callable[..., Tenso
     assert model[0].training
     assert all(p.requires_grad and p.grad is None for p in model[0].parameters())
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+class Scaled(nn.Module):
+    """Logits so much larger, of the first classes only."""
+
+    def __init__(self, model: nn.Module, factor: float, classes: int) -> None:
+        super().__init__()
+        self.model, self.factor, self.classes = model, factor, classes
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.factor * self.model(x)[:, : self.classes]
+        return logits
+
+
+@pytest.mark.parametrize("attack", [PARTS[name] for name in ("square", "fab-t", "fab")], ids=["square", "fab-t", "fab"])
+@pytest.mark.parametrize(("norm", "eps"), THREATS)
+@pytest.mark.parametrize("classes", [2, 3, 10])
+def test_any_two_classes_and_logits_of_any_size_will_do(
+    sturdy: Trained, attack: Callable[..., Tensor], norm: Norm, eps: float, classes: int
+) -> None:
+    model, x, label = sturdy
+    x, label = x[label < classes], label[label < classes]
+    models = [Scaled(model, factor, classes) for factor in (1, 100, 1e30, 1e-12)]
+    threat = Threat(norm=norm, eps=(2 if classes == 10 else 4) * eps)  # few classes are far apart
+    fell = [wrong(one, attack(one, x, label, threat, generator()), label) for one in models]
+    assert all((one != fell[0]).sum() <= 1 for one in fell)
+    assert fell[0].any()

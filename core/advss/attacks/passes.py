@@ -23,10 +23,15 @@ class Passes:
     def __init__(self, model: nn.Module) -> None:
         self.model, self.at_once = model, sys.maxsize
 
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        """One pass, with what gradients the caller enables."""
+        logits_BK: Tensor = self.model(x_BCHW)
+        return logits_BK.to(torch.promote_types(logits_BK.dtype, torch.float32))
+
     def logits(self, x_BCHW: Tensor) -> Tensor:
         """Of images: (B, K)."""
         with torch.no_grad():
-            (logits_BK,) = self._split(lambda part: (self._asked(x_BCHW[part]),), len(x_BCHW))
+            (logits_BK,) = self.split(lambda part: (self.forward(x_BCHW[part]),), len(x_BCHW))
         return logits_BK
 
     def right(self, x_BCHW: Tensor, label_B: Tensor) -> Tensor:
@@ -35,22 +40,18 @@ class Passes:
 
     def ascent(self, x_BCHW: Tensor, loss: Loss) -> tuple[Tensor, Tensor, Tensor]:
         """Logits (B, K), loss (B,) and each image's gradient of its loss (B, C, H, W); what is nan in it is 0."""
-        logits_BK, loss_B, gradient = self._split(lambda part: self._ascent(x_BCHW[part], part, loss), len(x_BCHW))
+        logits_BK, loss_B, gradient = self.split(lambda part: self._ascent(x_BCHW[part], part, loss), len(x_BCHW))
         return logits_BK, loss_B, gradient
 
     def _ascent(self, x_BCHW: Tensor, part: slice, loss: Loss) -> tuple[Tensor, Tensor, Tensor]:
         with torch.enable_grad():
             x_BCHW = x_BCHW.detach().requires_grad_()
-            logits_BK = self._asked(x_BCHW)
+            logits_BK = self.forward(x_BCHW)
             loss_B = loss(logits_BK, part)
             (gradient,) = torch.autograd.grad(loss_B.sum(), x_BCHW)
         return logits_BK.detach(), loss_B.detach(), gradient.nan_to_num_(0, 0, 0)
 
-    def _asked(self, x_BCHW: Tensor) -> Tensor:
-        logits_BK: Tensor = self.model(x_BCHW)
-        return logits_BK.to(torch.promote_types(logits_BK.dtype, torch.float32))
-
-    def _split(self, ask: Callable[[slice], tuple[Tensor, ...]], count: int) -> tuple[Tensor, ...]:
+    def split(self, ask: Callable[[slice], tuple[Tensor, ...]], count: int) -> tuple[Tensor, ...]:
         """What ``ask`` says of ``count`` images, halved from then on when the device's memory runs out."""
         parts: list[tuple[Tensor, ...]] = []
         start = 0
