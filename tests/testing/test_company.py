@@ -191,7 +191,7 @@ def test_inputs_of_another_size_are_refused_by_diversity_and_no_fault(offer: Off
 def test_a_task_without_logits_is_refused_by_trades_and_no_fault(offer: Offer) -> None:
     verdict = verdict_of(offer(NoLogits), "it trains under trades")
     assert verdict.outcome == "unchecked"
-    assert verdict.message.startswith("refused: defense trades needs logits")
+    assert verdict.message.startswith("it gives no Loss.logits, which this defense needs")
 
 
 def test_a_loss_that_an_attack_makes_infinite_is_caught(offer: Offer) -> None:

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from advss.hookspecs import Loss, Views
+from advss.randomness import stream
 from advss.testing.ready import Ready, expect_finite, own_parameters, ready, short
+from advss.testing.slopes import Slopes, slopes
 from advss.testing.subject import Subject
-from advss.testing.verdicts import as_in_training, expect
+from advss.testing.verdicts import DoubtError, as_in_training, expect
 from advss.training.form import check_metrics, check_precision
+
+GROWS = 1e-3  # share of a loss by which it is another
+GROWTH = 1.5  # of a loss from two to four times the images as a multiple of that from one to two: of a sum 2
+APART = 0.05  # share by which gradient and differences may differ along its signs
+ACROSS = 0.5  # and along random ones, where rounding and kinks are as large
+EXACT = 0.01, 0.2  # the same two of a gradient that is of another length and no more
 
 
 def the_loss_is_a_finite_float32_scalar(subject: Subject) -> None:
@@ -51,6 +60,58 @@ def the_loss_repeats_at_a_seed(subject: Subject) -> None:
         "torch's global generator, which core seeds around each call, or better in views() from the generator given: "
         "not from NumPy, Python's random or a generator of its own; and let loss() change no state",
     )
+
+
+def the_loss_is_a_mean_over_the_batch(subject: Subject) -> None:
+    """The same images twice and four times over: a sum grows as they do, a contrast with others by less each time."""
+    it = ready(subject)
+    views = it.views()
+    once, twice, fourfold = (float(it.sure_loss(_times(views, number))) for number in (1, 2, 4))
+    more, still_more = twice - once, fourfold - twice
+    expect(
+        abs(more) <= GROWS * (1 + abs(once)) or still_more / more < GROWTH,
+        f"the loss of the same images once, twice and four times over is {once:.4g}, {twice:.4g} and {fourfold:.4g}, "
+        "so that it grows as a sum; give the mean over the batch",
+    )
+
+
+def its_gradient_is_that_of_its_value(subject: Subject) -> None:
+    """What is attacked, in eval mode along each input, against differences of its values in several directions."""
+    it = ready(subject)
+    it.modules.eval()
+    views = it.views()
+    expect_finite(it.loss(views).value)
+    for place, x in enumerate(views.inputs):
+        taken = partial(slopes, partial(_attacked_at, it, views, place), x)
+        along, across = taken(stream("cpu", "slopes", place))
+        if _agree(along, across):
+            continue
+        off = max(along.apart, across.apart)
+        said = f"the gradient by input {place} is {100 * off:.0f} % off differences of the loss's values"
+        longer = along.scaled().apart <= EXACT[0] and across.scaled().apart <= EXACT[1]
+        expect(
+            not longer and _agree(*taken(stream("cpu", "slopes", place), stopped=True)),
+            f"{said}{f', which are {along.scale:.2g} times it' * longer}, so attacks go astray; mend the "
+            "backward pass, or give in attacked() the loss that is to be ascended",
+        )
+        raise DoubtError(
+            f"{said}, since detach() or no_grad() stops a part of it, which attacks do not see; is that the method's?"
+        )
+
+
+def _agree(along: Slopes, across: Slopes) -> bool:
+    return along.apart <= APART and across.apart <= ACROSS
+
+
+def _attacked_at(it: Ready, views: Views, place: int, x: Tensor) -> Tensor:
+    inputs = (*views.inputs[:place], x, *views.inputs[place + 1 :])
+    return it.loss(Views(inputs, views.targets), asked="attacked").value
+
+
+def _times(views: Views, number: int) -> Views:
+    """The same images ``number`` times over."""
+    targets = {name: torch.cat([t] * number) if t.ndim else t for name, t in views.targets.items()}
+    return Views(tuple(torch.cat([x] * number) for x in views.inputs), targets)
 
 
 def an_attack_moves_no_state(subject: Subject) -> None:
