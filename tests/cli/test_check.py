@@ -245,6 +245,8 @@ def test_a_name_of_several_kinds_is_checked_as_each_or_as_the_one_that_is_said(
         (["rotation", "--option", "grid=3"], "unknown option --option grid of rotation"),
         (["selfie", "--option", "grid"], "--option: expected NAME=VALUE, got 'grid'"),
         (["selfie", "--option", "grid=x"], "--option grid: expected int, got 'x'"),
+        (["digits", "--option", "size=x"], "--option size: expected int, got 'x'"),
+        (["rotation", "--option", "size=8"], "unknown option --option size of rotation"),
         (["wide"], "--option width=VALUE is missing: wide has no default for it (int)"),
         (["wide", "--option", "widht=2"], "unknown option --option widht of wide; did you mean 'width'?"),
     ],

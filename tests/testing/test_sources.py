@@ -343,6 +343,31 @@ def test_it_is_caught(ask: Ask, tmp_path: Path, offered: type, fact: Callable[[S
     assert re.search(message, verdict.message), verdict.message
 
 
+class Unlabelled(Sound):
+    """To pretrain on alone."""
+
+    def classes(self) -> tuple[str, ...]:
+        return ()
+
+    def splits(self) -> tuple[Split, ...]:
+        return ("train",)
+
+    def labels(self, split: Split) -> Tensor:
+        return super().labels(split) * 0 - 1
+
+
+class SomeUnlabelled(Sound):
+    def labels(self, split: Split) -> Tensor:
+        return super().labels(split).where(torch.arange(20 if split == "train" else 10) > 3, -1)
+
+
+@pytest.mark.parametrize("offered", [Unlabelled, SomeUnlabelled])
+@pytest.mark.parametrize("fact", DATA)
+def test_images_need_no_labels(ask: Ask, tmp_path: Path, offered: type, fact: Callable[[Subject], None]) -> None:
+    verdict = ask(offered, fact, root=str(tmp_path))
+    assert (verdict.outcome, verdict.message) == ("passed", "")
+
+
 class TestAlone(Sound):
     __test__ = False  # no test of pytest's
 

@@ -101,3 +101,8 @@ def test_an_unknown_option_is_refused(offer: Offer) -> None:
     offer(Wide)
     with pytest.raises(UsageError, match=r"unknown option --pretext\.widht of wide; did you mean 'width'"):
         find("wide", options={"widht": 7})
+
+
+def test_a_data_source_is_asked_for_a_side() -> None:
+    subject = find("digits", options={"size": "8"})[0]
+    assert (subject.size, subject.new().size, subject.options) == (8, 8, {})

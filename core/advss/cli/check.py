@@ -38,7 +38,7 @@ def plugins_check(arguments: Arguments) -> int:
         if not faults:
             raise
         return _print_faults(faults, as_json="json" in arguments.switches)
-    subjects = [Subject(plugin, _options(plugin, said, plugins)) for plugin in plugins]
+    subjects = [Subject(plugin, *_options(plugin, said, plugins)) for plugin in plugins]
     if "json" in arguments.switches:
         return _print_json(subjects)
     return printed(max(_print_checks(subject) for subject in subjects))
@@ -59,28 +59,30 @@ def _may_be(name: str, fault: Fault) -> bool:
     return fault.status == "broken" and (name in fault.distribution or name in (fault.entry_point, full))
 
 
-def _options(plugin: Plugin, said: list[str], plugins: list[Plugin]) -> dict[str, Any]:
+def _options(plugin: Plugin, said: list[str], plugins: list[Plugin]) -> tuple[dict[str, Any], int]:
     """``--option base.trades.beta=3`` as the configuration of a run would have it, judged by type.
 
-    Of several plugins each takes the options that it has, and the first refuses one that nobody has.
+    Of several plugins each takes the options that it has, and the first refuses one that nobody has. A data source's
+    ``size`` stands apart.
     """
     from advss.configuration.assembly import assembled
     from advss.configuration.layers import Said
-    from advss.testing.subject import of_others
+    from advss.testing.subject import of_others, side
 
     pairs = [text.partition("=") for text in said]
     for path, equals, _ in pairs:
         if not path or not equals:
             raise UsageError(f"--option: expected NAME=VALUE, got '{path}'")
     paths = [(tuple(path.replace("-", "_").split(".")), Said(value, f"{OPTION}{path}")) for path, _, value in pairs]
-    others = of_others(plugin, plugins)
+    sizes = [value.value for path, value in paths if path == ("size",)] if plugin.kind == "data" else []
+    others = of_others(plugin, plugins) | ({"size"} if sizes else set())
     options = assembled(plugin.offered, [(path, value) for path, value in paths if path[0] not in others])
     typed(plugin.offered, options, flag=OPTION, what=plugin.name)
     for option in options_of(plugin.offered):
         if option.required and option.name not in options:
             line = f"{OPTION}{option.name}=VALUE is missing: {plugin.name} has no default for it ({option.type})"
             raise UsageError(line)
-    return options
+    return options, side(sizes[-1]) if sizes else 0
 
 
 def _print_checks(subject: Subject) -> int:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from advss.config import Choice
+from advss.configuration.settings import typed_setting
 from advss.errors import UsageError
 from advss.plugins import KINDS, Kind, Registry, build, complete, registry
 from advss.plugins.discovery import Plugin
@@ -22,6 +23,7 @@ class Subject:
 
     plugin: Plugin
     options: Mapping[str, Any] = field(default_factory=dict)
+    size: int = 0  # of a data source, which every run has beside its options
 
     @property
     def kind(self) -> Kind:
@@ -35,7 +37,10 @@ class Subject:
 
     def new(self) -> Any:
         """A new object, made as a run makes it."""
-        return build(self.kind, self.choice)
+        made = build(self.kind, self.choice)
+        if self.size:
+            made.size = self.size
+        return made
 
     def completed(self, said: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """All options, what is said of them included; ``said`` in their place."""
@@ -49,7 +54,7 @@ def find(name: str, *, kind: Kind | None = None, options: Mapping[str, Any] | No
         name: a short name, ``distribution:name``, or a distribution's.
         kind: of this kind alone.
         options: what is said of the plugin's options; those without a default are needed. Of several plugins each
-            takes those that it has.
+            takes those that it has, data sources ``size``, too.
 
     Raises:
         UsageError: no such plugin, one that two distributions claim, or options that it does not have or needs.
@@ -57,9 +62,15 @@ def find(name: str, *, kind: Kind | None = None, options: Mapping[str, Any] | No
     plugins, subjects = named(name, kind=kind), []
     for plugin in plugins:
         own = {key: value for key, value in (options or {}).items() if key not in of_others(plugin, plugins)}
+        size = side(own.pop("size", 0)) if plugin.kind == "data" else 0
         completed(plugin.offered, own, flag=f"{FLAGS[plugin.kind]}.", what=plugin.name)  # by type; __init__ is checked
-        subjects.append(Subject(plugin, own))
+        subjects.append(Subject(plugin, own, size))
     return subjects
+
+
+def side(said: object) -> int:
+    """``--option size=64`` of a data source, which is no option of its own but of every run."""
+    return int(typed_setting("data.size", said, origin="--option size"))
 
 
 def named(name: str, *, kind: Kind | None = None) -> list[Plugin]:
@@ -77,8 +88,11 @@ def named(name: str, *, kind: Kind | None = None) -> list[Plugin]:
 
 def of_others(plugin: Plugin, plugins: Iterable[Plugin]) -> set[str]:
     """Names of options that a plugin does not have and another of those that are checked with it has."""
-    own = {option.name for option in options_of(plugin.offered)}
-    return {option.name for other in plugins for option in options_of(other.offered)} - own
+    return {name for other in plugins for name in _option_names(other)} - _option_names(plugin)
+
+
+def _option_names(plugin: Plugin) -> set[str]:
+    return {option.name for option in options_of(plugin.offered)} | ({"size"} if plugin.kind == "data" else set())
 
 
 def _names(installed: Registry, kind: Kind) -> set[str]:
