@@ -147,3 +147,9 @@ def test_a_share_of_a_lone_file_is_tested_on(write: Write, tmp_path: Path, root:
     write("flowers.parquet")
     source = _source(tmp_path / root, test_share=0.5)
     assert sorted(_levels(source, "train") + _levels(source, "test")) == [0, 1]
+
+
+def test_a_lone_file_is_told_of_its_share(write: Write, tmp_path: Path) -> None:
+    write("flowers.parquet")
+    with pytest.raises(UsageError, match=r"flowers\.parquet' is one file, without a test split; `--data\.test-share 0"):
+        _source(tmp_path / "flowers.parquet").labels("test")

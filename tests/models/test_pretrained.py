@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -161,6 +162,21 @@ def test_timms_own_are_fetched_once(saved: Saved, monkeypatch: pytest.MonkeyPatc
     assert asked == ["timm/test_resnet.r160_in1k"]
     assert fetched.origin == "timm's test_resnet.r160_in1k"
     assert_same(fetched.tensors, read("test_resnet", saved("test_resnet"), 32).tensors)
+
+
+def test_tries_of_the_hub_are_no_lines(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    client = logging.getLogger("huggingface_hub.utils._http")
+
+    def gone(*_: object, **__: object) -> None:
+        client.warning("Retrying in 1s")
+        raise OSError("no route to host")
+
+    monkeypatch.setattr("timm.models._builder.load_state_dict_from_hf", gone)
+    with pytest.raises(UsageError):
+        read_weights(BackboneStart(pretrained=True), "test_resnet", {}, DataFacts(10, 32, 3, 4))
+    assert "Retrying" not in caplog.text
+    client.warning("heard again")
+    assert "heard again" in caplog.text
 
 
 def test_without_a_network_one_line_says_what_to_give(monkeypatch: pytest.MonkeyPatch) -> None:

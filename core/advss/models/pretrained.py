@@ -6,8 +6,10 @@ They are fitted once, as the run begins, and kept in its folder: nothing is fetc
 from __future__ import annotations
 
 import hashlib
+import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -108,7 +110,8 @@ def _read(path: Path) -> tuple[dict[str, Tensor], str, str]:
 def _fetched(name: str) -> tuple[dict[str, Tensor], str, str]:
     """The weights that timm has for a name, from its cache or the network."""
     try:
-        net: Any = timm.create_model(name, pretrained=True)
+        with _hub_silent():
+            net: Any = timm.create_model(name, pretrained=True)
     except Exception as error:  # timm's, of a hub's client or of the network
         reason = " ".join(str(error).split()) or type(error).__name__
         fix = "fetch them where they can be had, and give --backbone.weights FILE"
@@ -117,6 +120,18 @@ def _fetched(name: str) -> tuple[dict[str, Tensor], str, str]:
     known = net.pretrained_cfg
     origin = ".".join(filter(None, [known.get("architecture"), known.get("tag")])) or name
     return state, f"timm's {origin}", hashlib.sha256(save_bytes(state)).hexdigest()
+
+
+@contextmanager
+def _hub_silent() -> Iterator[None]:
+    """Every address that the hub's client tries, and every wait, is a line of its own; the error says it in one."""
+    log = logging.getLogger("huggingface_hub")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
 
 
 def _asked_for(state: Mapping[str, Tensor], options: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from advss.config import BackboneStart, RunConfig
@@ -16,13 +17,16 @@ from advss.training.checkpoints import has_checkpoint, load_checkpoint, save_che
 KIND = "initial"
 
 
-def first_weights(config: RunConfig, data: DataFacts, source: Path | None) -> Weights | None:
+def first_weights(
+    config: RunConfig, data: DataFacts, source: Path | None, say: Callable[[str], None]
+) -> Weights | None:
     """What a new run starts from; None is random weights.
 
     Args:
         config: the run.
         data: its images.
         source: the pretraining checkpoint that it starts from, whose run has kept the weights.
+        say: told before anything is fetched, since that may take minutes.
 
     Raises:
         UsageError: they cannot be had, or do not fit.
@@ -30,6 +34,8 @@ def first_weights(config: RunConfig, data: DataFacts, source: Path | None) -> We
     run = RunFolder(source.resolve().parent.parent) if source else None
     if run is None or not run.config.is_file():
         start, said = config.start, config.architecture.options
+        if start and start.pretrained:
+            say(f"fetching timm's weights of {config.backbone.name}")
         return read_weights(start, config.backbone.name, said, data) if start else None
     was = stored_config(run.path).start
     if config.start != was:

@@ -62,7 +62,7 @@ def opened(
         for line in overlap(splits, pretrained):
             reporter.say(line)
         facts = (pretrained or splits).facts
-        weights = first_weights(config, facts, source) if new else kept_weights(config, folder)
+        weights = first_weights(config, facts, source, reporter.say) if new else kept_weights(config, folder)
         if weights:
             reporter.say(told(weights, config, facts))
         folder = make_folder(folder, resume=resume, named=config.name is not None)

@@ -72,6 +72,8 @@ def files_by_split(
 
 def missing(root: Path, split: Split) -> UsageError:
     """What is said where there are no files of a split."""
+    if root.is_file():
+        return UsageError(f"'{root}' is one file, without a test split; {HOW}")
     known = (
         f"named {split}*.parquet, nor in a folder {split}, in '{root}'; `--data.{split} PATTERN` says which they are"
     )
