@@ -9,6 +9,7 @@ from typing import Any, Literal, Unpack
 from torch import Tensor, nn
 
 from advss.cli.progress import reporter_for
+from advss.config import DataFlag
 from advss.configuration.keywords import Keywords
 from advss.configuration.resolve import from_mapping
 from advss.data.splits import part_tensors
@@ -17,9 +18,9 @@ from advss.models.entrance import guarded
 from advss.models.features import ImageFeatures
 from advss.runs.classifier import load_classifier
 from advss.runs.features import load_features
-from advss.runs.folder import classifier_of, encoder_of, find_run
+from advss.runs.folder import begun_by, classifier_of, encoder_of, find_run
 from advss.runs.own_data import own_data
-from advss.runs.stored import found_config
+from advss.runs.stored import found_config, stored_config
 from advss.stages.fit import fit as fit_run
 from advss.training.reporting import Silent
 
@@ -94,14 +95,16 @@ def load_data(
     run: str | Path,
     split: Literal["train", "valid", "test"] = "test",
     *,
+    stage: Literal["pretrain", "finetune"] | None = None,
     data: Mapping[str, str | Path] | None = None,
     runs_dir: str | Path = "runs",
 ) -> tuple[Tensor, Tensor]:
-    """The images and labels that a run saw: (N, 3, H, W) float32 in [0, 1] and (N,) int64.
+    """The images and labels that a run saw: (N, 3, H, W) float32 in [0, 1] and (N,) int64, -1 where there is none.
 
     Args:
         run: a run's name or its folder.
         split: which images.
+        stage: whose, of a run with ``--pretrain-data``; None is the stage that the run ends in.
         data: where the data are now, if they were moved, as ``--data.root DIR``: ``{"root": "/new/place"}``.
         runs_dir: where names are looked up.
 
@@ -111,5 +114,7 @@ def load_data(
     if split not in ("train", "valid", "test"):
         raise UsageError(f"split '{split}' is none of train, valid, test")
     folder = find_run(run, Path(runs_dir))
-    splits = own_data(found_config(folder.path, data), folder, (split,))
+    pretraining = stage == "pretrain" if stage else begun_by(folder.read_result()) == "pretrain"
+    flag: DataFlag = "pretrain-data" if pretraining and stored_config(folder.path).pretrain_data else "data"
+    splits = own_data(found_config(folder.path, data, flag), folder, (split,), flag=flag)
     return part_tensors(splits.parts[split])

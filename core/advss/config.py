@@ -13,6 +13,9 @@ Precision = Literal["auto", "float32", "bf16"]
 MemoryFormat = Literal["auto", "contiguous", "channels_last"]
 
 
+DataFlag = Literal["data", "pretrain-data"]
+
+
 @dataclass(frozen=True)
 class Choice:
     """A component by name with its options: a plugin, a data source or a backbone.
@@ -213,10 +216,9 @@ class RunConfig:
         """The seed of what is validated on and of what limits keep."""
         return self.seed if self.split_seed is None else self.split_seed
 
-    @property
-    def of_pretraining(self) -> RunConfig:
-        """Itself, with the images that are pretrained on in the place of those fine-tuned and measured on."""
-        if self.pretrain_data is None:
+    def chosen(self, flag: DataFlag) -> RunConfig:
+        """Itself, with the images of a flag as its ``data``."""
+        if flag == "data" or self.pretrain_data is None:
             return self
         return replace(self, data=self.pretrain_data, limit=self.pretrain_data_limit, size=self.pretrain_data_size)
 

@@ -169,7 +169,7 @@ def test_size_and_limit_below_other_data_to_pretrain_on(write: Callable[[str], P
     }
     config = from_mapping(said, environ={})
     assert (config.size, config.limit, config.pretrain_data_size, config.pretrain_data_limit) == (16, 0, 8, 5)
-    assert (config.of_pretraining.data.name, config.of_pretraining.size) == ("cifar10", 8)
+    assert [config.chosen(flag).size for flag in ("data", "pretrain-data")] == [16, 8]
     assert resolve({}, configs=[write(to_yaml(config))], environ={}) == config
 
 

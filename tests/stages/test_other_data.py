@@ -129,6 +129,15 @@ def test_each_stage_records_its_own_data(done: RunConfig) -> None:
     assert first["finetune_data"] == second["data"] != first["data"]
 
 
+def test_the_images_of_each_stage_are_had_again(done: RunConfig, photos: Choice) -> None:
+    run = done.runs_dir / "run"
+    assert len(advss.load_data(run, "train", stage="pretrain")[1]) == 36
+    assert advss.load_data(run, "train", stage="pretrain")[1].max() == -1
+    assert advss.load_data(run, "train")[1].max() > 0
+    moved = Path(photos.options["root"]).rename(Path(photos.options["root"]).with_name("moved"))
+    assert len(advss.load_data(run, "train", stage="pretrain", data={"root": moved})[1]) == 36
+
+
 def test_the_normalisation_of_pretraining_stays(done: RunConfig, photos: Choice) -> None:
     first, second = _manifests(done)
     of_photos = open_splits("imagefolder", photos.options, parts=("train", "valid"))
@@ -181,6 +190,8 @@ def test_moved_data_are_gone_on_with(both: RunConfig, stopper: Stop, photos: Cho
 def test_it_is_refused_without_pretraining(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["fit", "--pretext", "none", "--pretrain-data", "digits"]) == 2
     assert "--pretrain-data digits: nothing is pretrained by --pretext none" in capsys.readouterr().err
+    assert main(["fit", "--pretext", "rotation", "--pretrain-epochs", "0", "--pretrain-data", "digits"]) == 2
+    assert "--pretrain-data digits: nothing is pretrained by --pretrain-epochs 0" in capsys.readouterr().err
     assert main(["fit", "--pretext", "rotation", "--pretrain-data.limit", "20"]) == 2
     assert "--pretrain-data.limit 20: no --pretrain-data is chosen" in capsys.readouterr().err
 

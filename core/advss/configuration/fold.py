@@ -280,8 +280,9 @@ def _check(config: RunConfig) -> None:
         value = getattr(config, f"diversity_{name}")
         if not config.diversity and value != getattr(RunConfig, f"diversity_{name}"):
             raise UsageError(f"--diversity-{name} {value} has no effect with --diversity 0; give --diversity 0.1, say")
-    if config.pretrain_data and not config.pretext:
-        raise UsageError(f"--pretrain-data {config.pretrain_data.name}: nothing is pretrained by --pretext none")
+    if config.pretrain_data and not config.pretraining.epochs:
+        none = "--pretrain-epochs 0" if config.pretext else "--pretext none"
+        raise UsageError(f"--pretrain-data {config.pretrain_data.name}: nothing is pretrained by {none}")
     for name in ("limit", "size"):
         if (said_of := getattr(config, f"pretrain_data_{name}")) and not config.pretrain_data:
             raise UsageError(f"--pretrain-data.{name} {said_of}: no --pretrain-data is chosen")

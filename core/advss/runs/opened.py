@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from advss.config import RunConfig, paths_in
+from advss.config import DataFlag, RunConfig, paths_in
 from advss.configuration.resolve import to_yaml
 from advss.data.fingerprint import PARTS, PartName
 from advss.data.splits import Splits
@@ -27,7 +27,7 @@ from advss.runs.initial import first_weights, keep_weights, kept_weights, told
 from advss.runs.lock import check_free, locked
 from advss.runs.own_data import own_data
 from advss.runs.reading import watched
-from advss.runs.session import DataFlag, Session, choose_device, followed, open_data
+from advss.runs.session import Session, choose_device, followed, open_data
 from advss.runs.stored import found_config
 from advss.tracking.tracker import Tracker
 from advss.training.checkpoints import has_checkpoint
@@ -81,7 +81,7 @@ def opened(
         session = stack.enter_context(open_session(config, folder, splits, reporter, lasts=lasts))
         session.weights, session.pretrain_splits = weights, pretrained
         if pretrained:
-            log_data(session.tracker, pretrained, config.of_pretraining)
+            log_data(session.tracker, pretrained, config.chosen("pretrain-data"))
         _record_start(session, command)
         yield session
 
@@ -101,8 +101,8 @@ def _read_data(
     if command == "pretrain":
         return read(others, ("train", "valid")), None
     splits = read("data", PARTS)
-    pretrains = command == "fit" and config.pretraining.epochs and config.pretrain_data
-    return splits, read(others, ("train", "valid")) if pretrains else None
+    apart = command == "fit" and config.pretrain_data
+    return splits, read(others, ("train", "valid")) if apart else None
 
 
 def _record_start(session: Session, command: Command) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from advss.config import RunConfig, paths_in
+from advss.config import DataFlag, RunConfig, paths_in
 from advss.data.fingerprint import PARTS, Fingerprint, PartName
 from advss.data.splits import UNWATCHED, Splits
 from advss.data.watch import Watch
 from advss.errors import UsageError
 from advss.runs.folder import RunFolder
-from advss.runs.session import DataFlag, chosen_data, open_data
+from advss.runs.session import open_data
 from advss.training.checkpoints import has_checkpoint, load_checkpoint
 
 
@@ -55,7 +55,7 @@ def own_data(
     try:
         splits = open_data(config, parts, watch, flag)
     except UsageError as error:
-        data = chosen_data(config, flag).data
+        data = config.chosen(flag).data
         places = [(name, place) for name, value in data.options.items() for place in paths_in(value)]
         for name, place in places:
             if not place.exists():

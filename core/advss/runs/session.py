@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from advss.config import Choice, RunConfig, StageSettings
+from advss.config import Choice, DataFlag, RunConfig, StageSettings
 from advss.configuration.resolve import plain
 from advss.data.augmentation import Augment
 from advss.data.fingerprint import PARTS, PartName
@@ -41,8 +41,6 @@ from advss.training.reporting import Reporter
 from advss.training.signals import Interrupted, StopRequest
 from advss.training.trainer import Trainer
 from advss.training.work import Work, set_trainable
-
-DataFlag = Literal["data", "pretrain-data"]
 
 
 @dataclass
@@ -180,16 +178,11 @@ class _Everything:
                 yield replace(batch, label=label)
 
 
-def chosen_data(config: RunConfig, flag: DataFlag) -> RunConfig:
-    """A configuration whose ``data`` are those of a flag."""
-    return config.of_pretraining if flag == "pretrain-data" else config
-
-
 def open_data(
     config: RunConfig, parts: Sequence[PartName] = PARTS, watch: Watch = UNWATCHED, flag: DataFlag = "data"
 ) -> Splits:
     """The images that a run is of, or these parts of them; ``watch`` is told of reading them."""
-    chosen, seed = chosen_data(config, flag), config.dividing_seed
+    chosen, seed = config.chosen(flag), config.dividing_seed
     data = chosen.data
     with of_flag(f"--{flag}"), blaming(f"--{flag} {data.name}", used("data", data)):
         size = {"limit": chosen.limit, "size": chosen.size}

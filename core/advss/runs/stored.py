@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from advss.config import Choice, RunConfig, paths_in
+from advss.config import Choice, DataFlag, RunConfig, paths_in
 from advss.configuration.resolve import plain, resolve, to_mapping
 from advss.errors import UsageError
 from advss.plugins.options import options_of
@@ -91,12 +91,13 @@ def stored_config(
         return resolve_run(run, UNTRAINED | settings, environ=variables, text=text)
 
 
-def found_config(run: Path, where: Mapping[str, Any] | None) -> RunConfig:
+def found_config(run: Path, where: Mapping[str, Any] | None, flag: DataFlag = "data") -> RunConfig:
     """As :func:`stored_config`, with the data where they are now.
 
     Args:
         run: the folder.
         where: by option of the data's source, a path or several; None leaves them where they were.
+        flag: whose data they are.
 
     Raises:
         UsageError: as :func:`stored_config`; an option that is no place, for the data are what they were.
@@ -104,12 +105,13 @@ def found_config(run: Path, where: Mapping[str, Any] | None) -> RunConfig:
     config = stored_config(run)
     if not where:
         return config
-    known = [o.name for o in options_of(registry().find("data", config.data.name)) if o.is_place]
+    known = [o.name for o in options_of(registry().find("data", config.chosen(flag).data.name)) if o.is_place]
     for option in where:
         if option.replace("-", "_") not in known:
-            said = f"by --data.{', --data.'.join(known)}" if known else f"and {config.data.name} has none"
-            raise UsageError(f"--data.{option}: of the data of run {run} nothing but their place can be said, {said}")
-    return stored_config(run, {f"data.{option}": plain(place) for option, place in where.items()}, text=True)
+            ways = " or ".join(f"--{flag}.{name}" for name in known)
+            said = f"by {ways}" if known else f"and {config.chosen(flag).data.name} has none"
+            raise UsageError(f"--{flag}.{option}: of the data of run {run} nothing but their place can be said, {said}")
+    return stored_config(run, {f"{flag}.{option}": plain(place) for option, place in where.items()}, text=True)
 
 
 def _recorded(run: Path) -> Any:
