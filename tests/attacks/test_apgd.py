@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from functools import partial
 
 import pytest
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from advss.attacks import Norm, Threat
 from advss.attacks.apgd import APGD, Aim
+from advss.attacks.climb import Smooth
 
 Trained = tuple[nn.Module, Tensor, Tensor]
 THREATS: list[tuple[Norm, float]] = [("linf", 0.15), ("l2", 0.8), ("l1", 1.5)]
@@ -68,6 +70,36 @@ def test_the_images_that_fall_to_several_targets_are_the_released_codes(
     assert torch.equal(ours, wrong(model, other.perturb(x, label), label))
     one = APGD(loss="targeted", steps=STEPS, targets=(1,))(model, x, label, Threat(eps=0.15), generator())
     assert wrong(model, one, label).sum() < ours.sum()
+
+
+class Flickering(nn.Module):
+    """Sees images darker and brighter in turn."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model, self.passes = model, 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.passes += 1
+        logits: Tensor = self.model(x + 0.1 * (-1) ** self.passes)
+        return logits
+
+
+def test_averaged_gradients_fell_what_the_released_codes_do(sturdy: Trained) -> None:
+    model, x, label = sturdy
+
+    def fell(averaged: int) -> Tensor:
+        attack = APGD(steps=10, averaged=averaged)
+        return (attack(Flickering(model), x, label, Threat(eps=0.15), generator()) != x).flatten(1).any(1)
+
+    other = autopgd_base.APGDAttack(Flickering(model), n_iter=10, eps=0.15, seed=3, eot_iter=2)
+    assert torch.equal(fell(2), (other.perturb(x, label) != x).flatten(1).any(1))
+    assert not torch.equal(fell(1), fell(2))
+
+
+def test_steps_are_judged_where_the_paper_judges_them() -> None:
+    lengths = itertools.islice(Smooth.periods(100), 8)
+    assert list(itertools.accumulate(lengths)) == [22, 41, 57, 70, 80, 87, 93, 99]
 
 
 class Scaled(nn.Module):

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
+import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from advss.attacks.balls import L2, Linf, by_image, unit
@@ -33,6 +34,9 @@ WIDER = ((3, 0.3), (2, 0.3))  # ℓ1: radii in parts of eps, and the share of th
 @dataclass(frozen=True, kw_only=True)
 class APGD:
     """APGD-CE, APGD-DLR or targeted APGD, as AutoAttack has them; ``APGD(loss="ce")(model, ...)`` attacks.
+
+    Where an image's own logit is more than 8 above the others, all are divided until it is 8, which matters to ``ce``
+    alone. An image is left alone as soon as it falls.
 
     Attributes:
         loss: ``ce``, cross-entropy; ``dlr``, the margin over the difference between first and third logit;
@@ -153,11 +157,19 @@ class APGD:
             return LOSSES[self.loss](logits_BK, climb.label_B[part], climb.target_B[part])
 
         logits_BK, loss_B, gradient = asked.ascent(climb.x, loss)
+        log_B = self._log_weight(loss_B)
         for _ in range(self.averaged - 1):
             logits_BK, loss_B, more = asked.ascent(climb.x, loss)
-            gradient = gradient + more
+            more_B = self._log_weight(loss_B)
+            top_B = torch.maximum(log_B, more_B)
+            gradient = by_image((log_B - top_B).exp(), more) * gradient + by_image((more_B - top_B).exp(), more) * more
+            log_B = top_B
         climb.told(loss_B, gradient)
         return logits_BK
+
+    def _log_weight(self, loss_B: Tensor) -> Tensor:
+        """Of a gradient among those averaged: cross-entropy's is 1 - p times that of :func:`_odds`."""
+        return F.logsigmoid(loss_B) if self.loss == "ce" else torch.zeros_like(loss_B)
 
 
 def _climb(rows: Rows, start: Tensor, norm: Norm, radius: float) -> Smooth | Sparse:

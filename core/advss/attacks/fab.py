@@ -14,7 +14,6 @@ import torch
 from torch import Generator, Tensor, nn
 
 from advss.attacks.balls import by_image
-from advss.attacks.evaluation import answers
 from advss.attacks.passes import Chunk, Passes
 from advss.attacks.threat import Norm, Threat, whole
 from advss.attacks.victim import as_victim
@@ -92,22 +91,18 @@ class FAB:
         """One run against what still stands."""
         place_B, norm = chunk.left_S, threat.norm
         x = start[place_B]
-        for step in range(self.steps + 1):
+        for _ in range(self.steps):
+            if not len(place_B):
+                return
             clean, label_B = chunk.x_BCHW[place_B], chunk.label_B[place_B]
             aim_B = None if target_B is None else target_B[place_B]
-            right_B, level_B, slope = _boundary(asked, x, label_B, aim_B, norm)
+            x = _stepped(x, clean, *_boundary(asked, x, label_B, aim_B, norm), norm)
+            right_B = asked.right(x, label_B)
             fell_B = ~right_B & (_length(x - clean, norm) <= threat.eps)
             if fell_B.any():
                 chunk.fell(place_B[fell_B], x[fell_B])
-            if step == self.steps or fell_B.all():
-                return
-            far_B = ~right_B & ~fell_B
-            if far_B.any():  # the released code asks anew about all images; only these have moved
-                x = torch.where(by_image(far_B, x), clean + BACK * (x - clean), x)
-                aim_F = None if aim_B is None else aim_B[far_B]
-                _, level_B[far_B], slope[far_B] = _boundary(asked, x[far_B], label_B[far_B], aim_F, norm)
-            place_B = place_B[~fell_B]
-            x = _stepped(x[~fell_B], clean[~fell_B], level_B[~fell_B], slope[~fell_B], norm)
+            x = torch.where(by_image(right_B, x), x, clean + BACK * (x - clean))
+            place_B, x = place_B[~fell_B], x[~fell_B]
 
 
 def _start(x_BCHW: Tensor, threat: Threat, generator: Generator) -> Tensor:
@@ -118,12 +113,10 @@ def _start(x_BCHW: Tensor, threat: Threat, generator: Generator) -> Tensor:
     return (x_BCHW + threat.eps / 2 * (noise / by_image(length_B, noise))).clamp_(0, 1)
 
 
-def _boundary(
-    asked: Passes, x: Tensor, label_B: Tensor, target_B: Tensor | None, norm: Norm
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Which images are answered rightly, how far another class is above their own (B,), and the gradient of that.
+def _boundary(asked: Passes, x: Tensor, label_B: Tensor, target_B: Tensor | None, norm: Norm) -> tuple[Tensor, Tensor]:
+    """How far another class is above the images' own (B,), and the gradient of that, both over the gradient's largest.
 
-    The class is the target, or that of the nearest linearised boundary. Both numbers are over the gradient's largest.
+    The class is the target, or that of the nearest linearised boundary.
     """
 
     def ask(part: slice) -> tuple[Tensor, ...]:
@@ -144,10 +137,10 @@ def _boundary(
             nearer_B = (others_BK[:, place] != own_B1[:, 0]) & (away_B < nearest_B)
             nearest_B, level_B = away_B.where(nearer_B, nearest_B), one_B.where(nearer_B, level_B)
             slope = gradient.where(by_image(nearer_B, slope), slope)
-        return answers(logits_BK.detach()) == label_B[part], level_B, slope
+        return level_B, slope
 
-    right_B, level_B, slope = asked.split(ask, len(x))
-    return right_B, level_B, slope
+    level_B, slope = asked.split(ask, len(x))
+    return level_B, slope
 
 
 def _scaled(level_B: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:

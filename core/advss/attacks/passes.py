@@ -1,7 +1,8 @@
 """A model that is attacked, asked about as many images at once as memory holds.
 
 An attack keeps what it knows of a whole chunk of images; only its passes through the model are split. So memory that
-runs out changes neither what is drawn nor what is answered. Letters: B images, K classes.
+runs out changes nothing that is drawn, and of the answers no more than a backend's rounding in smaller passes does.
+Letters: B images, K classes.
 """
 
 from __future__ import annotations

@@ -156,9 +156,9 @@ def _tried(clean: Tensor, best: Tensor, threat: Threat, move: Move) -> Tensor:
         both[one] = delta[one]
     spent_B111 = torch.linalg.vector_norm(delta, ord=power, dim=(1, 2, 3), keepdim=True) ** power
     left = ((threat.eps**power - spent_B111).clamp_min(0) / channels + length(both) ** power) ** (1 / power)
-    shape = _bump(move.side, power, move.turned, clean) * sign_BC11 + delta[window] / length(delta[window]).clamp_min(
-        TINY
-    )
+    shape = _bump(move.side, power, move.turned).to(clean) * sign_BC11 + delta[window] / length(
+        delta[window]
+    ).clamp_min(TINY)
     delta[_window(move.other, move.side)] = 0
     delta[window] = shape / length(shape).clamp_min(TINY) * (left if power == 2 else left * channels)
     return _inside(clean, delta, threat)
@@ -178,7 +178,7 @@ def _start(x_BCHW: Tensor, threat: Threat, generator: Generator) -> Tensor:
             number = torch.rand(1 + images * channels, generator=generator, device=x_BCHW.device)
             if row + side <= height and column + side <= width:
                 sign_BC11 = _sign(number[1:]).view(images, channels, 1, 1)
-                delta[_window((row, column), side)] += _bump(side, power, bool(number[0] > 0.5), x_BCHW) * sign_BC11
+                delta[_window((row, column), side)] += _bump(side, power, bool(number[0] > 0.5)).to(x_BCHW) * sign_BC11
     return _inside(x_BCHW, delta, threat)
 
 
@@ -189,13 +189,13 @@ def _inside(clean: Tensor, delta: Tensor, threat: Threat) -> Tensor:
     return L1(clean, threat.eps, 0).inside(clean + delta)
 
 
-def _bump(side: int, power: int, turned: bool, like: Tensor) -> Tensor:
+@functools.lru_cache(maxsize=64)
+def _bump(side: int, power: int, turned: bool) -> Tensor:
     """A hill over a valley (S, S), of length 1: each falls off from its middle by rings; turned, side by side."""
     half = side // 2
     bump_SS = torch.cat([_hill(half, side, power), -_hill(side - half, side, power)])
     bump_SS /= torch.linalg.vector_norm(bump_SS, ord=power)
-    bump_SS = (bump_SS.T if turned else bump_SS).to(like)
-    return bump_SS
+    return bump_SS.T if turned else bump_SS
 
 
 def _hill(height: int, width: int, power: int) -> Tensor:
