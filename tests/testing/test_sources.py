@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import re
 import threading
 from collections.abc import Callable, Mapping
@@ -276,6 +277,14 @@ class Drawing(Images):
         return images
 
 
+class DrawingByPython(Images):
+    """The same of Python's."""
+
+    def changed(self, images: Tensor, split: Split, places_B: Tensor) -> Tensor:
+        random.random()
+        return images
+
+
 MADE, MISSING = sources.making_it_reads_nothing, sources.missing_data_are_a_usage_error
 BOTH, LABELS = sources.its_splits_are_there, sources.labels_count_from_0_as_int64
 CLASSES, FORM = sources.classes_are_distinct_names_as_many_as_labels, sources.images_are_squares_of_one_side_as_uint8
@@ -326,6 +335,7 @@ BROKEN = [
         r"passed_over\(\) returns \['\.txt'\]; return how many",
     ),
     (Sorting, ALONE, r"images\(\) changes places_B in place; clone it first"),
+    (DrawingByPython, ALONE, "reading draws from Python's random state; draw from torch.Generator"),
     (Drawing, ALONE, "reading draws from torch's global generator; draw from torch.Generator"),
 ]
 

@@ -163,8 +163,19 @@ class OneNumber(Seen):
         return Views(views.inputs, views.targets | {"share": torch.tensor(0.5)})
 
 
+class Teacher(Seen):
+    """What a frozen norm makes of the images."""
+
+    def build(self, encoder: Encoder) -> None:
+        super().build(encoder)
+        self.norm = nn.BatchNorm2d(3).requires_grad_(False)
+
+    def changed(self, views: Views, batch: Batch) -> Views:
+        return Views(views.inputs, views.targets | {"x": self.norm(batch.x)})
+
+
 @pytest.mark.parametrize("fact", FACTS)
-@pytest.mark.parametrize("offered", [TwoSizes, OneNumber])
+@pytest.mark.parametrize("offered", [TwoSizes, OneNumber, Teacher])
 def test_a_sound_task_passes(ask: Ask, offered: type, fact: Callable[[Subject], None]) -> None:
     assert ask(offered, fact).message == ""
 

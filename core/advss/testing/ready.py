@@ -20,7 +20,7 @@ from advss.testing.subject import Subject
 from advss.testing.verdicts import UncheckedError, as_in_training, expect
 from advss.training.form import check_form_of_loss, check_form_of_views, check_phases, tensors
 from advss.training.hooks import standing
-from advss.training.work import Modules
+from advss.training.work import Modules, stand
 
 CPU = torch.device("cpu")
 FIELDS = ("x", "raw", "index", "label")  # of a batch, that are tensors
@@ -47,6 +47,7 @@ class Ready:
         with self._asked("build()"), global_stream("cpu", seed, "init"):
             task.build(self.network)
         self.modules = Modules(self.network, {"it": task}, self.stage)
+        stand(self.modules)
         if prepared:
             self.look_at_data(every_batch(), stream("cpu", seed, "look"))
 

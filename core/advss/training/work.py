@@ -169,6 +169,11 @@ def set_trainable(module: nn.Module, phase: Phase) -> None:
     for parameter in module.parameters():
         parameter.requires_grad_(id(parameter) in chosen)
     module.train()
+    stand(module)
+
+
+def stand(module: nn.Module) -> None:
+    """Let each subtree of whose parameters none trains stand in eval mode."""
     for part in module.modules():
         own = list(part.parameters())
         if own and not any(p.requires_grad for p in own):

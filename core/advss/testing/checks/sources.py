@@ -15,6 +15,7 @@ from torch import Tensor
 from advss.errors import UsageError
 from advss.hookspecs import DataSource, Split
 from advss.plugins import options_of
+from advss.testing.asked import unseeded
 from advss.testing.subject import Subject
 from advss.testing.verdicts import BrokenError, UncheckedError, expect
 
@@ -193,13 +194,16 @@ def reading_leaves_the_global_generator_and_the_places_alone(subject: Subject) -
     """The numbers of a run follow from its seed."""
     source = subject.new()
     state = torch.get_rng_state()
-    for split, labels in _labelled(source):
-        places = _few(labels)
-        source.images(split, places)
-        expect(torch.equal(places, _few(labels)), "images() changes places_B in place; clone it first")
+    with unseeded() as drawn:
+        for split, labels in _labelled(source):
+            places = _few(labels)
+            source.images(split, places)
+            expect(torch.equal(places, _few(labels)), "images() changes places_B in place; clone it first")
+    own = "draw from torch.Generator().manual_seed(0) or not at all"
+    expect(not drawn, f"reading draws from {''.join(drawn[:1])}'s random state; {own}")
     expect(
         torch.equal(torch.get_rng_state(), state),
-        "reading draws from torch's global generator; draw from torch.Generator().manual_seed(0) or not at all",
+        f"reading draws from torch's global generator; {own}",
     )
 
 
