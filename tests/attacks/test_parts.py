@@ -126,3 +126,43 @@ def test_any_two_classes_and_logits_of_any_size_will_do(
     fell = [wrong(one, attack(one, x, label, threat, generator()), label) for one in models]
     assert all((one != fell[0]).sum() <= 1 for one in fell)
     assert fell[0].any()
+
+
+@each
+def test_where_nothing_stands_and_where_there_is_nothing_nothing_is_done(
+    sturdy: Trained, attack: Callable[..., Tensor]
+) -> None:
+    model, x, label = sturdy
+    none = torch.zeros(len(x), dtype=torch.bool)
+    assert torch.equal(attack(model, x, label, Threat(eps=0.15), generator(), standing_B=none), x)
+    assert attack(model, x[:0], label[:0], Threat(eps=0.15), generator()).shape == (0, 1, 8, 8)
+
+
+class Odd(nn.Module):
+    """Logits without gradients, with none by the image, or nan where a pixel is bright."""
+
+    def __init__(self, model: nn.Module, kind: str) -> None:
+        super().__init__()
+        self.model, self.kind = model, kind
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.model(x)
+        if self.kind == "step":
+            return logits.detach()
+        if self.kind == "flat":
+            return torch.eye(10)[torch.full((len(x),), 3)] + 0 * x.flatten(1).sum(1)[:, None]
+        return torch.where((x > 0.95).flatten(1).any(1)[:, None], torch.nan, logits)
+
+
+@each
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
+@pytest.mark.parametrize("kind", ["step", "flat", "nan"])
+def test_examples_are_finite_whatever_the_gradients_and_logits_are(
+    sturdy: Trained, attack: Callable[..., Tensor], norm: Norm, kind: str
+) -> None:
+    model, x, label = Odd(sturdy[0], kind), sturdy[1][:30], sturdy[2][:30]
+    made = attack(
+        model, x, torch.full_like(label, 3) if kind == "flat" else label, Threat(norm=norm, eps=0.1), generator()
+    )
+    assert made.isfinite().all()
+    assert kind != "flat" or torch.equal(made, x)

@@ -14,7 +14,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from advss.attacks.balls import by_image
-from advss.attacks.passes import Chunk, Passes
+from advss.attacks.passes import Chunk, Passes, gradient_by
 from advss.attacks.threat import Norm, Threat, whole
 from advss.attacks.victim import as_victim
 
@@ -128,19 +128,19 @@ def _boundary(asked: Passes, x: Tensor, label_B: Tensor, target_B: Tensor | None
             others_BK = others_BK if target_B is None else target_B[part, None]
             level_BK = logits_BK.gather(1, others_BK) - logits_BK.gather(1, own_B1)
         nearest_B = torch.full_like(level_BK[:, 0], torch.inf)
-        level_B, slope = torch.zeros_like(nearest_B), torch.zeros_like(inputs)
+        level_B, chosen = torch.zeros_like(nearest_B), torch.zeros_like(inputs)
         for place in range(level_BK.shape[1]):
             more = place + 1 < level_BK.shape[1]
-            (gradient,) = torch.autograd.grad(level_BK[:, place].sum(), inputs, retain_graph=more)
-            one_B, gradient = _scaled(level_BK[:, place].detach(), gradient.nan_to_num_(0, 0, 0))
+            gradient = gradient_by(level_BK[:, place], inputs, again=more)
+            one_B, gradient = _scaled(level_BK[:, place].detach(), gradient)
             away_B = one_B.abs() / _length(gradient, norm, dual=True).clamp_min(TINY)
             nearer_B = (others_BK[:, place] != own_B1[:, 0]) & (away_B < nearest_B)
             nearest_B, level_B = away_B.where(nearer_B, nearest_B), one_B.where(nearer_B, level_B)
-            slope = gradient.where(by_image(nearer_B, slope), slope)
-        return level_B, slope
+            chosen = gradient.where(by_image(nearer_B, gradient), chosen)
+        return level_B, chosen
 
-    level_B, slope = asked.split(ask, len(x))
-    return level_B, slope
+    level_B, chosen = asked.split(ask, len(x))
+    return level_B, chosen
 
 
 def _scaled(level_B: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:

@@ -49,8 +49,7 @@ class Passes:
             x_BCHW = x_BCHW.detach().requires_grad_()
             logits_BK = self.forward(x_BCHW)
             loss_B = loss(logits_BK, part)
-            (gradient,) = torch.autograd.grad(loss_B.sum(), x_BCHW)
-        return logits_BK.detach(), loss_B.detach(), gradient.nan_to_num_(0, 0, 0)
+        return logits_BK.detach(), loss_B.detach(), gradient_by(loss_B, x_BCHW)
 
     def split(self, ask: Callable[[slice], tuple[Tensor, ...]], count: int) -> tuple[Tensor, ...]:
         """What ``ask`` says of ``count`` images, halved from then on when the device's memory runs out."""
@@ -67,6 +66,20 @@ class Passes:
                 continue
             start = part.stop
         return parts[0] if len(parts) == 1 else tuple(torch.cat(one) for one in zip(*parts, strict=True))
+
+
+def gradient_by(value_B: Tensor, x_BCHW: Tensor, *, again: bool = False) -> Tensor:
+    """Gradient of each image's value; 0 where it is not finite or the image has no influence.
+
+    Args:
+        value_B: one an image, of ``x_BCHW``.
+        x_BCHW: images that require gradients.
+        again: more gradients are to be taken of the same pass.
+    """
+    if not value_B.requires_grad:
+        return torch.zeros_like(x_BCHW)
+    (gradient,) = torch.autograd.grad(value_B.sum(), x_BCHW, retain_graph=again, allow_unused=True)
+    return torch.zeros_like(x_BCHW) if gradient is None else gradient.nan_to_num(0, 0, 0)
 
 
 class Chunk:
