@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from torch import Tensor
 
-from advss.config import Choice, EvalSettings, RunConfig
+from advss.config import Choice, DataFlag, EvalSettings, RunConfig
 from advss.data.fingerprint import PartName
 from advss.data.images import InMemory
 from advss.data.splits import Splits
@@ -288,8 +288,8 @@ def test_no_stage_that_trains_reads_the_test_images(settings: Settings, monkeypa
         def select(self, places_B: Tensor) -> InMemory:
             raise AssertionError("the test images were read")
 
-    def sealed(config: RunConfig, parts: Sequence[PartName], watch: Watch) -> Splits:
-        splits = open_data(config, parts, watch)
+    def sealed(config: RunConfig, parts: Sequence[PartName], watch: Watch, flag: DataFlag) -> Splits:
+        splits = open_data(config, parts, watch, flag)
         if "test" not in parts:
             return splits
         images = splits.test.images
