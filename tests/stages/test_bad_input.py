@@ -299,7 +299,7 @@ def test_no_stage_that_trains_reads_the_test_images(settings: Settings, monkeypa
 
     monkeypatch.setattr(run_module, "open_data", sealed)
     monkeypatch.setattr(own_data_module, "open_data", sealed)
-    monkeypatch.setattr(run_module, "overlap", lambda splits: [])  # looks for equal images, and chooses nothing
+    monkeypatch.setattr(run_module, "overlap", lambda *splits: [])  # looks for equal images, and chooses nothing
     config = settings("rotation", "pgd", stage=QUICK)
     result = pretrain_run(config, reporter=Silent())
     assert (result["ta"], result["ra"], result["status"]) == (None, None, "finished")
