@@ -19,7 +19,7 @@ from advss.runs import opened as run_module
 from advss.runs import own_data as own_data_module
 from advss.runs import session as session_module
 from advss.runs.classifier import load_classifier
-from advss.runs.folder import plan_run
+from advss.runs.folder import RunFolder, classifier_of, plan_run
 from advss.runs.session import open_data
 from advss.stages.fit import finetune as finetune_run
 from advss.stages.fit import fit
@@ -309,3 +309,14 @@ def test_no_stage_that_trains_reads_the_test_images(settings: Settings, monkeypa
     with pytest.raises(AssertionError, match="the test images were read"):
         evaluate(config.runs_dir / "tuned", config.evaluation, device="cpu", reporter=Silent())
     assert json.loads((config.runs_dir / "tuned/result.json").read_text())["ta"] is None
+
+
+def test_a_run_without_a_good_epoch_is_not_to_be_resumed(settings: Settings) -> None:
+    """What it says when it diverges, to who measures it, too."""
+    config = settings("none", "none", stage={"lr": 1e20, "clip": 0.0, "epochs": 2})
+    with pytest.raises(UsageError, match=r"no epoch of finetune was good; start again, with a lower --finetune-lr"):
+        fit(config, reporter=Silent())
+    with pytest.raises(
+        UsageError, match=r"run has no fine-tuned model: .*; no epoch of finetune was good; start again"
+    ):
+        classifier_of(RunFolder(config.runs_dir / "run"))

@@ -167,6 +167,8 @@ def classifier_of(folder: RunFolder) -> Path:
     if gone := missing_part(best):
         raise UsageError(f"run {folder.path}: {gone}")
     result = folder.read_result()
+    if told := result.get("diverged"):
+        raise UsageError(f"run {folder.path} has no fine-tuned model: {told}")
     resumed = f"advss {begun_by(result)} --resume {as_typed(folder.path)}"
     todo = to_finetune(folder.path, result) if result.get("status") == "finished" else resumed
     raise UsageError(f"run {folder.path} has no fine-tuned model; run `{todo}` first")

@@ -33,6 +33,7 @@ from advss.tracking.tracker import Tracker
 from advss.training.blame import blaming
 from advss.training.checkpoints import has_checkpoint, load_checkpoint
 from advss.training.crowding import watched_cores
+from advss.training.divergence import DivergedError
 from advss.training.first_batch import check_runs, trial
 from advss.training.layout import FORMATS, choose_format
 from advss.training.members import tracked_stages
@@ -127,7 +128,12 @@ class Session:
             for stage in tracked_stages(work.stage, work.modules.members):
                 stack.enter_context(tracked(self.tracker, stage))
             stack.enter_context(self.stop.wins())
-            return trainer.run()
+            try:
+                return trainer.run()
+            except DivergedError as error:
+                if not has_checkpoint(self.folder.best(work.stage)):
+                    self.record(diverged=str(error))
+                raise
 
     def _settle_layout(self, work: Work) -> None:
         """Put the modules into the memory layout that is asked for, or for ``auto`` the faster.
