@@ -40,12 +40,13 @@ class LoRA(FinetuneScheme):
     Args:
         rank: r, of each adapter; no more than the weight itself has.
         alpha: α; an adapter counts α/r.
-        lr_scale: learning rate of the adapters in multiples of that of the head and all else that is fresh.
+        lr_scale: learning rate of the adapters in multiples of that of the head and all else that is fresh; at 1
+            and the digits' rate of 0.3 the model collapses to one class.
     """
 
     name = "lora"
 
-    def __init__(self, *, rank: int = 8, alpha: float = 16.0, lr_scale: float = 1.0) -> None:
+    def __init__(self, *, rank: int = 8, alpha: float = 16.0, lr_scale: float = 0.1) -> None:
         super().__init__()
         if rank < 1:
             raise ValueError(f"rank must be at least 1, got {rank}")
