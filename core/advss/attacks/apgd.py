@@ -13,14 +13,13 @@ from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 
 from advss.attacks.balls import L2, Linf, by_image, unit
 from advss.attacks.climb import Climb, Rows, Smooth, Sparse
 from advss.attacks.evaluation import answers
-from advss.attacks.passes import Chunk, Passes
+from advss.attacks.passes import Chunk, Part, Passes
 from advss.attacks.threat import Norm, Threat, whole
-from advss.attacks.victim import as_victim
 
 Aim = Literal["ce", "dlr", "targeted"]
 LEAST_CLASSES: dict[Aim, int] = {"ce": 2, "dlr": 3, "targeted": 4}  # the ratios compare with the third, or the fourth
@@ -32,7 +31,7 @@ WIDER = ((3, 0.3), (2, 0.3))  # ℓ1: radii in parts of eps, and the share of th
 
 
 @dataclass(frozen=True, kw_only=True)
-class APGD:
+class APGD(Part):
     """APGD-CE, APGD-DLR or targeted APGD, as AutoAttack has them; ``APGD(loss="ce")(model, ...)`` attacks.
 
     Where an image's own logit is more than 8 above the others, all are divided until it is 8, which matters to ``ce``
@@ -70,37 +69,12 @@ class APGD:
         """Models of fewer classes have no such loss."""
         return LEAST_CLASSES[self.loss]
 
-    def __call__(
-        self,
-        model: nn.Module,
-        x_BCHW: Tensor,
-        label_B: Tensor,
-        threat: Threat,
-        generator: Generator,
-        *,
-        standing_B: Tensor | None = None,
-    ) -> Tensor:
-        """An adversarial example of each image that falls, the image itself of every other: (B, C, H, W).
-
-        Args:
-            model: images to logits; it is in eval mode meanwhile, and afterwards as it was.
-            x_BCHW: images in [0, 1].
-            label_B: their classes.
-            threat: its norm and radius are those of the ball; the rest of it is not used.
-            generator: of the starts, on the images' device; how much is drawn of it does not depend on what stands.
-            standing_B: bool, the images to attack; without it all. One that is wrong unperturbed is not attacked.
-
-        Raises:
-            ValueError: the model has fewer than ``least_classes``.
-        """
-        with as_victim(model):
-            asked = Passes(model)
-            chunk = Chunk(asked, x_BCHW, label_B, standing_B)
-            for rank in self._ranks(chunk):
-                for _ in range(self.restarts):
-                    noise = _noise(chunk, threat.norm, generator)
-                    self._run(asked, chunk, noise, chunk.ranked_BK[:, rank - 1], threat)
-        return chunk.examples_BCHW
+    def fell(self, asked: Passes, chunk: Chunk, threat: Threat, generator: Generator) -> None:
+        """Runs against each target, from starts in the ball."""
+        for rank in self._ranks(chunk):
+            for _ in range(self.restarts):
+                noise = _noise(chunk, threat.norm, generator)
+                self._run(asked, chunk, noise, chunk.ranked_BK[:, rank - 1], threat)
 
     def _ranks(self, chunk: Chunk) -> Sequence[int]:
         """The runs' targets; none where nothing stands.

@@ -11,12 +11,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 
 from advss.attacks.balls import by_image
-from advss.attacks.passes import Chunk, Passes, gradient_by
+from advss.attacks.passes import Chunk, Part, Passes, gradient_by
 from advss.attacks.threat import Norm, Threat, whole
-from advss.attacks.victim import as_victim
 
 DRAWN = 0.1  # the paper's α_max: the most that the image counts for, beside where the step began
 BEYOND = 1.05  # η: so much farther than the boundary
@@ -27,7 +26,7 @@ DUALS: dict[Norm, float] = {"linf": 1, "l2": 2, "l1": torch.inf}
 
 
 @dataclass(frozen=True, kw_only=True)
-class FAB:
+class FAB(Part):
     """FAB or targeted FAB, as AutoAttack has them; ``FAB()(model, ...)`` attacks.
 
     Attributes:
@@ -54,38 +53,15 @@ class FAB:
         for rank in self.targets:
             whole("targets", rank)
 
-    def __call__(
-        self,
-        model: nn.Module,
-        x_BCHW: Tensor,
-        label_B: Tensor,
-        threat: Threat,
-        generator: Generator,
-        *,
-        standing_B: Tensor | None = None,
-    ) -> Tensor:
-        """An adversarial example of each image that falls, the image itself of every other: (B, C, H, W).
-
-        Args:
-            model: images to logits; it is in eval mode meanwhile, and afterwards as it was.
-            x_BCHW: images in [0, 1].
-            label_B: their classes.
-            threat: its norm and radius are those of the ball; the rest of it is not used.
-            generator: of the starts, on the images' device; while images stand, how much is drawn of it does not
-                depend on which.
-            standing_B: bool, the images to attack; without it all. One that is wrong unperturbed is not attacked.
-        """
-        with as_victim(model):
-            asked = Passes(model)
-            chunk = Chunk(asked, x_BCHW, label_B, standing_B)
-            classes = chunk.ranked_BK.shape[1]
-            for rank in [rank for rank in self.targets if rank < classes] if self.targeted else (None,):
-                target_B = None if rank is None else chunk.ranked_BK[:, rank - 1]
-                for restart in range(self.restarts):
-                    start = _start(chunk.x_BCHW, threat, generator) if restart else chunk.x_BCHW
-                    if len(chunk.left_S):
-                        self._run(asked, chunk, start, target_B, threat)
-        return chunk.examples_BCHW
+    def fell(self, asked: Passes, chunk: Chunk, threat: Threat, generator: Generator) -> None:
+        """Runs against each target; the first starts at the images, further ones in the ball."""
+        classes = chunk.ranked_BK.shape[1]
+        for rank in [rank for rank in self.targets if rank < classes] if self.targeted else (None,):
+            target_B = None if rank is None else chunk.ranked_BK[:, rank - 1]
+            for restart in range(self.restarts):
+                start = _start(chunk.x_BCHW, threat, generator) if restart else chunk.x_BCHW
+                if len(chunk.left_S):
+                    self._run(asked, chunk, start, target_B, threat)
 
     def _run(self, asked: Passes, chunk: Chunk, start: Tensor, target_B: Tensor | None, threat: Threat) -> None:
         """One run against what still stands."""

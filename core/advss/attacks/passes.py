@@ -8,12 +8,15 @@ Letters: B images, K classes.
 from __future__ import annotations
 
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 from advss.attacks.evaluation import answers
+from advss.attacks.threat import Threat
+from advss.attacks.victim import as_victim
 
 Loss = Callable[[Tensor, slice], Tensor]  # logits of images, and which of all they are -> (B,), what is to grow
 
@@ -118,3 +121,41 @@ class Chunk:
         """The images at these places stand no more."""
         self.examples_BCHW[place_F] = examples_FCHW
         self.left_S = self.left_S[~torch.isin(self.left_S, place_F)]
+
+
+class Part(ABC):
+    """A part of AutoAttack: called it attacks a chunk of images; a model must have ``least_classes``."""
+
+    def __call__(
+        self,
+        model: nn.Module,
+        x_BCHW: Tensor,
+        label_B: Tensor,
+        threat: Threat,
+        generator: Generator,
+        *,
+        standing_B: Tensor | None = None,
+    ) -> Tensor:
+        """An adversarial example of each image that falls, the image itself of every other: (B, C, H, W).
+
+        Args:
+            model: images to logits; it is in eval mode meanwhile, and afterwards as it was.
+            x_BCHW: images in [0, 1].
+            label_B: their classes.
+            threat: its norm and radius are those of the ball; the rest of it is not used.
+            generator: of what is drawn, on the images' device; while images stand, how much that is does not depend on
+                which.
+            standing_B: bool, the images to attack; without it all. One that is wrong unperturbed is not attacked.
+
+        Raises:
+            ValueError: the model has fewer than ``least_classes``.
+        """
+        with as_victim(model):
+            asked = Passes(model)
+            chunk = Chunk(asked, x_BCHW, label_B, standing_B)
+            self.fell(asked, chunk, threat, generator)
+        return chunk.examples_BCHW
+
+    @abstractmethod
+    def fell(self, asked: Passes, chunk: Chunk, threat: Threat, generator: Generator) -> None:
+        """Attack what stands of a chunk, which is told of what falls."""

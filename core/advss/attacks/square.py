@@ -15,13 +15,12 @@ from types import EllipsisType
 from typing import ClassVar, NamedTuple
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 
 from advss.attacks.balls import L1, Linf, by_image, unit
 from advss.attacks.evaluation import answers
-from advss.attacks.passes import Chunk, Passes
+from advss.attacks.passes import Chunk, Part, Passes
 from advss.attacks.threat import Norm, Threat, whole
-from advss.attacks.victim import as_victim
 
 FIRST_SHARE = 0.8  # of an image's pixels, in a square
 HALVED_AFTER = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # queries, the share each time; the paper's p
@@ -29,7 +28,7 @@ TINY = 1e-12
 
 
 @dataclass(frozen=True, kw_only=True)
-class Square:
+class Square(Part):
     """Square Attack on the margin; ``Square()(model, ...)`` attacks.
 
     Attributes:
@@ -48,34 +47,11 @@ class Square:
         whole("queries", self.queries)
         whole("restarts", self.restarts)
 
-    def __call__(
-        self,
-        model: nn.Module,
-        x_BCHW: Tensor,
-        label_B: Tensor,
-        threat: Threat,
-        generator: Generator,
-        *,
-        standing_B: Tensor | None = None,
-    ) -> Tensor:
-        """An adversarial example of each image that falls, the image itself of every other: (B, C, H, W).
-
-        Args:
-            model: images to logits; it is in eval mode meanwhile, and afterwards as it was.
-            x_BCHW: images in [0, 1].
-            label_B: their classes.
-            threat: its norm and radius are those of the ball; the rest of it is not used.
-            generator: of the squares, on the images' device; while images stand, how much is drawn of it does not
-                depend on which.
-            standing_B: bool, the images to attack; without it all. One that is wrong unperturbed is not attacked.
-        """
-        with as_victim(model):
-            asked = Passes(model)
-            chunk = Chunk(asked, x_BCHW, label_B, standing_B)
-            for _ in range(self.restarts):
-                if len(chunk.left_S):
-                    self._run(asked, chunk, threat, generator)
-        return chunk.examples_BCHW
+    def fell(self, asked: Passes, chunk: Chunk, threat: Threat, generator: Generator) -> None:
+        """Runs of squares, as many as restarts."""
+        for _ in range(self.restarts):
+            if len(chunk.left_S):
+                self._run(asked, chunk, threat, generator)
 
     def _run(self, asked: Passes, chunk: Chunk, threat: Threat, generator: Generator) -> None:
         place_B = chunk.left_S

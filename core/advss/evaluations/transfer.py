@@ -31,7 +31,7 @@ import torch
 from torch import Tensor
 
 from advss.attacks.evaluation import answered
-from advss.data.splits import Part
+from advss.data.splits import Part, Splits
 from advss.data.statistics import digest
 from advss.evaluations.chance import against_chance
 from advss.evaluations.evaluate import attack_of, read_images, share
@@ -74,11 +74,8 @@ def transfer(runs: Sequence[str | Path], asked: Asked, *, reporter: Reporter) ->
         Interrupted: a signal came; the examples of the models that were done are kept, and nothing else is left.
     """
     members = open_finished(runs, asked.where)
-    planned, device, first = (
-        plan_folder(asked.runs_dir, asked.name, kind=KIND),
-        choose_device(asked.device),
-        members[0].config,
-    )
+    planned, device = plan_folder(asked.runs_dir, asked.name, kind=KIND), choose_device(asked.device)
+    first = members[0].config
     with watched(reporter) as watch:
         splits = own_data(first, members[0].folder, ("test",), watch)
     images = splits.test.subset(asked.evaluation.limit)
@@ -96,18 +93,20 @@ def transfer(runs: Sequence[str | Path], asked: Asked, *, reporter: Reporter) ->
         log_data(tracker, splits, first)
         making = Making(images, fingerprint, asked.evaluation, device, reporter, stop)
         with tracked(tracker, KIND):
-            made, succeeded = _succeeded(members, making)
-            learnt = {m.label: _against_chance(m, making, splits.classes) for m in members}
+            outcome = _measured(members, making, splits)
         tracker.begin()  # not before: what is broken off leaves nothing
-        data = {"data": splits.name, "run": members[0].label, "count": len(images), "sha256": fingerprint}
-        ran = [_ran(m, made[m.label]) | learnt[m.label] for m in members]
-        outcome = {
-            **_outcome([m.label for m in members], ran, made, succeeded, images),
-            "attack": attack_of(asked.evaluation),
-            "images": data,
-        }
         _write(outcome, folder, tracker)
     return outcome | {"folder": str(folder.path)}
+
+
+def _measured(members: Sequence[Finished], making: Making, splits: Splits) -> Outcome:
+    """The content of transfer.json."""
+    made, succeeded = _succeeded(members, making)
+    ran = [_ran(m, made[m.label]) | _against_chance(m, making, splits.classes) for m in members]
+    count, sha256 = len(making.images), making.fingerprint
+    data = {"data": splits.name, "run": members[0].label, "count": count, "sha256": sha256}
+    outcome = _outcome([m.label for m in members], ran, made, succeeded, making.images)
+    return outcome | {"attack": attack_of(making.settings), "images": data}
 
 
 @contextmanager

@@ -159,19 +159,30 @@ def classifier_of(folder: RunFolder) -> Path:
     Raises:
         UsageError: it has none yet; what to type is said.
     """
-    from advss.training.checkpoints import has_checkpoint, missing_part  # torch, not needed for names and folders
-
-    best = folder.best("finetune")
-    if has_checkpoint(best):
+    if best := _best(folder, "finetune"):
         return best
-    if gone := missing_part(best):
-        raise UsageError(f"run {folder.path}: {gone}")
     result = folder.read_result()
     if told := result.get("diverged"):
         raise UsageError(f"run {folder.path} has no fine-tuned model: {told}")
     resumed = f"advss {begun_by(result)} --resume {as_typed(folder.path)}"
     todo = to_finetune(folder.path, result) if result.get("status") == "finished" else resumed
     raise UsageError(f"run {folder.path} has no fine-tuned model; run `{todo}` first")
+
+
+def _best(folder: RunFolder, stage: str) -> Path | None:
+    """The checkpoint of a stage's best epoch; None where there is none of it.
+
+    Raises:
+        UsageError: a part of it is gone.
+    """
+    from advss.training.checkpoints import has_checkpoint, missing_part  # torch, not needed for names and folders
+
+    best = folder.best(stage)
+    if has_checkpoint(best):
+        return best
+    if gone := missing_part(best):
+        raise UsageError(f"run {folder.path}: {gone}")
+    return None
 
 
 def to_finetune(folder: Path, result: Mapping[str, Any]) -> str:
@@ -186,18 +197,15 @@ def encoder_of(folder: RunFolder) -> Path:
     Raises:
         UsageError: it has none yet; what to type is said.
     """
-    from advss.training.checkpoints import has_checkpoint, missing_part
-
-    best = folder.best("pretrain")
-    if has_checkpoint(best):
+    if best := _best(folder, "pretrain"):
         return best
-    if gone := missing_part(best):
-        raise UsageError(f"run {folder.path}: {gone}")
-    result = folder.read_result()
+    result, place = folder.read_result(), folder.best("pretrain")
     if "pretrain" in result.get("best_epochs", {}):
+        from advss.training.checkpoints import has_checkpoint
+
         tuned = f"; its classifier's is in {folder.best('finetune')}" if has_checkpoint(folder.best("finetune")) else ""
-        raise UsageError(f"run {folder.path} has pretrained, but {best} is gone; put it back{tuned}")
-    if best.parent.is_dir():
+        raise UsageError(f"run {folder.path} has pretrained, but {place} is gone; put it back{tuned}")
+    if place.parent.is_dir():
         todo = f"run `advss {begun_by(result)} --resume {as_typed(folder.path)}` first"
         raise UsageError(f"run {folder.path} has no epoch of pretraining yet; {todo}")
     return classifier_of(folder)

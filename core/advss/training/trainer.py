@@ -118,7 +118,7 @@ class Trainer:
     def _begin_epoch(self) -> None:
         """The tasks' hooks before an epoch, where they have not run; what is broken off has not."""
         if self.progress.begun <= self.progress.epoch:
-            self._kept.keep()
+            self._kept.keep(frozen=True)
             epoch_hooks(self.work, self.progress.epoch, prepared=self.progress.begun > 0)
             self.progress.begun = self.progress.epoch + 1
             self._kept.done()
