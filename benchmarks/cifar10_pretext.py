@@ -65,6 +65,7 @@ def on_test_images(folder: Path) -> dict[str, float]:
     """The best epoch's loss and accuracy on the test images, clean and under the training attack, in eval mode."""
     import torch
 
+    from advss.arithmetic import Arithmetic
     from advss.config import Choice
     from advss.data.augmentation import Augment
     from advss.data.loader import Loader
@@ -73,7 +74,7 @@ def on_test_images(folder: Path) -> dict[str, float]:
     from advss.plugins.registry import build
     from advss.runs.session import build_defense
     from advss.runs.stored import stored_config
-    from advss.stages.validation import pretext_validation
+    from advss.stages.validation import ValidationImages, pretext_validation
     from advss.training.checkpoints import load_checkpoint
     from advss.training.signals import StopRequest
     from advss.training.work import Modules
@@ -89,7 +90,8 @@ def on_test_images(folder: Path) -> dict[str, float]:
     test = open_splits(config.data.name, config.data.options, limit=config.limit, seed=config.seed).test
     loader = Loader(test, batch_size=100, device=torch.device("cpu"), augment=Augment(), key=("test",))
     defense = build_defense(config.defense)
-    return pretext_validation(loader, 100, defense, seed=config.seed, stop=StopRequest())(modules)
+    images = ValidationImages(loader, loader)
+    return pretext_validation(images, 100, defense, seed=config.seed, stop=StopRequest())(modules, Arithmetic())
 
 
 def main() -> None:

@@ -30,6 +30,7 @@ STOREYS = [
         "hookspecs",
         "randomness",
         "accuracy",
+        "arithmetic",
         "named",
         "naming",
         "files",

@@ -112,6 +112,8 @@ class EvalSettings:
         limit: attack this many of the test images, as many of each class, whatever the seed; 0 takes all
         batch_size: images at once; halved when memory runs out
         valid_steps: steps of the attack on the validation images after each epoch
+        valid_limit: attack this many of the validation images after each epoch, as many of each class, the same after
+            every epoch; 0 takes all
 
     Raises:
         ValueError: a value that makes no attack, or a length in 0...255; its option's name comes first
@@ -126,6 +128,7 @@ class EvalSettings:
     limit: int = 0
     batch_size: int = 256
     valid_steps: int = 10
+    valid_limit: int = 0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "eps", self.threat.eps)

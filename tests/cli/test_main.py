@@ -285,6 +285,7 @@ def test_what_is_said_beside_a_finished_run_is_judged(more: list[str], calls: Ca
         ("finetune --from first --defense none", "takes pretraining as --from has it; use --finetune-defense"),
         ("evaluate", "`advss evaluate` needs RUN"),
         ("evaluate first --seed 3", "unknown flag --seed of `advss evaluate`"),
+        ("evaluate first --eval-valid-limit 9", "unknown flag --eval-valid-limit of `advss evaluate`"),
         ("evaluate first --eval-steps 0", "--eval-steps: must be at least 1, got 0"),
         ("plugins show selfi", "unknown plugin 'selfi'; did you mean 'selfie'?"),
         ("ui --port x", "--port: expected a port number, got 'x'"),

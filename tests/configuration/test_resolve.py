@@ -235,6 +235,7 @@ def test_cases_count_where_all_their_choices_match(write: Any) -> None:
         ({"pretrain-lr": "inf"}, "--pretrain-lr: expected"),
         ({"eval-eps": "-1/255"}, "--eval-eps: must be at least 0"),
         ({"eval-steps": "0"}, "--eval-steps: must be at least 1"),
+        ({"eval-valid-limit": "-1"}, "--eval-valid-limit: must be at least 0, got -1"),
         ({"data.limit": "-5"}, r"--data\.limit: must be at least 0"),
         ({"diversity": "-0.1", "pretext": "selfie,jigsaw"}, "--diversity: must be at least 0"),
         ({"diversity": "0.1"}, r"--diversity 0\.1 needs two or more pretext tasks, got --pretext selfie"),

@@ -64,7 +64,7 @@ def make_work(encoder: TimmEncoder, *, pixels: bool) -> Work:
         loader=Loader(part, batch_size=4, device=torch.device("cpu"), augment=Augment(4, True), key=(0, "pretrain")),
         phases=[],
         settings=StageSettings(epochs=2, batch_size=4),
-        validate=lambda modules: {},
+        validate=lambda modules, arithmetic: {},
         score=lambda metrics: (0.0,),
         seed=0,
         device=torch.device("cpu"),

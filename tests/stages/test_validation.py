@@ -10,9 +10,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from advss.arithmetic import Arithmetic
 from advss.config import EvalSettings
 from advss.hookspecs import Batch, Defense, accuracy
-from advss.stages.validation import classifier_score, classifier_validation, pretext_score
+from advss.stages.validation import ValidationImages, classifier_score, classifier_validation, pretext_score
 from advss.training.signals import StopRequest
 
 
@@ -36,20 +37,18 @@ class Batches:
 @pytest.mark.parametrize(("adversarial", "metrics"), [(False, {"ta": 0.5}), (True, {"ta": 0.5, "ra": 0.5})])
 def test_images_without_finite_logits_are_wrong(adversarial: bool, metrics: dict[str, float]) -> None:
     settings = EvalSettings(eps=0.01, step_size=0.01, valid_steps=1)
-    validate = classifier_validation(
-        cast(Any, Batches()), settings, seed=0, adversarial=adversarial, stop=StopRequest()
-    )
-    assert metrics.items() <= validate(cast(Any, SimpleNamespace(trunk=HalfNan()))).items()
+    images = ValidationImages(cast(Any, Batches()), cast(Any, Batches()))
+    validate = classifier_validation(images, settings, seed=0, adversarial=adversarial, stop=StopRequest())
+    assert metrics.items() <= validate(cast(Any, SimpleNamespace(trunk=HalfNan())), Arithmetic()).items()
 
 
 @pytest.mark.parametrize("adversarial", [False, True])
 def test_loss_is_the_cross_entropy_of_the_clean_images(adversarial: bool) -> None:
     trunk = nn.Sequential(nn.Flatten(), nn.Linear(48, 3))
     settings = EvalSettings(valid_steps=1)
-    validate = classifier_validation(
-        cast(Any, Batches()), settings, seed=0, adversarial=adversarial, stop=StopRequest()
-    )
-    measured = validate(cast(Any, SimpleNamespace(trunk=trunk)))
+    images = ValidationImages(cast(Any, Batches()), cast(Any, Batches()))
+    validate = classifier_validation(images, settings, seed=0, adversarial=adversarial, stop=StopRequest())
+    measured = validate(cast(Any, SimpleNamespace(trunk=trunk)), Arithmetic())
     logs_BK = torch.cat([trunk(batch.x) for batch in Batches().in_order(4)]).detach().double().log_softmax(1)
     assert measured["clean/loss"] == pytest.approx(float(-logs_BK[:, 0].mean()), rel=1e-5)
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Generator, Tensor, nn
 
+from advss.arithmetic import Arithmetic
 from advss.config import StageSettings
 from advss.data.augmentation import Augment
 from advss.data.images import InMemory
@@ -65,7 +66,7 @@ def make_work() -> Callable[..., Work]:
         modules = Modules(trunk, {"brightness": Brightness(bad)}, "pretrain")
         epochs, losses_left = iter(scores), iter(losses)
 
-        def validate(kept: Modules) -> Metrics:
+        def validate(kept: Modules, arithmetic: Arithmetic) -> Metrics:
             parts = {f"part{i}": value for i, value in enumerate(next(epochs, (0.0,)))}
             return parts | {"clean/loss": next(losses_left, 1.0)}
 

@@ -13,7 +13,7 @@ from advss.cli.arguments import Arguments, Command, Grammar
 from advss.cli.context import WHERE, check_plugins, find, find_tracked, reporter_of, runs_dir_of, where_now
 from advss.config import RunConfig
 from advss.configuration.layers import read_environment
-from advss.configuration.settings import COMPONENTS, SETTINGS
+from advss.configuration.settings import COMPONENTS, MEASURING, SETTINGS
 from advss.errors import UsageError
 from advss.output import printed
 
@@ -203,7 +203,7 @@ _GRAMMARS = [
             ("RUN",),
             WHERE,
             {"quiet": _PRINTING["quiet"]},
-            ("device", "runs-dir", *(flag for flag in SETTINGS if flag.startswith("eval-"))),
+            ("device", "runs-dir", *MEASURING),
         ),
     ),
     (certify.certify, certify.GRAMMAR),

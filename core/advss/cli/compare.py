@@ -14,7 +14,7 @@ from rich.table import Table
 from advss.cli.arguments import Arguments, Grammar
 from advss.cli.context import WHERE, check_plugins, find, reporter_of, runs_dir_of, where_now
 from advss.cli.table import percent, print_doubt, print_places, print_result
-from advss.configuration.settings import SETTINGS
+from advss.configuration.settings import MEASURING
 from advss.naming import as_typed
 from advss.output import tell
 from advss.training.signals import Interrupted
@@ -125,8 +125,7 @@ def _table(first: str, *others: str) -> Table:
     return table
 
 
-_SETTINGS = ("name", "device", "runs-dir", "tracking", *(f for f in SETTINGS if f.startswith("eval-")))
-_TAKEN = tuple(flag for flag in _SETTINGS if flag != "eval-valid-steps")  # of training's validation
+_TAKEN = ("name", "device", "runs-dir", "tracking", *MEASURING)
 _QUIET = {"quiet": "no progress on the screen"}
 _SUBSETS = {"subsets": "measure the average of every subset of the runs too, single ones included"}
 GRAMMARS = [

@@ -87,3 +87,4 @@ class Keywords(TypedDict, total=False):
     eval_limit: int
     eval_batch_size: int
     eval_valid_steps: int
+    eval_valid_limit: int

@@ -48,6 +48,7 @@ def _settings() -> dict[str, Setting]:
 
 
 SETTINGS = _settings()
+MEASURING = tuple(f for f in SETTINGS if f.startswith("eval-") and not f.startswith("eval-valid-"))  # a trained model
 
 
 def python_keyword(flag: str) -> str:
@@ -103,6 +104,7 @@ RULES: Mapping[Section, Mapping[str, Rule]] = {
         "restarts": _at_least(1),
         "limit": _at_least(0),
         "batch_size": _at_least(1),
+        "valid_limit": _at_least(0),
     },
     "run": {
         "diversity": _at_least(0),

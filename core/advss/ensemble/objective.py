@@ -17,6 +17,7 @@ from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from advss.arithmetic import autocast
 from advss.attacks.victim import as_victim
 from advss.ensemble.columns import ImagePixels, check_same_shape, input_gradients, own_pixels
 from advss.ensemble.diversity import described, gram, log_det
@@ -176,16 +177,13 @@ class TaskObjective(Objective):
         self.between()
         with ExitStack() as stack:
             stack.enter_context(global_stream(self.device, *self.key, key, self.calls))
-            stack.enter_context(self._autocast())
+            stack.enter_context(autocast(self.device, bf16=self.bf16))
             stack.enter_context(self._own_branch(task))
             if twice:  # the fused attention kernels have no double backward
                 stack.enter_context(sdpa_kernel(SDPBackend.MATH))
                 stack.enter_context(FastSecondOrder())
             loss = task.loss if asked == "loss" else task.attacked
             return loss(self.root.trunk, inputs, self.views[key].targets)
-
-    def _autocast(self) -> AbstractContextManager[object]:
-        return torch.autocast(self.device.type, dtype=torch.bfloat16) if self.bf16 else nullcontext()
 
     def _own_branch(self, task: Task) -> AbstractContextManager[None]:
         """A member begins in its own first BatchNorm branch, wherever it stands among the others."""
@@ -214,7 +212,7 @@ class TaskObjective(Objective):
         if type(task).freeze is Task.freeze:
             return views
         stream = global_stream(self.device, *self.key, key, "freeze")
-        with torch.no_grad(), stream, self._autocast(), self._own_branch(task):
+        with torch.no_grad(), stream, autocast(self.device, bf16=self.bf16), self._own_branch(task):
             return task.freeze(self.root.trunk, views)
 
     @contextmanager

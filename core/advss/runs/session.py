@@ -61,7 +61,7 @@ class Session:
 
     @property
     def bf16(self) -> bool:
-        """Whether forward passes of training run in bfloat16."""
+        """Whether forward passes of training and its validation run in bfloat16."""
         precision = self.config.precision
         return precision == "bf16" or (
             precision == "auto" and self.device.type == "cuda" and torch.cuda.is_bf16_supported()

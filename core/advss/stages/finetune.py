@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -22,13 +21,13 @@ from advss.runs.classifier import new_classifier
 from advss.runs.session import Session, build_defense, described
 from advss.runs.start import read_start
 from advss.stages.source import started_from
-from advss.stages.validation import classifier_score, classifier_validation
+from advss.stages.validation import classifier_score, classifier_validation, validation_images
 from advss.training.blame import blaming, fitting
 from advss.training.checkpoints import has_checkpoint, load_checkpoint
 from advss.training.first_batch import check_runs
 from advss.training.form import check_deployed, check_made, check_not_frozen, check_phases
 from advss.training.progress import Progress
-from advss.training.work import Metrics, Modules, Work
+from advss.training.work import Modules, Validate, Work
 
 STAGE: Final = "finetune"
 
@@ -113,13 +112,11 @@ def _work(session: Session, source: Path | None, plugins: list[Record]) -> Work:
     )
 
 
-def _validation(
-    session: Session, scheme: FinetuneScheme, plain: ImageClassifier, *, adversarial: bool
-) -> Callable[[Modules], Metrics]:
+def _validation(session: Session, scheme: FinetuneScheme, plain: ImageClassifier, *, adversarial: bool) -> Validate:
     """Of what the scheme deploys: into ``plain`` where it may be another than the classifier that trains."""
     config, own = session.config, type(scheme).deployed is not FinetuneScheme.deployed
     return classifier_validation(
-        session.loader(session.seen_by(STAGE).valid, config.finetuning, STAGE + "-valid"),
+        validation_images(session, config.finetuning, STAGE),
         config.evaluation,
         seed=config.seed,
         adversarial=adversarial,

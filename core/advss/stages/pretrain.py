@@ -16,7 +16,7 @@ from advss.plugins.registry import build
 from advss.randomness import global_stream, of_member
 from advss.runs.session import Session, build_defense, described
 from advss.runs.start import choose_start
-from advss.stages.validation import pretext_score, pretext_validation
+from advss.stages.validation import pretext_score, pretext_validation, validation_images
 from advss.training.blame import blaming, fitting, refused
 from advss.training.form import check_made
 from advss.training.progress import Progress
@@ -49,7 +49,7 @@ def _work(session: Session, plugins: list[Record]) -> Work:
         _build_heads(key, task, encoder, config.seed, plugins)
     modules = Modules(encoder.to(session.device), members, STAGE).to(session.device)
     defense = build_defense(config.defense)
-    valid = session.loader(splits.valid, settings, STAGE + "-valid")
+    valid = validation_images(session, settings, STAGE)
     return Work(
         modules=modules,
         defense=defense,

@@ -2,71 +2,101 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from advss.arithmetic import Arithmetic, Computed
 from advss.attacks.evaluation import answers, in_chunks, right_clean_and_attacked
 from advss.attacks.victim import as_victim
-from advss.config import EvalSettings
+from advss.config import EvalSettings, StageSettings
 from advss.data.loader import Loader
-from advss.ensemble.objective import TaskObjective
+from advss.ensemble.objective import Stage, TaskObjective
 from advss.hookspecs import Batch, Defense
 from advss.models.weights import load_strict
 from advss.randomness import of_member, stream
+from advss.runs.session import Session
 from advss.training.signals import StopRequest
-from advss.training.work import Metrics, Modules
+from advss.training.work import Metrics, Modules, Validate
 
 CLEAN, ADVERSARIAL = "clean", "adversarial"
 
 
+@dataclass(frozen=True)
+class ValidationImages:
+    """The images that a stage is validated on, in order, the same after every epoch."""
+
+    every: Loader  # of the loss and of clean accuracy
+    attacked: Loader  # of what is measured under attack
+
+
+def validation_images(session: Session, settings: StageSettings, stage: Stage) -> ValidationImages:
+    """All of a stage's; ``--eval-valid-limit`` of them are attacked, as many of each class."""
+    part, key = session.seen_by(stage).valid, f"{stage}-valid"
+    some = part.subset(session.config.evaluation.valid_limit)
+    every = session.loader(part, settings, key)
+    return ValidationImages(every, every if some is part else session.loader(some, settings, key))
+
+
 def pretext_validation(
-    loader: Loader, batch_size: int, defense: Defense, *, seed: int, stop: StopRequest
-) -> Callable[[Modules], Metrics]:
+    images: ValidationImages, batch_size: int, defense: Defense, *, seed: int, stop: StopRequest
+) -> Validate:
     """Mean loss and metrics of the pretext objective, clean and under the defense's own attack.
 
     The views are the same after every epoch, and the attack is on the losses alone, so that epochs compare, and runs
     of any diversity.
     """
+    kinds = {CLEAN: images.every} | ({ADVERSARIAL: images.attacked} if defense.adversarial else {})
 
-    def validate(modules: Modules) -> Metrics:
+    def validate(modules: Modules, arithmetic: Arithmetic) -> Metrics:
         sums: Metrics = {}
-        count = 0
         with as_victim(modules):
-            for place, batch in enumerate(loader.in_order(batch_size)):
-                count += len(batch.x)
-                for name, value in _measure(modules, batch, defense, (seed, "valid", place), stop).items():
+            for kind, place, batch in _batches(kinds, batch_size):
+                objective = _objective(modules, batch, (seed, "valid", place), stop, arithmetic)
+                for name, value in _measured(objective, defense, kind).items():
                     sums[name] = sums.get(name, 0.0) + value * len(batch.x)
-        return {name: total / count for name, total in sums.items()}
+        return {name: total / len(kinds[name.partition("/")[0]]) for name, total in sums.items()}
 
     return validate
 
 
-def _measure(
-    modules: Modules, batch: Batch, defense: Defense, key: tuple[int | str, ...], stop: StopRequest
-) -> Metrics:
+def _batches(kinds: Mapping[str, Loader], batch_size: int) -> Iterator[tuple[str, int, Batch]]:
+    for kind, loader in kinds.items():
+        for place, batch in enumerate(loader.in_order(batch_size)):
+            yield kind, place, batch
+
+
+def _objective(
+    modules: Modules, batch: Batch, key: tuple[int | str, ...], stop: StopRequest, arithmetic: Arithmetic
+) -> TaskObjective:
     tasks = modules.tasks()
     with torch.no_grad():
         views = tuple(task.views(batch, stream(batch.x.device, *key, of_member(name))) for name, task in tasks.items())
-    objective = TaskObjective(
-        modules.trunk, tasks, views, index=batch.index, stage=modules.stage, key=key, between=stop.check
+    return TaskObjective(
+        modules.trunk,
+        tasks,
+        views,
+        index=batch.index,
+        stage=modules.stage,
+        key=key,
+        bf16=arithmetic.bf16,
+        memory_format=arithmetic.memory_format,
+        between=stop.check,
     )
+
+
+def _measured(objective: TaskObjective, defense: Defense, kind: str) -> Metrics:
+    """Loss and metrics, clean or attacked, and how far the members' gradients point apart there, as numbers."""
+    inputs = objective.inputs
+    if kind == ADVERSARIAL:
+        inputs = defense.attack(objective, stream(objective.device, *objective.key, "defense"))
     with torch.no_grad():
-        measured = _named(CLEAN, objective, objective.inputs)
-        if defense.adversarial:
-            with torch.enable_grad():
-                inputs = defense.attack(objective, stream(batch.x.device, *key, "defense"))
-            measured |= _named(ADVERSARIAL, objective, inputs)
-    return measured
-
-
-def _named(kind: str, objective: TaskObjective, inputs: tuple[Tensor, ...]) -> Metrics:
-    """Loss and metrics at ``inputs``, and how far the members' gradients point apart there, as numbers."""
-    loss = objective(inputs, penalty=False)
-    named = {"loss": loss.value, **loss.metrics, **objective.measure(inputs)}
+        loss = objective(inputs, penalty=False)
+        named = {"loss": loss.value, **loss.metrics, **objective.measure(inputs)}
     return {f"{kind}/{name}": float(value) for name, value in named.items()}
 
 
@@ -83,45 +113,62 @@ def pretext_score(metrics: Metrics) -> tuple[float, ...]:
 
 
 def classifier_validation(
-    loader: Loader,
+    images: ValidationImages,
     evaluation: EvalSettings,
     *,
     seed: int,
     adversarial: bool,
     stop: StopRequest,
     plain: nn.Module | None = None,
-) -> Callable[[Modules], Metrics]:
-    """Cross-entropy and TA, and RA under a PGD of ``valid_steps`` steps when the stage trains adversarially.
+) -> Validate:
+    """Cross-entropy and TA of all images, and RA of those that are attacked when the stage trains adversarially.
 
-    They are of what is deployed, which is loaded into ``plain`` where the classifier that trains is of another form.
+    RA is under a PGD of ``valid_steps`` steps. They are of what is deployed, which is loaded into ``plain`` where the
+    classifier that trains is of another form.
     """
     threat = replace(evaluation.threat, steps=evaluation.valid_steps)
-    names = (f"{CLEAN}/loss", "ta", "ra") if adversarial else (f"{CLEAN}/loss", "ta")
 
-    def validate(modules: Modules) -> Metrics:
-        batches = loader.in_order(evaluation.batch_size)
+    def validate(modules: Modules, arithmetic: Arithmetic) -> Metrics:
         model = modules.trunk
         if plain is not None:
             load_strict(plain, modules.deployed(), what="deployed()")
-            model = plain
-        with stop.asked_by(model):
-            measured = [_measured(model, batch, place) for place, batch in enumerate(batches)]
-        return {name: float(torch.cat(parts).double().mean()) for name, *parts in zip(names, *measured, strict=True)}
+            model = plain.to(memory_format=arithmetic.memory_format)
+        computed = Computed(model, arithmetic)
 
-    def _measured(model: nn.Module, batch: Batch, place: int) -> tuple[Tensor, ...]:
+        def attacked(x_BCHW: Tensor, label_B: Tensor, place: tuple[int, int]) -> tuple[Tensor, ...]:
+            draws = stream(x_BCHW.device, seed, "valid", *place)
+            return right_clean_and_attacked(computed, x_BCHW, label_B, draws, threat)[1:]
+
+        with stop.asked_by(model):
+            loss, ta = _means(images.every, evaluation.batch_size, partial(_clean, computed))
+            metrics = {f"{CLEAN}/loss": loss, "ta": ta}
+            if adversarial:
+                (metrics["ra"],) = _means(images.attacked, evaluation.batch_size, attacked)
+        return metrics
+
+    return validate
+
+
+def _clean(model: nn.Module, x_BCHW: Tensor, label_B: Tensor, _: tuple[int, int]) -> tuple[Tensor, ...]:
+    """Each image's cross-entropy, and whether it is right."""
+    with as_victim(model), torch.no_grad():
+        logits_BK = model(x_BCHW)
+    return F.cross_entropy(logits_BK, label_B, reduction="none"), answers(logits_BK) == label_B
+
+
+def _means(
+    loader: Loader, batch_size: int, measure: Callable[[Tensor, Tensor, tuple[int, int]], tuple[Tensor, ...]]
+) -> list[float]:
+    """Means over all images of what ``measure`` says of some; it is told their batch's place and the first's in it."""
+
+    def of_batch(place: int, batch: Batch) -> tuple[Tensor, ...]:
         def part(start: int, end: int) -> tuple[Tensor, ...]:
-            x, label = batch.x[start:end], batch.label[start:end]
-            with as_victim(model), torch.no_grad():
-                logits_BK = model(x).float()
-            loss_B = F.cross_entropy(logits_BK, label, reduction="none")
-            if not adversarial:
-                return loss_B, answers(logits_BK) == label
-            draws = stream(x.device, seed, "valid", place, start)
-            return loss_B, *right_clean_and_attacked(model, x, label, draws, threat)
+            return measure(batch.x[start:end], batch.label[start:end], (place, start))
 
         return in_chunks(part, len(batch.x), len(batch.x))
 
-    return validate
+    measured = [of_batch(place, batch) for place, batch in enumerate(loader.in_order(batch_size))]
+    return [float(torch.cat(parts).double().mean()) for parts in zip(*measured, strict=True)]
 
 
 def classifier_score(*, adversarial: bool) -> Callable[[Metrics], tuple[float, ...]]:

@@ -126,7 +126,7 @@ class Trainer:
     def _end_epoch(self) -> None:
         progress, work = self.progress, self.work
         trained = {f"train/{name}": total / max(progress.counted, 1) for name, total in progress.sums.items()}
-        validated = work.validate(self._kept_modules())
+        validated = work.validate(self._kept_modules(), work.arithmetic)
         work.stop.check()  # as in a step
         self._torn = True
         metrics, epoch = trained | {f"valid/{name}": value for name, value in validated.items()}, progress.epoch + 1

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from advss.arithmetic import Arithmetic
 from advss.config import StageSettings
 from advss.data.loader import Loader
 from advss.ensemble.columns import ImagePixels
@@ -22,6 +23,7 @@ from advss.randomness import Key, stream
 from advss.training.signals import StopRequest
 
 Metrics = dict[str, float]
+Validate = Callable[["Modules", Arithmetic], Metrics]
 
 
 class Modules(nn.Module):
@@ -74,7 +76,7 @@ class Work:
     loader: Loader
     phases: list[Phase]
     settings: StageSettings
-    validate: Callable[[Modules], Metrics]
+    validate: Validate
     score: Callable[[Metrics], tuple[float, ...]]  # the epoch with the greatest is kept; the earliest of equals
     seed: int
     device: torch.device
@@ -91,6 +93,11 @@ class Work:
     def stage(self) -> Stage:
         """Which stage this is."""
         return self.modules.stage
+
+    @property
+    def arithmetic(self) -> Arithmetic:
+        """Of every pass of the stage."""
+        return Arithmetic(self.bf16, self.memory_format)
 
     def objective(self, batch: Batch, *, step: int, replay: int = 0) -> TaskObjective:
         """The stage's objective on a batch: every draw a function of (seed, stage, step, member).

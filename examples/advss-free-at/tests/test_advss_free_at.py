@@ -60,7 +60,7 @@ def work(defense: Defense) -> Work:
         loader=Loader(part, batch_size=8, device=CPU, augment=Augment(crop=1, flip=True), key=(0, "pretrain")),
         phases=[Phase(1.0, [{"params": list(modules.parameters())}])],
         settings=StageSettings(2, 8, lr=0.05, momentum=0.0, weight_decay=0.0, schedule="constant"),
-        validate=lambda modules: {"clean/loss": 1.0},
+        validate=lambda modules, arithmetic: {"clean/loss": 1.0},
         score=lambda metrics: (0.0,),
         seed=0,
         device=CPU,
