@@ -19,7 +19,8 @@ class Grammar:
     Attributes:
         command: its words, such as ``plugins list``.
         summary: one line for the help.
-        positionals: names of its positional arguments, all required; one that ends in ``...`` takes all that are left.
+        positionals: names of its positional arguments, all required but one in brackets, the last; one that ends in
+            ``...`` takes all that are left.
         flags: flags with a value that are no settings, with one line each for the help; ``data.`` is all below it.
         switches: flags without a value, likewise.
         settings: flags of the settings and components it takes.
@@ -118,10 +119,10 @@ def _is_switch(flag: str) -> bool:
 
 
 def _count(positionals: list[str], grammar: Grammar) -> None:
-    missing = grammar.positionals[len(positionals) :]
+    missing = [name for name in grammar.positionals[len(positionals) :] if not name.startswith("[")]
     if missing:
         raise UsageError(f"`advss {grammar.command}` needs {' '.join(missing)}")
     extra = positionals[len(grammar.positionals) :]
-    endless = bool(grammar.positionals) and grammar.positionals[-1].endswith("...")
+    endless = bool(grammar.positionals) and grammar.positionals[-1].rstrip("]").endswith("...")
     if extra and not endless:
         raise UsageError(f"unexpected word '{extra[0]}' after `advss {grammar.command}`; flags begin with --")

@@ -106,11 +106,12 @@ def _command(words: list[str]) -> tuple[Command, list[str]]:
     from advss.cli.commands import COMMANDS
     from advss.errors import UsageError, did_you_mean
 
-    for length in (2, 1):
+    group = [name for name in COMMANDS if name.startswith(f"{words[0]} ")]
+    of_group = bool(group) and len(words) > 1 and not words[1].startswith("-")
+    for length in (2,) if of_group else (2, 1):
         name = " ".join(words[:length])
         if name in COMMANDS:
             return COMMANDS[name], words[length:]
-    group = [name for name in COMMANDS if name.startswith(f"{words[0]} ")]
     if group:
         known = [name.split()[1] for name in group]
         if len(words) == 1:

@@ -34,7 +34,7 @@ def print_result(result: Mapping[str, Any], console: Console | None = None) -> N
     print_doubt(result, console)
     console.print()
     folder = Path(result["folder"])
-    places = [("TA", _other_images(result)), ("RA", _attack(result)), *_places(result, folder)]
+    places = [("TA", _other_images(result)), ("RA", attacked(result)), *_places(result, folder)]
     print_places([*places, ("headline", _headline(result)), ("MLflow", pages(folder))], console)
 
 
@@ -83,10 +83,11 @@ def _headline(result: Mapping[str, Any]) -> str:
     stays = result.get("headline")
     if not stays:
         return ""
-    return f"stays TA {percent(stays['ta'])}, RA {percent(stays['ra'])} ({_attack(stays)}) in result.json"
+    return f"stays TA {percent(stays['ta'])}, RA {percent(stays['ra'])} ({attacked(stays)}) in result.json"
 
 
-def _attack(result: Mapping[str, Any]) -> str:
+def attacked(result: Mapping[str, Any]) -> str:
+    """The attack that RA is under, and of how many images, as a result has them."""
     attack = result.get("ra_attack") or {}
     if not attack:
         return "not measured"

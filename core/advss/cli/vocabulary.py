@@ -27,7 +27,7 @@ COMPONENTS = {  # flag -> kind of what it chooses
     "pretrain-data": "data",
 }
 VALUES = {**COMPONENTS, "config": "recipe", "from": "run", "resume": "run"}
-POSITIONALS = {"RUN": "run", "RUN...": "run" + MORE, "NAME": "plugin"}
+POSITIONALS = {"RUN": "run", "RUN...": "run" + MORE, "[RUN...]": "run" + MORE, "NAME": "plugin"}
 
 
 class Flag(TypedDict):

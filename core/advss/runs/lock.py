@@ -81,6 +81,23 @@ def in_use(folder: Path) -> str:
     return ""
 
 
+def held(folder: Path) -> bool:
+    """Whether a process works in a folder; nothing is made or written there to find out."""
+    path = _place(folder)
+    if path in _held:
+        return True
+    try:
+        descriptor = os.open(path, os.O_RDONLY | NO_LINK)
+    except OSError:  # nobody ever has
+        return False
+    try:
+        return not _flock(descriptor, shared=True)
+    except OSError:  # there are no locks here
+        return False
+    finally:
+        os.close(descriptor)
+
+
 def _place(folder: Path) -> Path:
     return folder.resolve() / LOCK
 
@@ -111,12 +128,12 @@ def _take(path: Path, patience_s: float) -> bool:
     return True
 
 
-def _flock(descriptor: int) -> bool:
-    """Whether it is locked now."""
+def _flock(descriptor: int, *, shared: bool = False) -> bool:
+    """Whether it is locked now; ``shared`` with others who only look."""
     if sys.platform == "win32":
         raise OSError(errno.ENOSYS, "Windows")
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True

@@ -122,6 +122,12 @@ def has_checkpoint(path: Path) -> bool:
     return all(place.is_file() or _previous(place).is_file() for place in places)
 
 
+def is_whole(path: Path) -> bool:
+    """Whether the checkpoint that stands at ``path`` itself, not the one before it, has the bytes that were saved."""
+    digest = _read_manifest(path.with_suffix(MANIFEST)).get("sha256")
+    return digest is not None and _digest(path) == digest
+
+
 def _warn(line: str) -> None:
     tell(f"advss: warning: {line}")
 
