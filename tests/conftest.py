@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import shutil
 import signal
@@ -17,6 +19,7 @@ import torch
 
 import advss
 from advss.config import Choice, EvalSettings, RunConfig, StageSettings
+from advss.configuration.resolve import resolve, to_yaml
 from advss.files import write_bytes
 from advss.hookspecs import Batch, DataFacts
 from advss.models.encoder import TimmEncoder, build_encoder
@@ -223,3 +226,50 @@ def heard() -> Iterator[None]:
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
+
+
+Stored = Callable[..., Path]
+
+
+@pytest.fixture
+def stored(tmp_path: Path) -> Stored:
+    """Writes the folder of a finished run as ``advss fit`` leaves it, its tensors bytes that nobody trained.
+
+    What is said beside its name stands in result.json.
+    """
+
+    def write(name: str, **said: Any) -> Path:
+        folder = tmp_path / "runs" / name
+        for stage in ("pretrain", "finetune"):
+            for which in ("best", "best.previous", "last", "last.previous"):
+                tensors = f"{name} {stage} {which}".encode()
+                write_bytes(folder / stage / f"{which}.safetensors", tensors)
+                manifest = {"sha256": hashlib.sha256(tensors).hexdigest(), "good": True, "data": STORED_DATA}
+                own = hashlib.sha256(json.dumps(manifest).encode()).hexdigest()
+                write_bytes(folder / stage / f"{which}.json", json.dumps({**manifest, "manifest_sha256": own}).encode())
+        config = resolve({"pretext": "rotation", "name": name}, environ={})
+        write_bytes(folder / "config.yaml", to_yaml(config).encode())
+        write_bytes(folder / "metrics.jsonl", b'{"kind": "run", "stage": "", "time": 1.7e9, "id": "0"}\n')
+        write_bytes(folder / "result.json", json.dumps({**STORED_RESULT, "name": name, **said}).encode())
+        return folder
+
+    return write
+
+
+STORED_DATA = {"classes": ["a", "b"]} | {part: {"images": 40, "sha256": part * 9} for part in ("train", "test")}
+STORED_RESULT: dict[str, Any] = {
+    "command": "fit",
+    "status": "finished",
+    "pretext": ["rotation"],
+    "defense": "pgd",
+    "finetune": {"scheme": "full", "defense": "pgd"},
+    "data": "digits",
+    "pretrain_data": None,
+    "backbone": "resnet18",
+    "seed": 3,
+    "ta": 0.9,
+    "ra": 0.4,
+    "epochs": {"pretrain": 5, "finetune": 4},
+    "best_epochs": {"pretrain": 2, "finetune": 3},
+    "seconds": {"pretrain": 7.0, "finetune": 6.0, "evaluate": 1.0},
+}

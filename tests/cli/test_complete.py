@@ -234,6 +234,28 @@ def test_runs_are_looked_up_where_the_variable_says(
     assert offered("advss evaluate ") == ["third"]
 
 
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("advss ru", ["runs"]),
+        ("advss runs ", ["prune", "remove", "show"]),
+        ("advss runs --st", ["--state", "--strict-plugins"]),
+        ("advss runs --state d", ["damaged", "diverged"]),
+        ("advss runs --sort s", ["scheme", "size", "state"]),
+        ("advss runs --pretext s", ["selfie"]),
+        ("advss runs --pretext tilt --pretext.", []),
+        ("advss runs show ", ["compared", "third"]),
+        ("advss runs remove third ", ["compared"]),
+        ("advss evaluate ", ["third"]),
+    ],
+)
+def test_what_stands_below_runs(line: str, words: list[str], offered: Complete, tmp_path: Path) -> None:
+    runs(tmp_path / "runs", "third")
+    (tmp_path / "runs/compared").mkdir()
+    (tmp_path / "runs/compared/transfer.json").touch()
+    assert offered(line) == words
+
+
 def test_what_the_variable_switches_off_is_not_offered(offered: Complete, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ADVSS_DISABLE_PLUGINS", "ACME,rotation")
     assert offered("advss fit --pretext ") == ["jigsaw", "none", "selfie"]

@@ -23,7 +23,7 @@ from advss.evaluations.certify import Kept
 from advss.evaluations.evaluate import evaluate
 from advss.runs import lock
 from advss.runs.folder import RunFolder, make_folder
-from advss.runs.lock import LOCK, check_free, in_use, locked, writing
+from advss.runs.lock import LOCK, check_free, held, in_use, locked, writing
 from advss.stages.fit import fit, pretrain
 from advss.training.reporting import Silent
 from advss.training.signals import Interrupted
@@ -72,6 +72,18 @@ def test_second_is_told_who_has_the_folder(tmp_path: Path) -> None:
         with pytest.raises(UsageError, match=us), locked(tmp_path):
             pass
     assert in_use(tmp_path) == ""
+
+
+def test_looking_leaves_no_trace_and_keeps_nobody_out(tmp_path: Path) -> None:
+    assert not held(tmp_path)
+    assert not (tmp_path / LOCK).exists()
+    with another_process(tmp_path):
+        assert held(tmp_path)
+        assert held(tmp_path)
+    assert not held(tmp_path)
+    with locked(tmp_path):
+        assert held(tmp_path)
+    assert not held(tmp_path)
 
 
 def test_reading_the_file_loses_nothing(tmp_path: Path) -> None:

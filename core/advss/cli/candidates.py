@@ -17,6 +17,7 @@ Candidates = Iterable[tuple[str, str]]  # words, each with one line on it
 EVERYWHERE = {"--help": "every command", "--version": "print the version", "--print-completion": "bash, zsh or fish"}
 LEAVE_OUT = "no:NAME leaves a plugin or distribution out"
 STRICT = "--strict-plugins"
+MARKS = {"run": ("config.yaml",), "any run": ("config.yaml", "transfer.json", "result.json")}
 BUILT_IN = "advss"  # the distribution whose plugins keep their short names
 
 
@@ -39,7 +40,8 @@ def candidates(typed: list[str], known: Vocabulary) -> Candidates:
         return [(f"{flag}={candidate}", doc) for candidate, doc in line.values(flag[2:], value)]
     if current.startswith("-"):
         return line.flags_and_options()
-    return line.positional(command["positionals"], current)
+    after = _commands(words, known) if len(words) == 1 else ()  # `advss runs` alone is a command, `runs show` another
+    return [*after, *line.positional(command["positionals"], current)]
 
 
 def _parted(before: list[str]) -> tuple[set[str], list[str]]:
@@ -61,9 +63,9 @@ def _commands(words: list[str], known: Vocabulary) -> Iterator[tuple[str, str]]:
         yield from [("bash", ""), ("zsh", ""), ("fish", "")]
     for name, command in known["commands"].items():
         first, _, second = name.partition(" ")
-        if not words:
+        if not words and (not second or first not in known["commands"]):
             yield first, "" if second else command["summary"]
-        elif words == [first]:
+        elif words == [first] and second:
             yield second, command["summary"]
     if not words:
         yield from [*EVERYWHERE.items(), (FLAG, LEAVE_OUT), (STRICT, "a broken plugin is an error")]
@@ -97,7 +99,7 @@ class _Line:
                 yield from ((f"--{flag}{place}", about["doc"]) for place in self._places())
                 continue
             yield f"--{flag}", about["doc"]
-            chosen = self._chosen(flag) if flag in COMPONENTS else []
+            chosen = self._chosen(flag) if about["options"] else []
             for plugin in chosen:
                 member = f"{plugin['name']}." if len(chosen) > 1 else ""
                 for option in plugin["options"]:
@@ -131,8 +133,8 @@ class _Line:
 
     def _named(self, what: str, typed: str) -> Candidates:
         """Runs, recipes or plugins; several tasks stand with commas between them."""
-        if what == "run":
-            return [(name, "") for name in self._runs()]
+        if what in MARKS:
+            return [(name, "") for name in self._runs(what)]
         if what == "recipe":
             return self.recipes.items()
         if what != "pretext":
@@ -169,10 +171,10 @@ class _Line:
             return self._plugins("defense")
         return [(value, "") for option in options for value in option["values"]]
 
-    def _runs(self) -> list[str]:
-        """Names of the runs where this line looks them up."""
+    def _runs(self, what: str) -> list[str]:
+        """Names of the runs where this line looks them up, and where it may be one, of comparisons."""
         folder = Path(self.said.get("runs-dir") or os.environ.get("ADVSS_RUNS_DIR") or "runs").expanduser()
-        return sorted(path.parent.name for path in folder.glob("*/config.yaml"))
+        return sorted({path.parent.name for mark in MARKS[what] for path in folder.glob(f"*/{mark}")})
 
 
 def _full(plugin: Known) -> str:

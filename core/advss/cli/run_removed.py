@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Iterable, Mapping
+from pathlib import Path, PurePosixPath
 
 from advss.cli.arguments import Arguments
 from advss.cli.context import runs_dir_of
@@ -26,7 +26,7 @@ def remove(arguments: Arguments) -> int:
     folders = removal.to_remove(arguments.positionals, runs_dir)
     going = {folder: files_of(folder) for folder in folders}
     sizes = {folder: sum(files.values()) for folder, files in going.items()}
-    _print_sizes({str(folder): (sizes[folder], f"{len(files)} files") for folder, files in going.items()})
+    _print_going({folder: ("", sizes[folder]) for folder in folders})
     others = [folder for folder in run_folders(runs_dir) if folder.resolve() not in {f.resolve() for f in folders}]
     for folder in folders:
         for line in removal.used_by(folder, others):
@@ -47,9 +47,10 @@ def prune(arguments: Arguments) -> int:
     folders = [check_links(find_listed(name, runs_dir)) for name in names]
     for folder in folders:
         removal.check_unused(folder)
-    going = _spare(folders or run_folders(runs_dir), named=bool(names))
+    every = [folder for folder in run_folders(runs_dir) if not folder.is_symlink()]  # its own name stands for it
+    going = _spare(folders or every, named=bool(names))
     halves = [] if names else removal.half_removed(runs_dir)
-    _print_sizes({str(folder): (sum(files.values()), f"{len(files)} files") for folder, files in going.items()})
+    _print_going({folder: (", ".join(_kinds(files)), sum(files.values())) for folder, files in going.items()})
     for half in halves:
         print(f"{half}, what is left of a run whose removal was broken off")
     if not going and not halves:
@@ -87,9 +88,19 @@ def _prune(folders: list[Path]) -> None:
             tell(f"advss: warning: {line}")
 
 
-def _print_sizes(going: Mapping[str, tuple[int, str]]) -> None:
-    lines = [(name, files, in_bytes(size)) for name, (size, files) in going.items()]
-    for line in aligned(lines, {1, 2}):
+def _kinds(files: Iterable[str]) -> list[str]:
+    """What files are, in a few words, each once: ``pretrain/last``, ``examples``."""
+    parts = [PurePosixPath(name).parts for name in files]
+    kinds = [part[0] if part[0] == removal.EXAMPLES else "/".join((*part[:-1], _stem(part[-1]))) for part in parts]
+    return sorted(set(kinds))
+
+
+def _stem(name: str) -> str:
+    return name if name.startswith(".") else name.removesuffix(".json").removesuffix(".safetensors")
+
+
+def _print_going(going: Mapping[Path, tuple[str, int]]) -> None:
+    for line in aligned([(str(folder), in_bytes(size), what) for folder, (what, size) in going.items()], {1}):
         print(line)
 
 

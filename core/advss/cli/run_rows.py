@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
@@ -48,11 +49,13 @@ def as_json(row: Row) -> dict[str, Any]:
     return asdict(row) | {"folder": str(row.folder), "date": iso(row.date)}
 
 
-def aligned(lines: list[tuple[str, ...]], right: set[int]) -> list[str]:
+def aligned(lines: Sequence[tuple[str, ...]], right: set[int]) -> list[str]:
     """Lines of cells in columns as wide as their widest, those of ``right`` flush right."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return ["  ".join(_padded(*cell, right=right) for cell in enumerate(zip(line, widths, strict=True))).rstrip()
-            for line in lines]
+    return [
+        "  ".join(_padded(*cell, right=right) for cell in enumerate(zip(line, widths, strict=True))).rstrip()
+        for line in lines
+    ]
 
 
 def _padded(place: int, cell: tuple[str, int], *, right: set[int]) -> str:

@@ -40,7 +40,7 @@ def described(row: Row) -> dict[str, Any]:
     Returns:
         ``result``, the content of result.json; ``stages``, ``epochs``, ``best_epoch`` and ``seconds`` of each;
         ``fingerprint``, of the data; ``measurements``, the content of each file in evaluations/ by its name; ``files``,
-        their bytes by name; ``mlflow`` and ``next``, commands that show it and go on with it, empty where there is none.
+        their bytes by name; ``mlflow`` and ``next``, commands that show it and go on with it, empty without one.
     """
     folder = row.folder
     try:
@@ -69,7 +69,7 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def _stages(folder: Path, result: Mapping[str, Any]) -> dict[str, dict[str, float | None]]:
-    """How far each stage has come: result.json says it of those that are done, the last checkpoint of one that is not."""
+    """How far each stage has come: result.json says it of those that are done, the last checkpoint of the others."""
     epochs, best, seconds = (dict(result.get(key) or {}) for key in ("epochs", "best_epochs", "seconds"))
     for stage in ("pretrain", "finetune"):
         progress = _json(folder / stage / "last.json").get("progress")
@@ -183,12 +183,12 @@ def _measured(path: str, content: Mapping[str, Any]) -> tuple[str, ...]:
 def _figure(key: str, figure: Any) -> str:
     """An accuracy with its interval, or a number; empty for anything else."""
     name = printable(key).replace("_", " ")
-    name = name.upper() if len(name) == 2 else name  # noqa: PLR2004 - ta, ra
+    name = name.upper() if len(name) == 2 else name
     if not isinstance(figure, dict):
         return "" if (value := number(figure)) is None else f"{name} {value:g}"
     share, ends = number(figure.get("accuracy")), figure.get("interval")
     if share is None:
         return ""
-    low, high = map(number, ends) if isinstance(ends, list) and len(ends) == 2 else (None, None)  # noqa: PLR2004
+    low, high = map(number, ends) if isinstance(ends, list) and len(ends) == 2 else (None, None)
     between = "" if low is None or high is None else f" ({100 * low:.1f} to {100 * high:.1f})"
     return f"{name} {percent(share)}{between}"

@@ -17,7 +17,8 @@ from advss.cli.run_rows import aligned, as_json, cells, iso
 from advss.cli.run_shown import show
 from advss.errors import UsageError, did_you_mean
 from advss.output import printed
-from advss.runs.listing import SORTED, STATES, Row, Wanted, in_order, listed
+from advss.runs.listing import STATES, Row, listed
+from advss.runs.wanted import SORTED, Wanted, in_order
 
 HEADINGS = ("name", "tasks", "defense", "scheme", "data", "TA %", "RA %", "AA %", "state", "size", "date")
 RIGHT = {5, 6, 7, 9}  # columns of numbers
@@ -40,7 +41,8 @@ def runs(arguments: Arguments) -> int:
     elif rows:
         print_table(rows)
     else:
-        print(f"none of the {len(every)} runs in {folder} has {_asked(arguments)}" if every else f"no runs in {folder}")
+        some = f"none of the {len(every)} runs in {folder} has {_asked(arguments)}"
+        print(some if every else f"there are no runs in the folder {folder}")
     return printed()
 
 

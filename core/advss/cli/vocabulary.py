@@ -31,10 +31,14 @@ POSITIONALS = {"RUN": "run", "RUN...": "run" + MORE, "[RUN...]": "run" + MORE, "
 
 
 class Flag(TypedDict):
-    """A flag: one line on it, and its values by name or by what they are; None where it takes none."""
+    """A flag: one line on it, and its values by name or by what they are; None where it takes none.
+
+    ``options`` says that the options of what it chooses are flags, too.
+    """
 
     doc: str
     values: str | list[str] | None
+    options: bool
 
 
 class Words(TypedDict):
@@ -90,16 +94,21 @@ def _words(grammar: Grammar) -> Words:
     from advss.configuration.settings import SETTINGS
     from advss.plugins import KINDS
     from advss.plugins.names import values_of
+    from advss.runs.listing import STATES
+    from advss.runs.wanted import SORTED
 
     flags: dict[str, Flag] = {}
     for flag in grammar.settings:
         option = SETTINGS[flag].option if flag in SETTINGS else None
         values = VALUES.get(flag) or (values_of(option.annotation) if option else [])
-        flags[flag] = {"doc": option.doc if option else "", "values": values}
+        flags[flag] = {"doc": option.doc if option else "", "values": values, "options": flag in COMPONENTS}
     kinds: list[str] = list(TEMPLATES if grammar.command == "plugins new" else KINDS)
+    few: dict[str, str | list[str]] = {**VALUES, "kind": kinds, "state": list(STATES), "sort": list(SORTED)}
     for flag, doc in grammar.flags.items():
-        flags[flag] = {"doc": doc, "values": kinds if flag == "kind" else VALUES.get(flag, [])}
+        flags[flag] = {"doc": doc, "values": few.get(flag, []), "options": False}
     switches = {**grammar.switches, **dict.fromkeys(EVERYWHERE, "")}
-    flags |= {flag: {"doc": doc, "values": None} for flag, doc in switches.items()}
+    flags |= {flag: {"doc": doc, "values": None, "options": False} for flag, doc in switches.items()}
     positionals = [POSITIONALS.get(name, "") for name in grammar.positionals]
+    if grammar.command.startswith("runs "):  # of comparisons and damaged runs, too
+        positionals = [kind.replace("run", "any run") for kind in positionals]
     return {"summary": grammar.summary, "positionals": positionals, "flags": flags}

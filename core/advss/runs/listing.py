@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -254,68 +254,3 @@ def _comparison(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UsageError(f"{path} is no outcome of `advss transfer`") from error
     return {"kind": "transfer", "members": models, "data": texts(data), "state": "finished"}
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """Which runs are looked for; nothing where all will do.
-
-    Attributes:
-        pretext: tasks, all of which a run has; "none" is a run without.
-        defense: of one of its stages.
-        finetune: its scheme.
-        data: of one of its stages.
-        state: one of these.
-        name: a pattern, as of file names.
-    """
-
-    pretext: tuple[str, ...] = ()
-    defense: str | None = None
-    finetune: str | None = None
-    data: str | None = None
-    state: tuple[str, ...] = ()
-    name: str | None = None
-
-    def fits(self, row: Row) -> bool:
-        """Whether a row is looked for."""
-        from fnmatch import fnmatchcase
-
-        tasks = set(map(_short, row.tasks)) or {"none"}
-        return (
-            all(_short(task) in tasks for task in self.pretext)
-            and all(
-                wanted is None or _short(wanted) in map(_short, had)
-                for wanted, had in (
-                    (self.defense, row.defense),
-                    (self.finetune, (row.scheme or "",)),
-                    (self.data, row.data),
-                )
-            )
-            and (not self.state or row.state in self.state)
-            and (self.name is None or fnmatchcase(row.name, self.name))
-        )
-
-
-def _short(name: str) -> str:
-    """A plugin's name without its distribution."""
-    return name.rpartition(":")[2]
-
-
-SORTED = ("name", "tasks", "defense", "scheme", "data", "ta", "ra", "aa", "state", "size", "date")
-_FALLING = ("ta", "ra", "aa", "size", "date")  # the highest, largest and newest first
-
-
-def in_order(rows: Iterable[Row], key: str) -> list[Row]:
-    """Rows by a key of :data:`SORTED`, what has no value last; ``-`` before the key turns the order round.
-
-    Raises:
-        UsageError: there is no such key.
-    """
-    name = key.removeprefix("-").lower()
-    if name not in SORTED:
-        raise UsageError(f"--sort: there is no '{key}'{did_you_mean(name, SORTED)}")
-    falling = (name in _FALLING) != key.startswith("-")
-    rows = sorted(rows, key=lambda row: row.name)
-    there = [row for row in rows if getattr(row, name) not in (None, ())]
-    there.sort(key=lambda row: getattr(row, name), reverse=falling)
-    return there + [row for row in rows if getattr(row, name) in (None, ())]

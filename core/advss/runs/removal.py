@@ -40,7 +40,9 @@ def to_remove(runs: Sequence[str], runs_dir: Path) -> list[Path]:
         check_links(folder)
         whole = folder.resolve()
         if not any((folder / name).is_file() for name in OWN):
-            raise UsageError(f"{folder} has no {', '.join(OWN[:-1])} or {OWN[-1]}, so it may be no run's; remove it yourself")
+            raise UsageError(
+                f"{folder} has no {', '.join(OWN[:-1])} or {OWN[-1]}, so it may be no run's; remove it yourself"
+            )
         for inner, what in ((Path.cwd(), "the folder you are in"), (runs_dir.resolve(), "the folder of runs")):
             if inner.is_relative_to(whole):
                 raise UsageError(f"{folder} is, or contains, {what}; go elsewhere first")
