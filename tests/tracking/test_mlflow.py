@@ -20,6 +20,7 @@ from advss.errors import UsageError
 from advss.tracking.journal import NAME, read_records
 from advss.tracking.sync import sync
 from advss.tracking.tracker import Tracker
+from advss.tracking.view import shown_first
 
 Runs = Callable[[], dict[str, Any]]
 Stored = Callable[[], dict[tuple[str, int, str], str]]
@@ -283,3 +284,59 @@ def test_the_model_is_loaded_without_pickle(
     for other in (images.astype(np.float64), images[:, :, :4], images[:, :1]):
         with pytest.raises(mlflow.MlflowException, match=r"float32|shape"):
             model.predict(other)
+
+
+def test_one_filter_gives_one_row_a_run(folder: Path, client: Any, runs: Runs) -> None:
+    with Tracker(folder, name="sample") as tracker:
+        for stage in ("pretrain", "pretrain/rotation", "finetune", "evaluate", "certify/certify-1", "system"):
+            tracker.metrics(stage, 1, {"loss": 1.0})
+        tracker.finish("FINISHED", wait_s=60)
+    compared = folder.with_name("transfer-1")
+    Tracker(compared, name=compared.name, what="transfer", enabled=False).finish("FINISHED")
+    sync(compared)
+    assert {name: run.data.tags["advss.kind"] for name, run in runs().items()} == {
+        "sample": "run",
+        "transfer-1": "transfer",
+        "pretrain": "stage",
+        "pretrain/rotation": "member",
+        "finetune": "stage",
+        "evaluate": "measurement",
+        "certify": "measurement",
+        "certify/certify-1": "measurement",
+        "system": "system",
+    }
+    found = client.search_runs(["1"], filter_string=shown_first()["searchFilter"])
+    assert [run.info.run_name for run in found] == ["sample"]
+
+
+def test_a_measurement_leaves_the_run_as_it_ended(folder: Path, runs: Runs) -> None:
+    train(folder)
+    tracker = Tracker(folder, name="sample", what="measurement")
+    tracker.start_stage("evaluate")
+    assert tracker.finish("KILLED", wait_s=60)
+    assert {name: run.info.status for name, run in runs().items()} == {
+        "sample": "FINISHED",
+        "pretrain": "FINISHED",
+        "finetune": "FINISHED",
+        "evaluate": "KILLED",
+    }
+
+
+def test_the_accuracies_of_fine_tuning_are_the_whole_runs_too(folder: Path, runs: Runs) -> None:
+    with Tracker(folder, name="sample") as tracker:
+        for stage in ("pretrain", "finetune"):
+            tracker.metrics(stage, 5, {"valid/ra": 0.25 if stage == "finetune" else 1, "valid/clean/loss": 2.0})
+        tracker.finish("FINISHED", wait_s=60)
+    assert runs()["sample"].data.metrics == {"valid/ra": 0.25}
+
+
+def test_the_experiment_has_the_view_that_the_link_opens(folder: Path, client: Any) -> None:
+    train(folder)
+    view = json.loads(client.get_experiment_by_name("advss").tags["mlflow.sharedViewState.advss"])
+    assert view["selectedColumns"][:4] == [
+        "metrics.`test/ta`",
+        "metrics.`test/ra`",
+        "metrics.`test/aa`",
+        "params.`pretext`",
+    ]
+    assert view["compareRunSections"][0]["name"] == "test"

@@ -56,7 +56,7 @@ def test_a_server_that_is_there_already_is_shown(
     with server(0) as address:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
         assert serve(sent) == 0
-    assert opened == [f"{address}/#/experiments/1?workflowType=machine_learning"]
+    assert opened == [f"{address}/#/experiments/1/runs?workflowType=machine_learning&viewStateShareKey=advss"]
     assert opened[0] in capsys.readouterr().out
 
 

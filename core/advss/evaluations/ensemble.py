@@ -68,9 +68,10 @@ def ensemble(runs: Sequence[str | Path], asked: Asked, *, subsets: bool = False,
         tracking=asked.tracking,
     )
     _keep(folder, members, dataclasses.replace(config, name=None, device=asked.device))
-    with open_session(config, folder, splits, reporter) as session:
+    unmeasured = _unmeasured(config, folder, members)
+    with open_session(config, folder, splits, reporter, params=_as_params(unmeasured)) as session:
         reporter.say(f"run {folder.path}")
-        session.record(**_unmeasured(config, folder, members))
+        session.record(**unmeasured)
         session.tracker.artifact(folder.config)
         session.tracker.model(folder.best("finetune"), folder.best("finetune").with_suffix(".json"))
         return _measure(session, members, subsets=subsets)
@@ -128,6 +129,19 @@ def _unmeasured(config: RunConfig, folder: RunFolder, members: Sequence[Finished
         "epochs": {},
         "seconds": {},
         "status": "finished",
+    }
+
+
+def _as_params(unmeasured: Result) -> dict[str, Any]:
+    """What a tracked ensemble is of, in place of what its first member is of."""
+    return {
+        "pretext": ",".join(unmeasured["pretext"]) or "none",
+        "defense": unmeasured["defense"],
+        "finetune": unmeasured["finetune"]["scheme"],
+        "finetune_defense": unmeasured["finetune"]["defense"],
+        "backbone": unmeasured["backbone"],
+        "command": KIND,
+        "members": [member["run"] for member in unmeasured["members"]],
     }
 
 

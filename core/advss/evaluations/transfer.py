@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor
@@ -48,7 +48,7 @@ from advss.tracking.tracker import Tracker
 from advss.training.memory import keep_freed_memory
 from advss.training.reporting import Reporter
 
-KIND = "transfer"
+KIND: Final = "transfer"
 OUTCOME = "transfer.json"
 
 Outcome = dict[str, Any]
@@ -86,7 +86,10 @@ def transfer(runs: Sequence[str | Path], asked: Asked, *, reporter: Reporter) ->
     keep_freed_memory()
     with (
         _nothing_left(folder),
-        followed(folder.path, tracking=asked.tracking, lasts=(folder.path / OUTCOME).is_file) as (tracker, stop),
+        followed(folder.path, tracking=asked.tracking, what=KIND, lasts=(folder.path / OUTCOME).is_file) as (
+            tracker,
+            stop,
+        ),
     ):
         reporter.say(f"transfer {folder.path}")
         tracker.params({"models": [m.label for m in members], **attack_of(asked.evaluation)})

@@ -29,6 +29,7 @@ from advss.runs.own_data import own_data
 from advss.runs.reading import watched
 from advss.runs.session import Session, choose_device, followed, open_data
 from advss.runs.stored import found_config
+from advss.tracking.journal import What
 from advss.tracking.tracker import Tracker
 from advss.training.checkpoints import has_checkpoint
 from advss.training.memory import keep_freed_memory
@@ -112,7 +113,7 @@ def _record_start(session: Session, command: Command) -> None:
     now = {"command": command, "plugins": plugins, "weights": weights and weights.described(), "status": "running"}
     session.record(**(blank_result(config, folder) | folder.read_result() | now))
     versions = {f"{p['kind']}.{p['name']}": f"{p['distribution']} {p['version']}" for p in plugins}
-    session.tracker.params({"plugins": versions})
+    session.tracker.params({"command": command, "plugins": versions})
     session.tracker.artifact(folder.config)
 
 
@@ -143,7 +144,7 @@ def reopened(
     config = dataclasses.replace(stored, name=folder.name, runs_dir=folder.path.parent, device=device)
     with watched(reporter) as watch:
         splits = own_data(config, folder, ("test",), watch)
-    with open_session(config, folder, splits, reporter) as session:
+    with open_session(config, folder, splits, reporter, what="measurement") as session:
         yield session
 
 
@@ -154,15 +155,19 @@ def open_session(
     splits: Splits,
     reporter: Reporter,
     *,
+    what: What = "run",
+    params: Mapping[str, Any] | None = None,
     lasts: Callable[[], bool] = lambda: True,
 ) -> Iterator[Session]:
     """What every stage of one run shares, for as long as it is open; the configuration and the data are tracked.
 
-    ``lasts`` as of :func:`followed`.
+    ``what`` and ``lasts`` as of :func:`followed`; ``params`` are tracked with, and before, the configuration's.
     """
     keep_freed_memory()
-    with followed(folder.path, tracking=config.tracking, lasts=lasts) as (tracker, stop):
-        tracker.params(_as_params(config))
+    with followed(folder.path, tracking=config.tracking, what=what, lasts=lasts) as (tracker, stop):
+        if what == "run":  # else it has them
+            said = dict(params or {})
+            tracker.params(said | _as_params(config) | said)
         log_data(tracker, splits, config)
         yield Session(config, folder, splits, choose_device(config.device), tracker, reporter, stop)
 
@@ -207,15 +212,15 @@ def _device_name(device: str) -> str:
 
 
 def _as_params(config: RunConfig) -> dict[str, Any]:
-    """The configuration as the parameters of a tracked run: members by name, options below them."""
+    """The configuration as the parameters of a tracked run: what was chosen first, as MLflow then shows it."""
     plain = dataclasses.asdict(config)
+    members = plain.pop("pretext")
+    chosen: dict[str, Any] = {"pretext": ",".join(member["name"] for member in members) or "none"}
+    options: dict[str, Any] = {"pretext_options": {m["key"] or m["name"]: m["options"] for m in members}}
     for key in ("defense", "finetune", "finetune_defense", "data", "pretrain_data", "backbone"):
         choice = plain.pop(key) or {"name": "none", "options": {}}
-        plain |= {key: choice["name"], f"{key}_options": choice["options"]}
-    members = plain.pop("pretext")
-    plain["pretext"] = ",".join(member["name"] for member in members) or "none"
-    plain["pretext_options"] = {member["key"] or member["name"]: member["options"] for member in members}
-    return plain | {"runs_dir": str(config.runs_dir)}
+        chosen[key], options[f"{key}_options"] = choice["name"], choice["options"]
+    return {**chosen, "seed": plain.pop("seed"), **options, **plain, "runs_dir": str(config.runs_dir)}
 
 
 def log_data(tracker: Tracker, splits: Splits, config: RunConfig) -> None:

@@ -28,7 +28,7 @@ from advss.plugins.provenance import used
 from advss.plugins.registry import build
 from advss.runs.folder import RunFolder
 from advss.runs.lock import writing
-from advss.tracking.journal import Status
+from advss.tracking.journal import Status, What
 from advss.tracking.tracker import Tracker
 from advss.training.blame import blaming
 from advss.training.checkpoints import has_checkpoint, load_checkpoint
@@ -209,13 +209,13 @@ def described(choice: Choice) -> dict[str, Any]:
 
 @contextmanager
 def followed(
-    folder: Path, *, tracking: bool, lasts: Callable[[], bool] = lambda: True
+    folder: Path, *, tracking: bool, what: What = "run", lasts: Callable[[], bool] = lambda: True
 ) -> Iterator[tuple[Tracker, StopRequest]]:
     """What is done in a folder within the context is tracked, can be stopped, and ends in MLflow as it ended here.
 
-    ``lasts`` says whether the folder is there to stay, whatever comes.
+    ``what`` is done, of a run; ``lasts`` says whether the folder is there to stay, whatever comes.
     """
-    tracker = Tracker(folder, name=folder.name, enabled=tracking, lasts=lasts)
+    tracker = Tracker(folder, name=folder.name, enabled=tracking, what=what, lasts=lasts)
     status: Status = "FAILED"
     with StopRequest() as stop, forgiving_output(), watched_cores():
         try:

@@ -26,6 +26,7 @@ NAME = "metrics.jsonl"
 STAGE = re.compile(r"|[A-Za-z0-9][\w:#-]*(/[A-Za-z0-9][\w:#-]*)*", re.ASCII)
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
+What = Literal["run", "measurement", "transfer"]
 
 
 @dataclass(frozen=True)
@@ -64,10 +65,10 @@ class Journal:
         self._file: BinaryIO = path.open("ab", buffering=0)
         self._cut_torn_line()
 
-    def run(self, *, name: str, experiment: str) -> None:
-        """The run begins, or goes on: a journal keeps the identity that its first line gave it."""
+    def run(self, *, name: str, experiment: str, what: What = "run") -> None:
+        """The run begins or goes on, or its model is measured: a journal keeps the identity of its first line."""
         known = next((record.payload["id"] for record in read_records(self.path)), uuid.uuid4().hex)
-        self._write("run", id=known, name=name, experiment=experiment)
+        self._write("run", id=known, name=name, experiment=experiment, what=what)
 
     def metrics(self, stage: str, step: int, values: Mapping[str, float], *, epoch: int | None = None) -> None:
         """Metrics of one step; ``step`` counts within the stage."""

@@ -1,4 +1,8 @@
-"""What each record of a journal becomes in MLflow: a parent run for the whole, nested runs for stages and members."""
+"""What each record of a journal becomes in MLflow: a parent run for the whole, nested runs for its parts.
+
+Each has the tag ``advss.kind``: ``run``, one for each run's folder; ``transfer``, a comparison of runs; and below them
+``stage``, ``member``, ``measurement`` and ``system``, the load of the machine.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 from advss.tracking.journal import Record, metric_values
 from advss.tracking.logged_model import log_model
 from advss.tracking.store import SentState
+from advss.tracking.system import SYSTEM
+from advss.tracking.view import KIND, RUN
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -23,6 +29,8 @@ VALUE_LENGTH = 6000
 
 DIGEST_LENGTH = 16  # MLflow takes 36, but shows them in full
 IDENTITY = "advss.journal"  # tag of each of our runs: the journal's identity and the stage
+STAGES = ("pretrain", "finetune")
+OF_WHOLE = ("valid/ta", "valid/ra")  # of fine-tuning, shown of the whole run too: the list of runs is one of wholes
 
 
 class MlflowRuns:
@@ -34,6 +42,7 @@ class MlflowRuns:
         self._folder = folder
         self._identity = first.payload["id"]
         self._name = first.payload["name"]
+        self._whole = "transfer" if first.payload["what"] == "transfer" else RUN
         self._actions: dict[str, Callable[[Record], None]] = {
             "run": self._start,
             "start": self._start,
@@ -49,12 +58,15 @@ class MlflowRuns:
         """Tell MLflow what any record but one of metrics says."""
         self._actions[record.kind](record)
 
-    def metrics(self, record: Record) -> list[Metric]:
-        """The metrics of a record as MLflow's entities."""
+    def metrics(self, record: Record) -> dict[str, list[Metric]]:
+        """The metrics of a record as MLflow's entities, by the id of the run that they are of."""
         from mlflow.entities import Metric
 
         at, step = _ms(record.time), record.payload["step"]
-        return [Metric(mlflow_name(key), value, at, step) for key, value in metric_values(record).items()]
+        found = [Metric(mlflow_name(key), value, at, step) for key, value in metric_values(record).items()]
+        by_run = {self.id_of(record.stage, record.time): found}
+        whole = [metric for metric in found if record.stage == "finetune" and metric.key in OF_WHOLE]
+        return by_run | ({self.id_of("", record.time): whole} if whole else {})
 
     def id_of(self, stage: str, time: float) -> str:
         """MLflow's id of a stage's run, which is made, nested, where there is none."""
@@ -66,7 +78,8 @@ class MlflowRuns:
         return self._state.runs[stage]
 
     def _create(self, stage: str, tag: str, time: float) -> str:
-        tags = {IDENTITY: tag, "mlflow.source.name": "advss", "mlflow.source.type": "LOCAL"}
+        kind = kind_of(stage) if stage else self._whole
+        tags = {IDENTITY: tag, KIND: kind, "mlflow.source.name": "advss", "mlflow.source.type": "LOCAL"}
         if stage:
             tags["mlflow.parentRunId"] = self.id_of(stage.rpartition("/")[0], time)
         name = stage or self._name
@@ -74,7 +87,10 @@ class MlflowRuns:
         return str(run.info.run_id)
 
     def _start(self, record: Record) -> None:
-        self.client.update_run(self.id_of(record.stage, record.time), status="RUNNING")
+        """A run whose model is only measured stays as it ended."""
+        run = self.id_of(record.stage, record.time)
+        if record.payload.get("what") != "measurement":
+            self.client.update_run(run, status="RUNNING")
 
     def _end(self, record: Record) -> None:
         run = self.id_of(record.stage, record.time)
@@ -131,6 +147,14 @@ class MlflowRuns:
         if not path.is_relative_to(self._folder) or not path.is_file():
             raise FileNotFoundError(f"there is no file '{relative}' in {self._folder}")
         return path
+
+
+def kind_of(stage: str) -> str:
+    """What a part of a run is, by the name of its stage."""
+    first, _, part = stage.partition("/")
+    if first in STAGES:
+        return "member" if part else "stage"
+    return SYSTEM if first == SYSTEM else "measurement"
 
 
 def mlflow_name(name: str) -> str:

@@ -16,6 +16,7 @@ from advss.errors import UsageError
 from advss.tracking.journal import NAME, Record, read_records
 from advss.tracking.mlflow_runs import MlflowRuns
 from advss.tracking.store import SentState, artifacts_folder, find_experiment, is_server, mlflow_kept_quiet, open_store
+from advss.tracking.view import keep_view
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -80,12 +81,13 @@ class Replay:
             experiment = find_experiment(client, first.payload["experiment"], artifacts=beside)
             if experiment != self._state.experiment_id or not _all_active(client, self._state.runs):
                 self._state = SentState(uri, experiment)
+            keep_view(client, experiment)
             self._runs = MlflowRuns(client, self._state, folder=self._folder, first=first)
         return self._runs
 
     def _collect(self, record: Record, runs: MlflowRuns) -> None:
-        run = runs.id_of(record.stage, record.time)
-        self._pending.setdefault(run, []).extend(runs.metrics(record))
+        for run, metrics in runs.metrics(record).items():
+            self._pending.setdefault(run, []).extend(metrics)
 
     def _flush(self, runs: MlflowRuns, end: int) -> None:
         for run, metrics in self._pending.items():

@@ -14,6 +14,7 @@ import psutil
 from advss.errors import UsageError
 from advss.tracking.journal import Journal, read_records
 
+SYSTEM = "system"  # the stage of the samples: apart, for MLflow shows them before all others of a run
 PERIOD_S = 10.0  # between two samples
 MIB = 2**20
 
@@ -33,9 +34,9 @@ class SystemMonitor(threading.Thread):
         gpus = _gpus()
         psutil.cpu_percent()  # the first call has nothing to compare with
         while not self._closing.wait(self._period_s):
-            values = {f"system/{key}": value for key, value in (_host() | _load(gpus)).items()}
+            values = {f"{SYSTEM}/{key}": value for key, value in (_host() | _load(gpus)).items()}
             try:
-                self._journal.metrics("", round(time.time() - began), values)
+                self._journal.metrics(SYSTEM, round(time.time() - began), values)
             except UsageError:  # a full disk: training's own next line meets it and says so
                 return
 

@@ -10,7 +10,7 @@ from typing import Any, Self
 from advss.errors import UsageError
 from advss.naming import as_typed
 from advss.output import tell
-from advss.tracking.journal import NAME, Journal, Status
+from advss.tracking.journal import NAME, Journal, Status, What
 from advss.tracking.sender import Sender
 from advss.tracking.store import EXPERIMENT, RUNS_PAGE, SentState, elsewhere, is_server, store_uri
 from advss.tracking.system import SystemMonitor
@@ -26,6 +26,7 @@ class Tracker:
         name: of the run in MLflow.
         enabled: False keeps the journal and does nothing else.
         experiment: MLflow's experiment.
+        what: whether the run is made or gone on with, or its model is measured, or runs are compared.
         lasts: whether the folder is there to stay. Where it is not yet, MLflow hears of the run at :meth:`begin`, so
             that it has none that came to nothing; and the user not of what MLflow lacks, which could not be sent later.
         uri: of MLflow's store; default ``MLFLOW_TRACKING_URI``, else the file ``mlflow.db`` beside the folder of runs.
@@ -39,6 +40,7 @@ class Tracker:
         enabled: bool = True,
         experiment: str = EXPERIMENT,
         uri: str | None = None,
+        what: What = "run",
         lasts: Callable[[], bool] = lambda: True,
     ) -> None:
         self._folder = folder.resolve()
@@ -46,7 +48,7 @@ class Tracker:
         if enabled and (ignored := elsewhere(self._folder, self._uri)):
             tell(f"advss: {ignored}")
         self._journal = Journal(self._folder / NAME)
-        self._journal.run(name=name, experiment=experiment)
+        self._journal.run(name=name, experiment=experiment, what=what)
         self._lasts, self._warned, self._begun, self._finished = lasts, False, False, False
         self._monitor = SystemMonitor(self._journal) if enabled else None
         self._sender = Sender(self._folder, uri=self._uri, report=self._warn) if enabled else None

@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import IO
 
 from advss.errors import UsageError
-from advss.tracking.store import EXPERIMENT, RUNS_PAGE, SETTINGS, artifacts_folder, is_server, sqlite_path, store_uri
+from advss.tracking.store import EXPERIMENT, SETTINGS, artifacts_folder, is_server, sqlite_path, store_uri
+from advss.tracking.view import LINK
 
 HOST = "127.0.0.1"
 START_S = 120.0  # the server takes about 13 s to start on two slow cores
@@ -111,7 +112,7 @@ def _wait_for(server: subprocess.Popen[bytes], address: str, log: IO[bytes]) -> 
 
 def _show(address: str, *, open_browser: bool) -> None:
     """Print the link to the runs (MLflow's front page shows other things), and open it."""
-    link = f"{address}/#/experiments/{_experiment_id(address)}{RUNS_PAGE}"
+    link = f"{address}/#/experiments/{_experiment_id(address)}/runs{LINK}"
     print(f"MLflow shows the runs at {link}\nCtrl-C ends it.", flush=True)
     if open_browser:
         webbrowser.open(link)
