@@ -219,7 +219,7 @@ def test_what_a_comparison_tracked_can_be_sent_later(
         sent.append(folder)
         return 3
 
-    monkeypatch.setattr("advss.tracking.sync.sync", send)
+    monkeypatch.setattr("advss.runs.sending.sync", send)
     assert main(["sync", "compared"]) == 0
     assert sent == [Path("runs/compared")]
     assert "3 records" in capsys.readouterr().out

@@ -15,7 +15,7 @@ from advss.config import RunConfig
 from advss.configuration.layers import read_environment
 from advss.configuration.settings import COMPONENTS, MEASURING, SETTINGS
 from advss.errors import UsageError
-from advss.output import printed
+from advss.output import printed, tell
 
 PRETRAINING = (
     "pretext",
@@ -87,13 +87,24 @@ def evaluate(arguments: Arguments) -> int:
 
 
 def sync(arguments: Arguments) -> int:
-    """``advss sync RUN``."""
-    from advss.runs.lock import locked
-    from advss.tracking.sync import sync as send
+    """``advss sync [RUN...]``: what fails holds up none of the others."""
+    from advss.runs.folder import check_links
+    from advss.runs.sending import lacking, sent
 
-    folder = find_tracked(arguments.positionals[0], arguments)
-    with locked(folder):  # a run sends its own
-        print(f"{folder}: {send(folder)} records sent to MLflow")
+    runs_dir, failed = runs_dir_of(arguments), list[UsageError]()
+    named = [find_tracked(run, arguments) for run in arguments.positionals]
+    folders = named or lacking(runs_dir)
+    for folder in folders:
+        try:
+            print(sent(check_links(folder)))
+        except UsageError as error:
+            failed.append(error)
+    if not folders:
+        print(f"MLflow has all of the runs in {runs_dir}")
+    for earlier in failed[:-1]:
+        tell(f"advss: error: {earlier}")
+    if failed:
+        raise failed[-1]
     return 0
 
 
@@ -214,7 +225,12 @@ _GRAMMARS = [
     (new.plugins_new, new.GRAMMAR),
     (
         sync,
-        Grammar("sync", "send to MLflow what a run's journal holds and MLflow lacks", ("RUN",), settings=("runs-dir",)),
+        Grammar(
+            "sync",
+            "send to MLflow what it lacks of these runs, or of all; one that was killed ends there",
+            ("[RUN...]",),
+            settings=("runs-dir",),
+        ),
     ),
     (
         ui,

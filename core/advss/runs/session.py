@@ -26,6 +26,7 @@ from advss.models.spec import ModelSpec
 from advss.output import forgiving_output
 from advss.plugins.provenance import used
 from advss.plugins.registry import build
+from advss.runs.attended import attended
 from advss.runs.folder import RunFolder
 from advss.runs.lock import writing
 from advss.tracking.journal import Status, What
@@ -215,9 +216,9 @@ def followed(
 
     ``what`` is done, of a run; ``lasts`` says whether the folder is there to stay, whatever comes.
     """
-    tracker = Tracker(folder, name=folder.name, enabled=tracking, what=what, lasts=lasts)
     status: Status = "FAILED"
-    with StopRequest() as stop, forgiving_output(), watched_cores():
+    with attended(folder), StopRequest() as stop, forgiving_output(), watched_cores():
+        tracker = Tracker(folder, name=folder.name, enabled=tracking, what=what, lasts=lasts)
         try:
             with stop.wins():
                 yield tracker, stop

@@ -26,6 +26,7 @@ NAME = "metrics.jsonl"
 STAGE = re.compile(r"|[A-Za-z0-9][\w:#-]*(/[A-Za-z0-9][\w:#-]*)*", re.ASCII)
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
+_BEGIN, _END = b'{"kind": "run"', b'{"kind": "finish"'
 What = Literal["run", "measurement", "transfer"]
 
 
@@ -99,16 +100,16 @@ class Journal:
         """The trained model; both paths are relative to the journal's folder."""
         self._write("model", weights=weights.as_posix(), manifest=manifest.as_posix())
 
-    def finish(self, status: Status) -> None:
-        """The run ends."""
-        self._write("finish", status=status)
+    def finish(self, status: Status, *, at: float | None = None) -> None:
+        """The run ends, or has ended ``at`` a time."""
+        self._write("finish", status=status, time=at or time.time())
 
     def close(self) -> None:
         """Close the file; the journal takes no more lines."""
         self._file.close()
 
     def _write(self, kind: str, *, stage: str = "", **payload: Any) -> None:
-        record = {"kind": kind, "stage": stage, "time": time.time(), **payload}
+        record = {"kind": kind, "stage": stage, "time": time.time(), **payload}  # unless it tells another time
         line = json.dumps(_plain(record), allow_nan=False, ensure_ascii=False).encode() + b"\n"
         with self._lock, saving(self.path):
             if self._file.write(line) != len(line):
@@ -119,6 +120,29 @@ class Journal:
         content = self.path.read_bytes()
         if not content.endswith(b"\n"):
             self._file.truncate(content.rfind(b"\n") + 1)
+
+
+def unfinished(path: Path) -> bool:
+    """Whether what was begun last in a journal has no end there; lines are told apart by how they begin."""
+    last = b""
+    with path.open("rb") as file:
+        for line in file:
+            if line.startswith((_BEGIN, _END)):
+                last = line
+    return last.startswith(_BEGIN)
+
+
+def end_killed(path: Path) -> bool:
+    """Whether a journal has no end and gets one: it was killed, when its last line was written.
+
+    Only where nobody writes it.
+    """
+    if not unfinished(path):
+        return False
+    journal = Journal(path)
+    journal.finish("KILLED", at=_record(path.read_bytes().splitlines()[-1], 0, path).time)
+    journal.close()
+    return True
 
 
 def read_records(path: Path, *, offset: int = 0) -> Iterator[Record]:
