@@ -112,10 +112,10 @@ def ui(arguments: Arguments) -> int:
     """``advss ui``."""
     from advss.tracking.ui import serve
 
-    port = arguments.flag("port") or "5000"
-    if not port.isdecimal() or not 0 < int(port) < 65536:
+    host, port, show = arguments.flag("host"), arguments.flag("port"), "no-browser" not in arguments.switches
+    if port is not None and not (port.isdecimal() and port.isascii() and 0 < int(port) < 65536):
         raise UsageError(f"--port: expected a port number, got '{port}'")
-    return serve(runs_dir_of(arguments), port=int(port), open_browser="no-browser" not in arguments.switches)
+    return serve(runs_dir_of(arguments), host=host, port=None if port is None else int(port), open_browser=show)
 
 
 def configured(arguments: Arguments) -> RunConfig:
@@ -238,7 +238,10 @@ _GRAMMARS = [
             "ui",
             "serve and open MLflow's pages on the runs",
             (),
-            {"port": "port of the server (5000)"},
+            {
+                "host": "where the server listens (127.0.0.1: for this machine only); 0.0.0.0 is everywhere",
+                "port": "port of the server (5000)",
+            },
             {"no-browser": "print the link only"},
             ("runs-dir",),
         ),

@@ -1,11 +1,10 @@
-"""``advss ui``: MLflow's pages on the runs of a folder, on this machine only."""
+"""``advss ui``: MLflow's pages on the runs of a folder, on this machine only unless another host is named."""
 
 from __future__ import annotations
 
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -20,21 +19,23 @@ from pathlib import Path
 from typing import IO
 
 from advss.errors import UsageError
+from advss.output import tell
+from advss.tracking.address import Address, find_address
 from advss.tracking.store import EXPERIMENT, SETTINGS, artifacts_folder, is_server, sqlite_path, store_uri
 from advss.tracking.view import LINK
 
-HOST = "127.0.0.1"
 START_S = 120.0  # the server takes about 13 s to start on two slow cores
 
 
-def ui_command(runs_dir: Path, *, port: int) -> list[str]:
-    """The command that serves the store of ``runs_dir`` to this machine."""
+def ui_command(runs_dir: Path, where: Address) -> list[str]:
+    """The command that serves the store of ``runs_dir``."""
     store = ["--backend-store-uri", store_uri(runs_dir), "--artifacts-destination", artifacts_folder(runs_dir).as_uri()]
-    return [sys.executable, "-m", "mlflow", "server", *store, "--host", HOST, "--port", str(port), "--workers", "1"]
+    place = ["--host", where.host, "--port", str(where.port), *where.options()]
+    return [sys.executable, "-m", "mlflow", "server", *store, *place, "--workers", "1"]
 
 
-def serve(runs_dir: Path, *, port: int = 5000, open_browser: bool = True) -> int:
-    """Print and open the link to the runs, and serve them until Ctrl-C.
+def serve(runs_dir: Path, *, host: str | None = None, port: int | None = None, open_browser: bool = True) -> int:
+    """Print and open the link to the runs, and serve them until Ctrl-C, by default at 127.0.0.1, port 5000.
 
     Where MLFLOW_TRACKING_URI names a server, it is the one that is shown, and nothing is started.
 
@@ -42,35 +43,34 @@ def serve(runs_dir: Path, *, port: int = 5000, open_browser: bool = True) -> int
         The exit code for the command line.
 
     Raises:
-        UsageError: nothing was tracked yet, the port is in use, or the server does not start.
+        UsageError: nothing was tracked yet, the host is none of this machine's, the port is in use, or the server does
+            not start.
     """
     uri = store_uri(runs_dir)
     if is_server(uri):
+        if host is not None or port is not None:
+            flag = "host" if port is None else "port"
+            raise UsageError(
+                f"--{flag}: MLFLOW_TRACKING_URI names the server {uri}, which is shown; leave one of them out"
+            )
         _show(uri.rstrip("/"), open_browser=open_browser)
         return 0
     path = sqlite_path(uri)
     if path is not None and not path.is_file():
         raise UsageError(f"there are no tracked runs in '{runs_dir}' yet: no {path}; run advss fit first")
-    _check_free(port)
+    where = find_address(host, port)
+    if not where.local:
+        tell(
+            f"advss: warning: anybody who reaches port {where.port} of this machine can read and change the runs; "
+            "there is no password"
+        )
     try:
-        with tempfile.TemporaryFile() as log, _server(ui_command(runs_dir, port=port), log) as server:
-            _wait_for(server, f"http://{HOST}:{port}", log)
-            _show(f"http://{HOST}:{port}", open_browser=open_browser)
+        with tempfile.TemporaryFile() as log, _server(ui_command(runs_dir, where), log) as server:
+            _wait_for(server, where.url, log)
+            _show(where.url, elsewhere=where.url_elsewhere, open_browser=open_browser)
             return server.wait()
     except KeyboardInterrupt:
         return 0
-
-
-def _check_free(port: int) -> None:
-    with socket.socket() as probe, socket.socket() as other:
-        # Without it, a port that a server has just left counts as taken for a minute.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, port))
-        except (OSError, OverflowError) as error:
-            other.bind((HOST, 0))
-            free = other.getsockname()[1]
-            raise UsageError(f"port {port} cannot be used ({error}); try --port {free}") from error
 
 
 @contextmanager
@@ -110,12 +110,13 @@ def _wait_for(server: subprocess.Popen[bytes], address: str, log: IO[bytes]) -> 
     raise UsageError(f"MLflow's server did not start: {said[-1]}")
 
 
-def _show(address: str, *, open_browser: bool) -> None:
+def _show(address: str, *, elsewhere: str = "", open_browser: bool) -> None:
     """Print the link to the runs (MLflow's front page shows other things), and open it."""
-    link = f"{address}/#/experiments/{_experiment_id(address)}/runs{LINK}"
-    print(f"MLflow shows the runs at {link}\nCtrl-C ends it.", flush=True)
+    page = f"/#/experiments/{_experiment_id(address)}/runs{LINK}"
+    others = f"and to other machines at {elsewhere}{page}\n" if elsewhere else ""
+    print(f"MLflow shows the runs at {address}{page}\n{others}Ctrl-C ends it.", flush=True)
     if open_browser:
-        webbrowser.open(link)
+        webbrowser.open(address + page)
 
 
 def _experiment_id(address: str) -> str:

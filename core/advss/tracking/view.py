@@ -26,6 +26,7 @@ ACCURACIES = ("test/ta", "test/ra", "test/aa")
 CHOICES = ("pretext", "defense", "finetune", "finetune_defense", "diversity", "data", "backbone", "seed", "command")
 COLUMNS = [*(f"metrics.`{name}`" for name in ACCURACIES), *(f"params.`{name}`" for name in CHOICES)]
 NAME_COLUMN, DATE_COLUMN = "attributes.`Run Name`", "runDateAndNestInfo"
+WIDTHS = {NAME_COLUMN: 290, DATE_COLUMN: 150, "params.`pretext`": 150, "params.`backbone`": 120}  # pixels
 SECTIONS = {"test": True, "valid": True, "Model metrics": False, "System metrics": False}  # name -> whether it is open
 
 
@@ -39,7 +40,7 @@ def shown_first() -> dict[str, Any]:
         "orderByAsc": False,
         "selectedColumns": COLUMNS,
         "columnOrder": [NAME_COLUMN, DATE_COLUMN, *COLUMNS],
-        "columnWidths": {NAME_COLUMN: 330, DATE_COLUMN: 130, "params.`pretext`": 160, "params.`backbone`": 120},
+        "columnWidths": dict.fromkeys(COLUMNS, 85) | WIDTHS,
         "compareRunSections": [_section(name, is_open=is_open) for name, is_open in SECTIONS.items()],
         "compareRunCharts": [*bars, _chart("SCATTER", "ta-ra", "test", **axes)],  # MLflow adds the others
         "isAccordionReordered": True,  # else the sections are sorted by name
