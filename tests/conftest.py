@@ -58,9 +58,11 @@ def _blank(module: ModuleType, draw: Callable[[Path, Path], list[Path]]) -> Call
     return drawn
 
 
-def _save_blank(figure: None, path: Path) -> Path:
-    write_bytes(path, b"")
-    return path
+def _save_blank(figure: None, path: Path) -> tuple[Path, Path]:
+    files = path, path.with_suffix(".svg")
+    for file in files:
+        write_bytes(file, b"")
+    return files
 
 
 @pytest.fixture

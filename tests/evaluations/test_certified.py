@@ -58,7 +58,7 @@ def test_the_figure_is_drawn(tmp_path: Path) -> None:
     draw_certified(FOUR, path, largest=0.72, title="four")
     with Image.open(path) as figure:
         pixels = np.asarray(figure.convert("RGB"))
-    blue = (pixels == (31, 119, 180)).all(2)  # matplotlib's tab:blue: the curve
+    blue = (pixels == (0x1B, 0x2F, 0x6B)).all(2)  # the first look's colour: the curve
     assert blue.sum() > 200
 
 

@@ -71,7 +71,7 @@ def run(trained: Path, tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def _undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing takes longer than all else here; one test draws."""
-    monkeypatch.setattr("advss.evaluations.certify.draw_certified", lambda *_, **__: None)
+    monkeypatch.setattr("advss.evaluations.certify.draw_certified", lambda *_, **__: ())
 
 
 @pytest.fixture
@@ -205,7 +205,7 @@ def test_figure_and_metrics_are_tracked(run: Path, monkeypatch: pytest.MonkeyPat
     assert metrics.payload["values"]["certify/acr"] == content["acr"]
     assert metrics.payload["values"]["certify/accuracy_0.25"] == content["accuracy"][content["radius"].index(0.25)]
     artifacts = [r.payload["path"] for r in records if r.kind == "artifact" and r.stage == stage]
-    assert artifacts == [f"evaluations/{name}.json", f"figures/{name}.png"]
+    assert artifacts == [f"evaluations/{name}.json", f"figures/{name}.png", f"figures/{name}.svg"]
     assert (run / content["figure"]).read_bytes().startswith(b"\x89PNG")
     assert [r.payload["status"] for r in records if r.kind == "end" and r.stage == stage] == ["FINISHED"]
 

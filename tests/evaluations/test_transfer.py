@@ -61,9 +61,9 @@ def kept(runs: Path, name: str) -> dict[str, Tensor]:
     return load_file(file)
 
 
-def _blank(outcome: dict[str, Any], path: Path) -> Path:
+def _blank(outcome: dict[str, Any], path: Path) -> tuple[Path]:
     write_bytes(path, b"")
-    return path
+    return (path,)
 
 
 @pytest.fixture

@@ -24,8 +24,9 @@ def journal(folder: Path, *, epochs: int) -> Path:
 
 def test_each_stage_has_its_figure(tmp_path: Path) -> None:
     drawn = draw_curves(journal(tmp_path, epochs=2), tmp_path / "figures")
-    assert drawn == [tmp_path / "figures/pretrain.png", tmp_path / "figures/finetune.png"]
-    for path in drawn:
+    expected = [f"{stage}.{form}" for stage in ("pretrain", "finetune") for form in ("png", "svg")]
+    assert drawn == [tmp_path / "figures" / name for name in expected]
+    for path in drawn[::2]:
         with Image.open(path) as figure:
             assert figure.size[0] > figure.size[1] > 300
 

@@ -20,9 +20,10 @@ def journal(folder: Path, *, ensemble: bool) -> Path:
 
 
 def test_an_ensemble_has_its_figure(tmp_path: Path) -> None:
-    (path,) = draw_diversity(journal(tmp_path, ensemble=True), tmp_path / "figures")
+    path, vector = draw_diversity(journal(tmp_path, ensemble=True), tmp_path / "figures")
     with Image.open(path) as figure:
         assert figure.size[0] > figure.size[1] > 300
+    assert vector == tmp_path / "figures/diversity.svg"
 
 
 def test_it_shows_the_term_and_the_absolute_cosines_by_step(tmp_path: Path) -> None:

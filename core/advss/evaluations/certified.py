@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from advss.evaluations.chance import against_chance
-from advss.figures import new_figure, save_figure
+from advss.figures import LOOKS, new_figure, save_figure
 from advss.models.smoothed import ABSTAIN
 
 STEP, MOST_STEPS = 0.05, 1000  # of the curve's radii, pixels in [0, 1]
@@ -85,16 +85,16 @@ def shown(content: Mapping[str, Any]) -> list[tuple[float, float]]:
     return attainable[::every]
 
 
-def draw_certified(images: Sequence[Certified], path: Path, *, largest: float, title: str) -> None:
-    """Draw certified accuracy over the radius: a step down at the radius of each image that is right."""
+def draw_certified(images: Sequence[Certified], path: Path, *, largest: float, title: str) -> tuple[Path, Path]:
+    """Draw certified accuracy over the radius: a step down at the radius of each image that is right; both files."""
     radii = sorted(image.radius for image in images if image.right)
     left = [count / len(images) for count in range(len(radii), -1, -1)]
     figure = new_figure(width=6, height=3.8)
     axes = figure.subplots()
-    axes.step([0, *radii, largest], [left[0], *left], where="pre", color="tab:blue")
-    axes.axvline(largest, color="tab:gray", linestyle="--", label="largest that n and α can certify")
+    axes.step([0, *radii, largest], [left[0], *left], where="pre", color=LOOKS[0].colour)
+    axes.axvline(largest, color=LOOKS[1].colour, linestyle="--", label="largest that n and α can certify")
     axes.set(xlabel="ℓ2 radius, pixels in [0, 1]", ylabel="certified accuracy", title=title, ylim=(0, 1.02))
     axes.set_xlim(left=0)
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
-    save_figure(figure, path)
+    return save_figure(figure, path)

@@ -224,10 +224,10 @@ def _close(session: Session, images: list[Certified], this: Measurement) -> dict
     this.keep(content)
     figure = folder.path / "figures" / f"{this.key}.png"
     title = f"{folder.name}: σ {known['sigma']:g}, n {known['n']:,}, α {known['alpha']:g}, {len(images)} images"
-    draw_certified(images, figure, largest=largest, title=title)
+    drawn = draw_certified(images, figure, largest=largest, title=title)
     metrics = {f"certify/{name}": content[name] for name in ("sigma", "acr", "abstained")}
     metrics |= {f"certify/accuracy_{radius:g}": accuracy for radius, accuracy in shown(content)}
     session.tracker.metrics(f"{STAGE}/{this.key}", 0, metrics)
-    for path in (this.path, figure):
+    for path in (this.path, *drawn):
         session.tracker.artifact(path, stage=f"{STAGE}/{this.key}")
     return content | {"file": this.reference["file"], "figure": str(figure.relative_to(folder.path))}

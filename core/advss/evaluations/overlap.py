@@ -7,14 +7,13 @@ from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from advss.figures import new_figure, save_figure
+from advss.figures import LOOKS, Look, look, new_figure, plain, save_figure, short_labels
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-LABEL_LENGTH = 16  # characters of a label in a figure
 MOST_BARS = 15  # regions that a bar plot shows, the largest
-COLOURS = ("tab:blue", "tab:orange", "tab:green")
+ALPHA = 0.6  # of a set in a Venn diagram
 
 Regions = dict[tuple[str, ...], set[int]]
 
@@ -51,8 +50,8 @@ def overlap(sets: Mapping[str, Set[int]]) -> dict[str, Any]:
     }
 
 
-def draw_asr(outcome: Mapping[str, Any], path: Path) -> Path:
-    """Write both ASR matrices as heat maps with their numbers in per cent; returns ``path``.
+def draw_asr(outcome: Mapping[str, Any], path: Path) -> tuple[Path, Path]:
+    """Write both ASR matrices as heat maps with their numbers in per cent; returns the files.
 
     Left as in Table 4, over all images; right over those that both models have right unperturbed.
     """
@@ -76,13 +75,14 @@ def _heat_map(axes: Any, labels: Sequence[str], rates: Sequence[Sequence[float]]
         rate = rates[row][column]
         text = "-" if math.isnan(rate) else f"{rate:.2f}"
         axes.text(column, row, text, ha="center", va="center", color="white" if rate > 60 else "black")
+    labels = list(map(plain, labels))
     axes.set_xticks(range(len(labels)), labels, rotation=30, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(len(labels)), labels)
     return image
 
 
-def draw_overlap(outcome: Mapping[str, Any], path: Path) -> Path:
-    """Write, for each source, on which models its examples succeed; returns ``path``.
+def draw_overlap(outcome: Mapping[str, Any], path: Path) -> tuple[Path, Path]:
+    """Write, for each source, on which models its examples succeed; returns the files.
 
     Of three models, Venn diagrams of the two others, as in Figure 5; else bars, of all models where there are two.
     Only images that every model has right unperturbed count: what a model has wrong anyway is no success of an attack.
@@ -101,36 +101,36 @@ def draw_overlap(outcome: Mapping[str, Any], path: Path) -> Path:
     figure = _venns(panels, list(short.values())) if len(short) == 3 else _bars(list(map(exclusive_regions, panels)))
     figure.suptitle(f"of the {len(right)} images that every model has right unperturbed", fontsize="medium")
     for axes, label in zip(figure.axes, short.values(), strict=True):
-        axes.set_title(f"attack made on {label}", fontsize="medium")
+        axes.set_title(plain(f"attack made on {label}"), fontsize="medium")
     return save_figure(figure, path)
 
 
-def short_labels(labels: Sequence[str]) -> list[str]:
-    """Labels of at most ``LABEL_LENGTH`` characters, their middle left out; numbered where that makes two the same."""
-    head = (LABEL_LENGTH - 1) // 2
-    tail = LABEL_LENGTH - 1 - head
-    short = [label if len(label) <= LABEL_LENGTH else f"{label[:head]}…{label[-tail:]}" for label in labels]
-    if len(set(short)) == len(set(labels)):
-        return short
-    return [f"{place} {label}" for place, label in enumerate(short, 1)]
-
-
 def _venns(panels: Sequence[Mapping[str, set[int]]], labels: Sequence[str]) -> Figure:
-    """A diagram of two sets for each of three sources, one colour a model."""
+    """A diagram of two sets for each of three sources, one look a model."""
     from matplotlib.patches import Patch
-    from matplotlib_venn import venn2
 
-    colours = dict(zip(labels, COLOURS, strict=True))
+    looks = {name: look(place) for place, name in enumerate(labels)}
     figure = new_figure(width=4 * len(panels), height=4.2)
     for axes, sets in zip(figure.subplots(1, len(panels)), panels, strict=True):
         axes.set_axis_off()
         if any(sets.values()):
-            venn2(tuple(sets.values()), set_labels=None, set_colors=tuple(colours[name] for name in sets), ax=axes)
+            _venn(axes, list(sets.values()), [looks[name] for name in sets])
         else:
             axes.text(0.5, 0.5, "none succeeds", ha="center")
-    handles = [Patch(color=colour, alpha=0.4, label=f"succeeds on {name}") for name, colour in colours.items()]
+    handles = [Patch(**one.of_area, alpha=ALPHA, label=plain(f"succeeds on {name}")) for name, one in looks.items()]
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)
     return figure
+
+
+def _venn(axes: Any, sets: Sequence[set[int]], looks: Sequence[Look]) -> None:
+    """One diagram of two sets; what both have is hatched as either."""
+    from matplotlib_venn import venn2
+
+    diagram = venn2(tuple(sets), set_labels=None, set_colors=tuple(one.colour for one in looks), alpha=ALPHA, ax=axes)
+    first, second = (one.hatch for one in looks)
+    for region, hatch in (("10", first), ("01", second), ("11", first + second)):
+        if patch := diagram.get_patch_by_id(region):
+            patch.set(hatch=hatch, edgecolor="white")
 
 
 def _bars(panels: Sequence[Regions]) -> Figure:
@@ -139,7 +139,8 @@ def _bars(panels: Sequence[Regions]) -> Figure:
     lines = max([sum(map(len, regions)) for regions in kept], default=1)
     figure = new_figure(width=4.5 * len(panels), height=1.5 + 0.25 * max(lines, 4))
     for axes, regions in zip(figure.subplots(1, len(panels)), kept, strict=True):
-        bars = axes.barh(["\n+ ".join(names) for names in regions], list(map(len, regions.values())))
+        labels = ["\n+ ".join(map(plain, names)) for names in regions]
+        bars = axes.barh(labels, list(map(len, regions.values())), color=LOOKS[0].colour)
         axes.bar_label(bars, padding=2)
         axes.tick_params(axis="y", labelsize="small")
         axes.invert_yaxis()

@@ -222,7 +222,8 @@ def _write(outcome: Outcome, folder: RunFolder, tracker: Tracker) -> None:
     path, figures = folder.path / OUTCOME, folder.path / "figures"
     lines = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in outcome.items()]
     write_text(path, "{\n" + ",\n".join(lines) + "\n}\n")
-    for file in (path, draw_asr(outcome, figures / "asr.png"), draw_overlap(outcome, figures / "venn.png")):
+    drawn = *draw_asr(outcome, figures / "asr.png"), *draw_overlap(outcome, figures / "venn.png")
+    for file in (path, *drawn):
         tracker.artifact(file)
     labels = outcome["models"]
     cells = [(row, column) for row in range(len(labels)) for column in range(len(labels))]

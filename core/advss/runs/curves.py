@@ -6,7 +6,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from advss.figures import new_figure, save_figure
+from advss.figures import LOOKS, new_figure, save_figure
 from advss.tracking.journal import read_metrics
 
 if TYPE_CHECKING:
@@ -14,25 +14,26 @@ if TYPE_CHECKING:
 
 Curves = dict[str, dict[int, float]]  # metric -> epoch -> value
 
+CLEAN, ATTACKED, TRAINED = LOOKS[:3]
 ACCURACIES = {
-    "train/accuracy": ("train, as trained", "tab:gray", "--"),
-    "valid/ta": ("validation TA", "tab:blue", "-"),
-    "valid/ra": ("validation RA", "tab:red", "-"),
-    "valid/clean/accuracy": ("validation, clean", "tab:blue", "-"),
-    "valid/adversarial/accuracy": ("validation, adversarial", "tab:red", "-"),
+    "train/accuracy": ("train, as trained", TRAINED),
+    "valid/ta": ("validation TA", CLEAN),
+    "valid/ra": ("validation RA", ATTACKED),
+    "valid/clean/accuracy": ("validation, clean", CLEAN),
+    "valid/adversarial/accuracy": ("validation, adversarial", ATTACKED),
 }
 LOSSES = {
-    "train/loss": ("train", "tab:gray", "--"),
-    "valid/clean/loss": ("validation, clean", "tab:blue", "-"),
-    "valid/adversarial/loss": ("validation, adversarial", "tab:red", "-"),
+    "train/loss": ("train", TRAINED),
+    "valid/clean/loss": ("validation, clean", CLEAN),
+    "valid/adversarial/loss": ("validation, adversarial", ATTACKED),
 }
 
 
 def draw_curves(journal: Path, folder: Path) -> list[Path]:
-    """Write ``folder``/STAGE.png for every stage and every member with finished epochs; returns the files."""
-    drawn = []
+    """Write ``folder``/STAGE.png and .svg for every stage and member with finished epochs; returns the files."""
+    drawn: list[Path] = []
     for stage, curves in _by_stage(journal).items():
-        drawn.append(save_figure(_drawn(stage, curves), folder / f"{stage}.png"))
+        drawn += save_figure(_drawn(stage, curves), folder / f"{stage}.png")
     return drawn
 
 
@@ -51,9 +52,9 @@ def _drawn(stage: str, curves: Curves) -> Figure:
     figure = new_figure(width=9, height=3.4)
     left, right = figure.subplots(1, 2)
     for axes, wanted, label in ((left, LOSSES, "loss"), (right, ACCURACIES, "accuracy")):
-        for name, (title, colour, style) in wanted.items():
+        for name, (title, look) in wanted.items():
             if points := sorted(curves.get(name, {}).items()):
-                axes.plot(*zip(*points, strict=True), style, color=colour, label=title, marker="o", markersize=3)
+                axes.plot(*zip(*points, strict=True), **look.of_line, label=title)
         axes.set(xlabel="epoch", ylabel=label)
         axes.grid(alpha=0.3)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
