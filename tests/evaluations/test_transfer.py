@@ -221,7 +221,8 @@ def test_the_folder_holds_what_was_returned_and_figures(compared: Compared) -> N
     runs, outcome, _ = compared
     folder = runs / "transfer"
     assert json.loads((folder / "transfer.json").read_text()) | {"folder": str(folder)} == outcome
-    assert sorted(file.name for file in (folder / "figures").iterdir()) == ["asr.png", "venn.png"]
+    drawn = {file.name for file in (folder / "figures").iterdir()}
+    assert drawn == {"asr.png", "asr.svg", "venn.png", "venn.svg"}
     assert outcome["attack"]["restarts"] == 2
     assert (outcome["images"]["count"], outcome["images"]["run"]) == (100, "a")
 

@@ -1,0 +1,133 @@
+"""Robust accuracy over what an attack may do: the radius ε and the number of steps, and the field's two checks of it.
+
+A robust accuracy is believed where it falls to near 0 as ε grows, since no classifier can withstand every change, and
+where it no longer falls as steps are added (Athalye et al. 2018, section 3; Carlini et al. 2019, section 4).
+
+Letters: N images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from advss.attacks import Norm
+from advss.evaluations.intervals import wilson
+from advss.figures import LOOKS, new_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# an attack that may change all changes every answer; 5 % are left to the few images that a number of steps misses
+NEAR_ZERO = 0.05
+# a robust accuracy is told to a point: what more steps take beyond a point makes it another
+LEVEL = 0.01
+GREY = 0.5  # in ℓ∞: every image can become the same grey, of which no classifier can tell the class
+MOST_TICKS = 9
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Which of the same N images stand, bool (N,), by radius and by number of steps; either may be empty."""
+
+    norm: Norm
+    by_eps: Mapping[float, Tensor]  # the radius, pixels in [0, 1]; 0 is no attack
+    by_steps: Mapping[int, Tensor]  # 0 is no attack
+    steps: int  # of by_eps
+    eps: float  # of by_steps
+
+
+def sanity(curve: Curve) -> list[str]:
+    """What of the two checks does not hold, one plain line each; none where the images are too few to tell.
+
+    RA must be below 5 % at the largest ε, and the last two numbers of steps, of which the last is best the double, must
+    be within a point of one another; both as far as the 95 % interval of the images says.
+    """
+    return [line for line in (_stays_up(curve), _falls_on(curve)) if line]
+
+
+def _stays_up(curve: Curve) -> str | None:
+    """RA at the largest radius is not near 0."""
+    if not curve.by_eps:
+        return None
+    eps = max(curve.by_eps)
+    right, of = _counts(curve.by_eps[eps])
+    if eps == 0 or wilson(right, of)[0] <= NEAR_ZERO:
+        return None
+    said = f"RA is still {_percent(right / of)} at eps {radius(eps, curve.norm)}"
+    if curve.norm == "linf" and eps >= GREY:
+        return f"{said}, where every image can be made the same grey: gradients may be masked, or steps too short"
+    return f"{said}: gradients may be masked, or steps too short; a larger eps, with longer steps, must bring it near 0"
+
+
+def _falls_on(curve: Curve) -> str | None:
+    """More steps still lower RA."""
+    if len(curve.by_steps) < 2:
+        return None
+    before, last = sorted(curve.by_steps)[-2:]
+    before_N, last_N = curve.by_steps[before], curve.by_steps[last]
+    (right, of), (left, _) = _counts(before_N), _counts(last_N)
+    if before == 0 or right <= left or wilson(right - left, of)[0] <= LEVEL:
+        return None
+    fall = f"from {_percent(right / of)} at {before} to {_percent(left / of)} at {last}"
+    return f"RA still falls with more steps, {fall}: fewer than enough are no measure of it"
+
+
+def draw_strength(curve: Curve) -> Figure:
+    """Draw RA over ε on the left and over steps on the right, with 95 % intervals; what :func:`sanity` says below."""
+    figure = new_figure(width=9, height=3.8)
+    left, right = figure.subplots(1, 2, sharey=True)
+    _line(left, curve.by_eps)
+    _line(right, curve.by_steps)
+    at = f"eps {radius(curve.eps, curve.norm)}"
+    left.set(xlabel=f"eps, {_SIGN[curve.norm]}, pixels in [0, 1]", ylabel="RA, %", ylim=(0, 102))
+    left.set_title(f"{curve.steps} steps", fontsize="medium")
+    right.set(xlabel="steps")
+    right.set_title(at, fontsize="medium")
+    _ticks(left, {eps: radius(eps, curve.norm) for eps in sorted(curve.by_eps)})
+    _ticks(right, {steps: f"{steps}" for steps in sorted(curve.by_steps)})
+    if said := sanity(curve):
+        figure.supxlabel("\n".join(said), fontsize="small")
+    return figure
+
+
+_SIGN = {"linf": "ℓ∞", "l2": "ℓ2", "l1": "ℓ1"}
+
+
+def radius(eps: float, norm: Norm) -> str:
+    """A radius as the field says it: ``8/255`` in ℓ∞."""
+    return f"{round(255 * eps, 3):g}/255" if norm == "linf" and eps else f"{eps:g}"
+
+
+def _line(axes: Any, by_strength: Mapping[float, Tensor] | Mapping[int, Tensor]) -> None:
+    """RA and its interval."""
+    if not by_strength:
+        axes.text(0.5, 0.5, "not measured", ha="center", transform=axes.transAxes)
+        return
+    strengths = sorted(by_strength)
+    counts = [_counts(by_strength[strength]) for strength in strengths]  # type: ignore[index]
+    low, high = zip(*([100 * end for end in wilson(*count)] for count in counts), strict=True)
+    axes.fill_between(strengths, low, high, color=LOOKS[2].colour, alpha=0.5, linewidth=0)
+    axes.plot(strengths, [100 * right / of for right, of in counts], **LOOKS[0].of_line)
+    axes.grid(alpha=0.3)
+
+
+def _ticks(axes: Any, labels: Mapping[float, str] | Mapping[int, str]) -> None:
+    """Ticks at what was measured, each doubling as long as the last; 0 stands a doubling before the least."""
+    positive = [strength for strength in labels if strength > 0]
+    if positive:
+        axes.set_xscale("symlog", base=2, linthresh=min(positive), linscale=1)
+    kept = list(labels.items())[:: -(-len(labels) // MOST_TICKS) or 1]
+    axes.set_xticks([strength for strength, _ in kept], [label for _, label in kept], minor=False)
+    axes.minorticks_off()
+
+
+def _counts(right_N: Tensor) -> tuple[int, int]:
+    return int(right_N.sum()), len(right_N)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.3g} %"
