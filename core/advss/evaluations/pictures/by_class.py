@@ -38,7 +38,7 @@ def draw_by_class(right: Mapping[str, Tensor], label_N: Tensor, classes: Sequenc
     figure = new_figure(width=6.5, height=1.5 + 0.24 * max(len(shown), 4))
     axes = figure.subplots()
     for place, (kind, hits_K) in enumerate(hits.items()):
-        offset = 0.32 * ((place + 0.5) / len(hits) - 0.5)
+        offset = 0.6 * ((place + 0.5) / len(hits) - 0.5)
         _marks(axes, hits_K[shown], images_K[shown], offset=offset, kind=kind, one=look(place))
     _frame(axes, short_labels([classes[one] for one in shown]), images_K[shown].tolist())
     if len(shown) < len(classes):
@@ -76,6 +76,6 @@ def _marks(axes: Any, hits_S: Tensor, images_S: Tensor, *, offset: float, kind: 
 def _frame(axes: Any, names: Sequence[str], images: Sequence[int]) -> None:
     labels = [plain(f"{name} ({count})") for name, count in zip(names, images, strict=True)]
     axes.set_yticks(range(len(names)), labels, fontsize="small")
-    axes.set(xlim=(-1, 101), ylim=(len(names) - 0.5, -0.5), xlabel="accuracy, %, and its 95 % interval")
+    axes.set(xlim=(-2, 102), ylim=(len(names) - 0.5, -0.5), xlabel="accuracy, %, and its 95 % interval")
     axes.set_ylabel("class (images)")
     axes.grid(alpha=0.3)

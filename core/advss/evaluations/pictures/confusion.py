@@ -17,7 +17,7 @@ from advss.figures import new_figure, plain, short_labels
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-MOST_WITH_NUMBERS, MOST_CLASSES = 12, 100
+MOST_WITH_NUMBERS, MOST_NAMED_TWICE, MOST_CLASSES = 12, 40, 100
 MOST_CONFUSED = 20  # classes that stand for more than MOST_CLASSES
 NONE, OTHER = "none", "other"  # columns: no class is answered; one that is not shown
 
@@ -48,17 +48,17 @@ def draw_confusion(answers: Mapping[str, Tensor], label_N: Tensor, classes: Sequ
         classes: names of the K classes.
     """
     matrices = confusion(answers, label_N, classes)
-    some = next(iter(matrices.values()))
-    cell = min(0.5, max(0.12, 9 / len(some.columns)))  # inches
-    width, height = cell * len(some.columns) + 1.5, cell * len(some.rows) + 1.6
-    figure = new_figure(width=len(matrices) * width + 0.8, height=max(height, 2.6))
-    panels = list(figure.subplots(1, len(matrices), squeeze=False)[0])
+    rows, columns = (next(iter(matrices.values())).counts.shape[side] for side in (0, 1))
+    cell = min(0.5, max(0.1, 9 / columns))  # inches
+    names = 1.4 if rows <= MOST_NAMED_TWICE else 0.6
+    figure = new_figure(width=len(matrices) * (cell * columns + 0.3) + 2.6, height=cell * rows + names + 0.9)
+    panels = list(figure.subplots(1, len(matrices), squeeze=False, sharey=True)[0])
     for axes, (kind, matrix) in zip(panels, matrices.items(), strict=True):
         image = _panel(axes, matrix)
         axes.set_title(kind, fontsize="medium")
-        axes.set(xlabel="answered", ylabel="class")
+    panels[0].set_ylabel("class")
     figure.colorbar(image, ax=panels, label="% of the class", shrink=0.8)
-    figure.suptitle(_title(len(some.rows), len(classes), len(label_N)))
+    figure.suptitle(_title(rows, len(classes), len(label_N)))
     return figure
 
 
@@ -101,16 +101,25 @@ def _shown(counts: Sequence[Tensor], classes: int) -> list[int]:
 def _panel(axes: Any, matrix: Matrix) -> Any:
     """One heat map: the more, the darker."""
     percent_RC = matrix.percent
-    image = axes.imshow(percent_RC, vmin=0, vmax=100, cmap="Blues", interpolation="none")
-    size = "medium" if len(matrix.rows) <= MOST_WITH_NUMBERS else "small" if len(matrix.rows) <= 40 else 5
-    axes.set_xticks(range(len(matrix.columns)), map(plain, matrix.columns), rotation=90, fontsize=size)
-    axes.set_yticks(range(len(matrix.rows)), map(plain, matrix.rows), fontsize=size)
+    image = axes.imshow(percent_RC.numpy(), vmin=0, vmax=100, cmap="Blues", interpolation="none")
+    named = len(matrix.rows) <= MOST_NAMED_TWICE
+    axes.set_yticks(range(len(matrix.rows)), map(plain, matrix.rows), fontsize="small" if named else 5)
+    if named:
+        axes.set_xticks(range(len(matrix.columns)), map(plain, matrix.columns), rotation=90, fontsize="small")
+    else:
+        axes.set_xticks([])
+    axes.set_xlabel("answered" if named else f"answered: {_order(matrix)}")
     if len(matrix.rows) <= MOST_WITH_NUMBERS:
         for row, column in matrix.counts.nonzero().tolist():
             colour = "white" if percent_RC[row, column] > 55 else "black"
             count = int(matrix.counts[row, column])
             axes.text(column, row, f"{count}", ha="center", va="center", color=colour, fontsize="small")
     return image
+
+
+def _order(matrix: Matrix) -> str:
+    more = matrix.columns[len(matrix.rows) :]
+    return "the same classes in the same order" + "".join(f", then {name}" for name in more)
 
 
 def _title(shown: int, classes: int, images: int) -> str:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MOST_IMAGES, ABREAST = 12, 3
+SIDE, GAP, BETWEEN, TEXT, TOP = 1.15, 0.07, 0.35, 0.28, 0.3  # inches: a panel, between panels, between images, text
 SMALL = 64  # pixels: a smaller image is shown with its pixels' edges
 RIGHT, WRONG = "✓", "✗"
 
@@ -47,19 +48,23 @@ def draw_examples(page: Page) -> Figure:
         raise ValueError(f"a page has 1 to {MOST_IMAGES} images, not {count}")
     abreast = min(count, ABREAST)
     down = -(-count // abreast)
-    figure = new_figure(width=3.7 * abreast + 0.2, height=1.75 * down + 0.45)
-    figure.suptitle(plain(page.title))
-    parts = figure.subfigures(down, abreast, squeeze=False).flatten()
+    across, high = 3 * SIDE + 2 * GAP + BETWEEN, SIDE + 2 * TEXT + 0.1
+    figure = new_figure(width=abreast * across, height=down * high + TOP)
+    figure.set_layout_engine("none")  # 36 panels would take it seconds
+    figure.suptitle(plain(page.title), fontsize="medium", y=1 - 0.1 / figure.get_figheight(), va="top")
     for place in range(count):
-        _example(parts[place], page, place)
+        row, column = divmod(place, abreast)
+        _example(figure, page, place, left=column * across + BETWEEN / 2, bottom=(down - 1 - row) * high)
     return figure
 
 
-def _example(part: Any, page: Page, place: int) -> None:
-    """One image in three panels, and a line below."""
+def _example(figure: Figure, page: Page, place: int, *, left: float, bottom: float) -> None:
+    """One image in three panels, and a line below; its corner in inches."""
+    width, height = figure.get_size_inches()
     x_CHW, example_CHW = page.x[place].float(), page.examples[place].float()
     shown_CHW, factor = magnified(example_CHW - x_CHW)
-    panels = part.subplots(1, 3)
+    lefts = [left + i * (SIDE + GAP) for i in range(3)]
+    panels = [figure.add_axes((x / width, (bottom + TEXT) / height, SIDE / width, SIDE / height)) for x in lefts]
     for axes, image_CHW in zip(panels, (x_CHW, shown_CHW, example_CHW), strict=True):
         _show(axes, image_CHW)
     names = short_labels(page.classes)
@@ -68,7 +73,8 @@ def _example(part: Any, page: Page, place: int) -> None:
     panels[1].set_title("no change" if factor is None else f"change × {factor:.3g}", fontsize="small")
     panels[2].set_title("attacked", fontsize="small")
     said = [_said(probability_NK[place], label, names) for probability_NK in (page.clean, page.attacked)]
-    part.supxlabel(plain(" → ".join(said)), fontsize="small")
+    middle = (lefts[1] + SIDE / 2) / width, (bottom + TEXT - 0.08) / height
+    figure.text(*middle, plain(" → ".join(said)), fontsize="small", ha="center", va="top")
 
 
 def magnified(delta_CHW: Tensor) -> tuple[Tensor, float | None]:

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from advss.figures import LOOKS, Look, look, new_figure
+from advss.figures import LOOKS, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 BINS = 15  # as in the paper
+DARK, _, LIGHT, _ = LOOKS
 
 
 def calibration_error(confidence_N: Tensor, right_N: Tensor, bins: int = BINS) -> float:
@@ -50,11 +51,11 @@ def draw_reliability(kinds: Mapping[str, tuple[Tensor, Tensor]]) -> Figure:
         left = int((~known_N).sum())
         upper.set_title(f"{kind}, {left} without confidence left out" if left else kind, fontsize="medium")
         if known_N.any():
-            _accuracies(upper, confidence_N[known_N], right_N[known_N], look(place))
-            _confidences(lower, confidence_N[known_N], right_N[known_N], look(place))
+            _accuracies(upper, confidence_N[known_N], right_N[known_N])
+            _confidences(lower, confidence_N[known_N], right_N[known_N])
         upper.plot([0, 1], [0, 1], color="black", linestyle=":", linewidth=1)
-        upper.set(xlim=(0, 1), ylim=(0, 1.02))
-        lower.set(xlabel="confidence", ylim=(0, 102))
+        upper.set(xlim=(0, 1), ylim=(0, 1.3), yticks=[0, 0.25, 0.5, 0.75, 1])
+        lower.set(xlabel="confidence", ylim=(0, 160), yticks=[0, 50, 100])
     panels[0, 0].set_ylabel("accuracy")
     panels[1, 0].set_ylabel("images, %")
     return figure
@@ -73,31 +74,32 @@ def _by_bin(confidence_N: Tensor, right_N: Tensor, bins: int) -> tuple[Tensor, T
     return images_B, right_B / images_B.clamp(min=1), sum_B / images_B.clamp(min=1)
 
 
-def _accuracies(axes: Any, confidence_N: Tensor, right_N: Tensor, one: Look) -> None:
+def _accuracies(axes: Any, confidence_N: Tensor, right_N: Tensor) -> None:
     """A bar a bin, and its gap."""
     images_B, accuracy_B, confidence_B = _by_bin(confidence_N, right_N, BINS)
     bins, width = images_B.nonzero()[:, 0], 1 / BINS
-    middle = (bins + 0.5) * width
-    axes.bar(middle, accuracy_B[bins], width, color=one.colour, edgecolor="white", label="accuracy")
-    gap = {"facecolor": "none", "edgecolor": LOOKS[0].colour, "hatch": "////", "linewidth": 0.8}
+    middle, heights = ((bins + 0.5) * width).numpy(), accuracy_B[bins].numpy()
+    axes.bar(middle, heights, width, color=LIGHT.colour, edgecolor="white", label="accuracy")
+    gap = {"facecolor": "none", "edgecolor": DARK.colour, "hatch": "////", "linewidth": 0.8}
     ece = 100 * calibration_error(confidence_N, right_N)
     axes.bar(
         middle,
-        (confidence_B - accuracy_B)[bins],
+        (confidence_B - accuracy_B)[bins].numpy(),
         width,
-        bottom=accuracy_B[bins],
+        bottom=heights,
         label=f"gap to confidence, ECE {ece:.1f} %",
         **gap,
     )
     axes.legend(frameon=False, loc="upper left", fontsize="small")
 
 
-def _confidences(axes: Any, confidence_N: Tensor, right_N: Tensor, one: Look) -> None:
+def _confidences(axes: Any, confidence_N: Tensor, right_N: Tensor) -> None:
     """How many images have which confidence, and the two means."""
     images_B, _, _ = _by_bin(confidence_N, right_N, BINS)
-    middle = (torch.arange(BINS) + 0.5) / BINS
-    axes.bar(middle, 100 * images_B / images_B.sum(), 1 / BINS, color=one.colour, edgecolor="white")
+    middle, share = ((torch.arange(BINS) + 0.5) / BINS).numpy(), (100 * images_B / images_B.sum()).numpy()
+    axes.bar(middle, share, 1 / BINS, color=LIGHT.colour, edgecolor="white")
     means = (("accuracy", right_N.double().mean(), "-"), ("confidence", confidence_N.double().mean(), "--"))
     for name, mean, line in means:
-        axes.axvline(float(mean), color="black", linestyle=line, linewidth=1.2, label=f"mean {name} {mean:.3f}")
+        style = {"color": "black", "linestyle": line, "linewidth": 1.2}
+        axes.axvline(float(mean), ymax=100 / 160, label=f"mean {name} {mean:.3f}", **style)
     axes.legend(frameon=False, loc="upper left", fontsize="small")
