@@ -137,6 +137,15 @@ def test_what_moves_a_terminal_is_not_shown(stored: Stored) -> None:
     assert row_of(stored("one", data="\x1b[2Jdigits")).data == ("?[2Jdigits",)
 
 
+@pytest.mark.parametrize("time_s", ["1e300", "NaN", "-1e18", '"now"', "[]"])
+def test_a_time_that_is_none_gives_way_to_the_files_own(time_s: str, stored: Stored) -> None:
+    folder = stored("one")
+    (folder / "metrics.jsonl").write_text('{"time": ' + time_s + "}\n")
+    date = row_of(folder).date
+    assert date is not None
+    assert abs(date - time.time()) < 3600
+
+
 def test_a_number_that_is_none_is_left_out(stored: Stored) -> None:
     assert row_of(stored("one", ta=float("nan"), evaluations={"autoattack": "no"})).ta is None
 

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
-from advss.runs.listing import Row
+from advss.runs.listing import Row, printable
 
 KINDS = {"ensemble": "average of", "transfer": "comparison of"}
 NONE = "-"
@@ -20,7 +20,15 @@ def cells(row: Row) -> tuple[str, ...]:
         tasks = f"{KINDS[row.kind]} {', '.join(row.members)}"
     choices = ("/".join(row.defense) or NONE, row.scheme or NONE, "/".join(row.data) or NONE)
     shares = (NONE if share is None else f"{100 * share:.2f}" for share in (row.ta, row.ra, row.aa))
-    return (row.name, tasks if row.kind else NONE, *choices, *shares, row.state, in_bytes(row.size), on_day(row.date))
+    return (
+        printable(row.name),
+        tasks if row.kind else NONE,
+        *choices,
+        *shares,
+        row.state,
+        in_bytes(row.size),
+        on_day(row.date),
+    )
 
 
 def in_bytes(size: float | None) -> str:

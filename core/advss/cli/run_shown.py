@@ -165,7 +165,7 @@ def _rows(stages: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, ...]]:
 def _attack(content: Mapping[str, Any]) -> str:
     """The attack that a result or a measurement says it was made by; empty where it says none that can be read."""
     try:
-        return attacked(content) if content.get("ra_attack") else ""
+        return printable(attacked(content)) if content.get("ra_attack") else ""
     except (KeyError, TypeError, ValueError, AttributeError):
         return ""
 

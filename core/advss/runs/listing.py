@@ -12,6 +12,7 @@ import os
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -144,8 +145,10 @@ def _begun(folder: Path) -> float:
     """When a run began: its journal says it, whatever became of the files' times."""
     try:
         with (folder / JOURNAL).open("rb") as file:
-            return float(json.loads(file.readline(FIRST_LINE))["time"])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            began = float(json.loads(file.readline(FIRST_LINE))["time"])
+            datetime.fromtimestamp(began, UTC)  # raises for a time that no calendar has
+            return began
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         times = [path.stat().st_mtime for name in MARKS if (path := folder / name).is_file()]
         return min(times, default=0.0)
 
@@ -172,7 +175,7 @@ def state_of(folder: RunFolder, result: Mapping[str, Any], files: Files) -> tupl
         gone = [p for p in (best, best.with_suffix(".json")) if not {str(p), _previous(p)} & files.keys()]
         return ("damaged", f"{folder.path / gone[0]} is missing") if gone else ("finished", "")
     if said := result.get("diverged"):
-        return "diverged", str(said)
+        return "diverged", printable(said)
     return "interrupted", ""
 
 
