@@ -28,6 +28,7 @@ STOREYS = [
         "attacks",
         "config",
         "hookspecs",
+        "measuring",
         "randomness",
         "accuracy",
         "arithmetic",

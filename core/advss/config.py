@@ -109,11 +109,13 @@ class EvalSettings:
         steps: ascent steps
         top_share: of l1 alone, the share of the coordinates that one step moves; null is 0.01
         restarts: random starts; an image counts as robust when it withstands all
+        loss: what ascends: cross-entropy, the margin, or the difference of logits ratio
         limit: attack this many of the test images, as many of each class, whatever the seed; 0 takes all
         batch_size: images at once; halved when memory runs out
         valid_steps: steps of the attack on the validation images after each epoch
         valid_limit: attack this many of the validation images after each epoch, as many of each class, the same after
             every epoch; 0 takes all
+        precision: of the networks' arithmetic while they are measured
 
     Raises:
         ValueError: a value that makes no attack, or a length in 0...255; its option's name comes first
@@ -125,10 +127,12 @@ class EvalSettings:
     steps: int = 20
     top_share: float | None = None
     restarts: int = 1
+    loss: Literal["ce", "margin", "dlr"] = "ce"
     limit: int = 0
     batch_size: int = 256
     valid_steps: int = 10
     valid_limit: int = 0
+    precision: Literal["float32", "bf16"] = "float32"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "eps", self.threat.eps)
@@ -155,6 +159,7 @@ class RunConfig:
         finetune_defense: of fine-tuning
         data: the images
         pretrain_data: other images to pretrain on; none is the same
+        evaluate: what is measured on the test images; the first that has an RA is the headline
         backbone: a timm model
         pretraining: optimisation of pretraining
         finetuning: optimisation of fine-tuning
@@ -191,6 +196,7 @@ class RunConfig:
     pretraining: StageSettings
     finetuning: StageSettings
     evaluation: EvalSettings = EvalSettings()
+    evaluate: tuple[Choice, ...] = ()
     pretrain_data: Choice | None = None
     diversity: float = 0.0
     diversity_in: Literal["both", "attack", "loss"] = "both"

@@ -1,17 +1,16 @@
 """The whole contract between advss and its plugins: a plugin author reads this file and no other.
 
-A distribution joins by one entry point in the group ``advss`` that names a module implementing any of the four hooks at
+A distribution joins by one entry point in the group ``advss`` that names a module implementing any of the five hooks at
 the end of this file. A hook takes nothing and returns classes; the keyword-only, typed parameters of a class's
 ``__init__`` are its options on the command line, in YAML and in the help. An option may be another defense, as in
 ``base: Defense | str = "pgd"``: an installed one's name or ``{name: {option: value}}``, on the line ``--defense.base
 trades --defense.base.trades.beta 3``; core builds it, ``__init__`` is always given the :class:`Defense` itself. ``eps``
 and ``step_size`` beside a ``norm`` may be ``float | None = None``: core puts in what is usual for the norm.
-Letters: B batch, C channels, H W the image's sides, h w the feature map's, K classes, N images of a data set, S a side.
+Letters: B batch, C channels, H W the image's sides, h w the feature map's, K classes, N images of a set, S a side.
 
 One idea carries it: a pretext task, an ensemble of M tasks with its diversity term, and a classifier are all one
-:class:`Objective` over a tuple of inputs; a defense turns an objective into a training loss, and so composes with each.
-Randomness: what is drawn comes from the ``generator`` passed in. Dropout and initialisation use torch's global
-generator, which core seeds around each call; nothing else touches it.
+:class:`Objective` over a tuple of inputs; a defense turns it into a training loss, and so composes with each.
+Randomness comes from the ``generator`` passed in; dropout and initialisation use torch's global one, seeded by core.
 """
 
 from __future__ import annotations
@@ -27,6 +26,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from advss.accuracy import accuracy as accuracy  # of logits (..., K) for labels (...), as a metric
+from advss.measuring import Evaluation as Evaluation  # the fifth kind; its file holds all that belongs to it
 from advss.named import BranchNorm as BranchNorm  # BranchNorm({"main": norm, "attacked": norm}) in a task's head
 from advss.named import branch as branch  # ``with branch("attacked", encoder, self):`` it answers wherever there is one
 
@@ -35,7 +35,6 @@ API = (1, 0)  # a plugin module may say `advss_api = (1, 0)`; one that needs a n
 hookspec, hookimpl = pluggy.HookspecMarker("advss"), pluggy.HookimplMarker("advss")
 
 
-# ---------------------------------------------------------------- what passes through
 @dataclass(frozen=True)
 class DataFacts:
     """What is known of the data before training: number of images, side in pixels, channels, classes (0: no labels)."""
@@ -82,7 +81,6 @@ class Loss:
         return self.value + self.penalty
 
 
-# ---------------------------------------------------------------- models as plugins see them
 class Encoder(nn.Module, ABC):
     """θ_p, shared by all tasks: normalisation, stem, and every stage but the last ("stem to stage 3")."""
 
@@ -115,7 +113,6 @@ class Classifier(nn.Module, ABC):
         """
 
 
-# ---------------------------------------------------------------- tasks: views + loss
 class Task(nn.Module):
     """Views and a loss; its own parameters and buffers are θ_pc, and what build() freezes never trains.
 
@@ -278,7 +275,6 @@ class DataSource(ABC):
         """The images at ``places_B`` (int64, 0 to N-1), uint8 RGB (B, 3, S, S), one S for all; threads call it too."""
 
 
-# ---------------------------------------------------------------- the four hooks
 @hookspec
 def advss_pretext_tasks() -> list[type[PretextTask]]:  # type: ignore[empty-body]
     """Return the pretext tasks of this distribution."""
@@ -297,3 +293,8 @@ def advss_finetune_schemes() -> list[type[FinetuneScheme]]:  # type: ignore[empt
 @hookspec
 def advss_datasets() -> list[type[DataSource]]:  # type: ignore[empty-body]
     """Return the data sources of this distribution."""
+
+
+@hookspec
+def advss_evaluations() -> list[type[Evaluation]]:  # type: ignore[empty-body]
+    """Return the evaluations of this distribution."""

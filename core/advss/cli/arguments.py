@@ -88,8 +88,10 @@ def _sort_flag(word: str, left: list[str], arguments: Arguments, grammar: Gramma
     name, equals, inline = word[2:].partition("=")
     head, dot, rest = name.partition(".")
     flag = head.replace("_", "-") + dot + rest
-    component = dot and head.replace("_", "-") in COMPONENTS and head.replace("_", "-") in grammar.settings
     own = flag in grammar.flags or (bool(rest) and head + dot in grammar.flags)
+    if dot and head.replace("_", "-") not in COMPONENTS and not own and "evaluate" in grammar.settings:
+        head, flag = "evaluate", f"evaluate.{flag}"  # --autoattack.version
+    component = dot and head.replace("_", "-") in COMPONENTS and head.replace("_", "-") in grammar.settings
     if flag in grammar.switches or flag in EVERYWHERE:
         if equals:
             raise UsageError(f"--{flag} takes no value, got '{inline}'")

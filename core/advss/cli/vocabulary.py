@@ -25,6 +25,7 @@ COMPONENTS = {  # flag -> kind of what it chooses
     "finetune-defense": "defense",
     "data": "data",
     "pretrain-data": "data",
+    "evaluate": "evaluation",
 }
 VALUES = {**COMPONENTS, "config": "recipe", "from": "run", "resume": "run"}
 POSITIONALS = {"RUN": "run", "RUN...": "run" + MORE, "[RUN...]": "run" + MORE, "NAME": "plugin"}

@@ -26,6 +26,7 @@ KINDS: dict[str, Kind] = {
     "finetune-defense": "defense",
     "data": "data",
     "pretrain-data": "data",
+    "evaluate": "evaluation",
 }
 
 
@@ -160,6 +161,7 @@ class _Folded:
             finetune_defense=chosen["finetune-defense"][0],
             data=chosen["data"][0],
             pretrain_data=next(iter(chosen["pretrain-data"]), None),
+            evaluate=chosen["evaluate"],
             backbone=chosen["backbone"][0],
             pretraining=pretraining if chosen["pretext"] else replace(pretraining, epochs=0),
             finetuning=finetuning,
@@ -185,6 +187,7 @@ class _Folded:
         chosen = []
         for member in members:
             prefix = f"--{component}.{member.key}." if len(members) > 1 else f"--{component}."
+            prefix = f"--{member.key}." if component == "evaluate" else prefix
             said = self._said(component, member)
             options = _complete(component, replace(member, options=said), prefix)
             self.unsaid += unsaid(said, options, prefix)

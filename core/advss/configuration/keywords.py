@@ -23,6 +23,7 @@ class Keywords(TypedDict, total=False):
     data: Component
     pretrain_data: Component
     backbone: Component
+    evaluate: Component | Sequence[Component]
     diversity: float
     diversity_in: Literal["both", "attack", "loss"]
     diversity_sign: Literal["plus", "minus"]
@@ -84,7 +85,9 @@ class Keywords(TypedDict, total=False):
     eval_steps: int
     eval_top_share: float | None
     eval_restarts: int
+    eval_loss: Literal["ce", "margin", "dlr"]
     eval_limit: int
     eval_batch_size: int
     eval_valid_steps: int
     eval_valid_limit: int
+    eval_precision: Literal["float32", "bf16"]

@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from advss.config import Choice
-from advss.configuration.settings import COMPONENTS, SETTINGS, nearest_flag, python_keyword
+from advss.configuration.settings import COMPONENTS, SETTINGS, SEVERAL, nearest_flag, python_keyword
 from advss.errors import UsageError, did_you_mean
 
 SPECIAL_VARIABLES = ("ADVSS_DEBUG", "ADVSS_DISABLE_PLUGINS", "ADVSS_STRICT_PLUGINS")
@@ -131,7 +131,7 @@ def _keyword_hint(flag: str) -> str:
 
 def _option_of(flag: str) -> tuple[str, str]:
     """The component and the option that a flag with a hyphen for its dot means; empty where it means none."""
-    for component in ("finetune-defense", "pretrain-data", "pretext", "defense", "data", "backbone"):
+    for component in ("finetune-defense", "pretrain-data", "pretext", "defense", "data", "backbone", "evaluate"):
         if flag.startswith(component + "-"):
             return component, flag.removeprefix(component).strip("-").replace("-", "_")
     return "", ""
@@ -167,7 +167,7 @@ def _of_source(layer: Layer, component: str, member: Choice, origin: str) -> Cho
 
 def _members(component: str, said: Said) -> tuple[Choice, ...]:
     """The components that a value chooses, with distinct keys."""
-    several, optional = component == "pretext", component in ("pretext", "pretrain-data")
+    several, optional = component in SEVERAL, component in (*SEVERAL, "pretrain-data")
     value = said.value
     if isinstance(value, str):
         value = [word.strip() for word in value.split(",")]

@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from advss.config import RunConfig
+from advss.config import Choice, RunConfig
 from advss.configuration.fold import fold
 from advss.configuration.layers import Layer, read_environment, read_layer
 from advss.configuration.recipes import is_recipe, read_config
@@ -103,15 +103,18 @@ def to_yaml(config: RunConfig) -> str:
 
 def to_mapping(config: RunConfig) -> dict[str, Any]:
     """The configuration by flag, in plain values."""
-    members = [{m.name: plain(m.options)} for m in config.pretext]
-    components = [getattr(config, name.replace("-", "_")) for name in COMPONENTS[1:]]
-    content: dict[str, Any] = {"pretext": members if len(members) > 1 else members[0] if members else "none"}
-    chosen = zip(COMPONENTS[1:], components, strict=True)
-    content |= {name: {choice.name: plain(choice.options)} if choice else "none" for name, choice in chosen}
+    content: dict[str, Any] = {name: _chosen(getattr(config, name.replace("-", "_"))) for name in COMPONENTS}
     sections = {"pretrain": config.pretraining, "finetune": config.finetuning, "eval": config.evaluation, "run": config}
     return content | {
         flag: plain(getattr(sections[setting.section], setting.option.name)) for flag, setting in SETTINGS.items()
     }
+
+
+def _chosen(choice: Choice | tuple[Choice, ...] | None) -> Any:
+    """What a component's choice is in YAML."""
+    choices = choice if isinstance(choice, tuple) else (choice,) if choice else ()
+    named = [{one.name: plain(one.options)} for one in choices]
+    return named if len(named) > 1 else named[0] if named else "none"
 
 
 def plain(value: Any, *, other: Callable[[Any], Any] = str) -> Any:

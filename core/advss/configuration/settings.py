@@ -14,7 +14,8 @@ from advss.errors import UsageError
 from advss.naming import check_name
 from advss.plugins.options import Option, convert, options_of
 
-COMPONENTS = ("pretext", "defense", "finetune", "finetune-defense", "data", "pretrain-data", "backbone")
+COMPONENTS = ("pretext", "defense", "finetune", "finetune-defense", "data", "pretrain-data", "backbone", "evaluate")
+SEVERAL = ("pretext", "evaluate")  # of these any number may be chosen, none too
 OF_DATA = {  # settings that stand among the options of a source
     "limit": "data.limit",
     "size": "data.size",

@@ -1,10 +1,9 @@
-"""Stage 3: TA and RA of a run's classifier on its test part."""
+"""Stage 3: what is measured of a run's classifier on its test part, by evaluations, each kept in files of its own."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -13,144 +12,224 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from advss.attacks.evaluation import answered, in_chunks, right_clean_and_attacked
-from advss.config import EvalSettings
+from advss.attacks.evaluation import answered
+from advss.config import Choice, EvalSettings
 from advss.data.splits import Part, part_tensors
 from advss.evaluations.chance import against_chance
+from advss.evaluations.chunks import STAGE, Kept, Measuring
 from advss.evaluations.measurement import Measurement
-from advss.randomness import stream
+from advss.evaluations.planned import Planned, planned
+from advss.figures import save_figure
+from advss.measuring import Measured, Victim
 from advss.runs.classifier import restored
-from advss.runs.folder import classifier_of, find_run
-from advss.runs.lock import writing
+from advss.runs.folder import RunFolder, classifier_of, find_run
+from advss.runs.lock import check_free, writing
 from advss.runs.opened import Result, close, reopened
 from advss.runs.session import Session, tracked
+from advss.runs.stored import stored_config
 from advss.training.checkpoints import load_checkpoint
+from advss.training.layout import FORMATS
 from advss.training.reporting import Reporter
-from advss.training.signals import StopRequest
 
-STAGE = "evaluate"
+Headline = dict[str, Any]
 
 
 def evaluate(
     run: Path,
-    evaluation: EvalSettings,
+    settings: EvalSettings,
+    chosen: Sequence[Choice],
     *,
     device: str = "auto",
     where: Mapping[str, str] | None = None,
     reporter: Reporter,
 ) -> Result:
-    """TA and RA of a run's best classifier on its test images, kept beside what was measured before.
-
-    ``where`` says by option of their source where its data are now.
-
-    Returns:
-        The content of result.json with what was measured now in its place. Where that is not the run's headline,
-        result.json keeps the headline, and it stands under ``headline``.
-
-    Raises:
-        UsageError: the run has no classifier or no data.
-        Interrupted: a signal came; nothing of the measurement is kept.
-    """
-    folder = find_run(run)
-    classifier_of(folder)
-    with reopened(folder, device=device, reporter=reporter, where=where) as session:
-        session.record(name=folder.name, folder=str(folder.path))  # the run may have been moved since
-        return evaluated(session, evaluation, status=folder.read_result().get("status", "running"))
-
-
-def evaluated(session: Session, asked: EvalSettings | None = None, *, status: str = "finished") -> Result:
-    """TA and RA of the best classifier of an opened run, written down, see :func:`evaluate`.
+    """Measure a run's best classifier on its test images; what was measured before stays beside it.
 
     Args:
-        session: the run.
-        asked: what is measured, if not what the run's own settings say.
-        status: how the run then stands.
-    """
-    began = time.monotonic()
-    settings = asked or session.config.evaluation
-    checkpoint = load_checkpoint(session.folder.best("finetune"))
-    this = measurement(session, settings, checkpoint.manifest["sha256"])
-    heads = this.heads(measurement(session, session.config.evaluation, checkpoint.manifest["sha256"]))
-    stage = STAGE if heads else f"{STAGE}/{this.key}"
-    model = restored(checkpoint, what=str(checkpoint.path))
-    with tracked(session.tracker, stage):
-        measured = evaluate_model(
-            model,
-            session.splits.test,
-            settings,
-            classes=session.splits.classes,
-            device=session.device,
-            seed=session.config.seed,
-            reporter=session.reporter,
-            stop=session.stop,
-        )
-        keep(session, this, measured, seconds=time.monotonic() - began, stage=stage)
-    with writing(session.folder.path):
-        took = session.folder.read_result().get("seconds", {}) | {STAGE: round(time.monotonic() - began, 2)}
-        content = {**measured, "evaluation": this.reference, "seconds": took}
-        if heads:
-            session.record(**content)
-    result = close(session, status=status)
-    return result if heads else result | content | {"headline": {key: result[key] for key in (*measured, "evaluation")}}
-
-
-def measurement(session: Session, settings: EvalSettings, checkpoint: str) -> Measurement:
-    """What the settings measure of an opened run; ``checkpoint`` is its classifier's sha256."""
-    images = {
-        "data": session.splits.fingerprint.of("test").sha256,
-        "count": len(session.splits.test.subset(settings.limit)),
-    }
-    known_by = {"attack": attack_of(settings), "images": images, "seed": session.config.seed, "checkpoint": checkpoint}
-    return Measurement(session.folder, "pgd", known_by)
-
-
-def keep(session: Session, this: Measurement, measured: Mapping[str, Any], *, seconds: float, stage: str) -> None:
-    """Write a measurement into its file and track it, the headline as the whole run's too."""
-    this.keep({**measured, "seconds": round(seconds, 2), "device": str(session.device), "advss": version("advss")})
-    accuracies = {f"test/{name}": measured[name] for name in ("ta", "ra")}
-    for place in (stage, "") if stage == STAGE else (stage,):
-        session.tracker.metrics(place, 0, accuracies)
-    session.tracker.artifact(this.path, stage=stage)
-
-
-def evaluate_model(  # noqa: PLR0913 - a model, its images, the threat, and who is told
-    model: nn.Module,
-    test: Part,
-    settings: EvalSettings,
-    *,
-    classes: Sequence[str],
-    device: torch.device,
-    seed: int,
-    reporter: Reporter,
-    stop: StopRequest,
-    title: str = STAGE,
-) -> dict[str, Any]:
-    """TA and RA on the test part, or on ``settings.limit`` of its images, the same for every seed.
+        run: its folder, of an ensemble too.
+        settings: the threat and how it is measured.
+        chosen: the evaluations.
+        device: to measure on.
+        where: where its data are now, by option of their source.
+        reporter: told of the progress.
 
     Returns:
-        What stands in result.json: ``ta`` and ``ra``, over the same ``ra_images`` images; ``ra_attack``; ``ta_all``,
-        TA over all ``test_images``; and what :func:`advss.evaluations.chance.against_chance` says of these.
+        The content of result.json, and ``measured``, a list of what stands in the files of these measurements. Where
+        the first of them with an RA is not the run's headline, its TA and RA stand in the headline's place, and the
+        headline under ``headline``.
 
     Raises:
-        Interrupted: a signal came; nothing of the measurement is kept.
+        UsageError: the run has no classifier or no data, or cannot be measured so.
+        Interrupted: a signal came; the parts of chunks that were done are kept, the same again goes on from them.
     """
-    model = model.to(device)
-    chosen = test.subset(settings.limit)
-    attack = partial(right_clean_and_attacked, model)
-    with stop.asked_by(model):
-        answer_N = answered(model, partial(read_images, test, device), len(test), settings.batch_size)
-        clean, robust = attack_images(
-            attack, chosen, settings, device=device, seed=seed, reporter=reporter, stop=stop, title=title
+    folder = find_run(run)
+    check(folder, settings, chosen)
+    with reopened(folder, device=device, reporter=reporter, where=where) as session:
+        session.record(name=folder.name, folder=str(folder.path))  # the run may have been moved since
+        return evaluated(session, settings, chosen, status=folder.read_result().get("status", "running"))
+
+
+def check(folder: RunFolder, settings: EvalSettings, chosen: Sequence[Choice]) -> None:
+    """Raise UsageError where a run's classifier cannot be measured so, before anything is."""
+    check_free(folder.path)
+    checkpoint = load_checkpoint(classifier_of(folder))
+    model = restored(checkpoint, what=str(checkpoint.path))
+    for choice in chosen:
+        _victim(planned(choice, settings), model, checkpoint.manifest)
+
+
+def evaluated(
+    session: Session,
+    settings: EvalSettings | None = None,
+    chosen: Sequence[Choice] | None = None,
+    *,
+    status: str = "finished",
+) -> Result:
+    """Measure the best classifier of an opened run, see :func:`evaluate`; without more said, as its settings say."""
+    began, config = time.monotonic(), session.config
+    plans = [planned(c, settings or config.evaluation) for c in (config.evaluate if chosen is None else chosen)]
+    work = Measurer(session)
+    with tracked(session.tracker, STAGE):
+        found = [work.measure(plan) for plan in plans]
+        content = work.headline(found)
+        with writing(session.folder.path):
+            took = session.folder.read_result().get("seconds", {}) | {STAGE: round(time.monotonic() - began, 2)}
+            heads = work.heads(found)
+            session.record(**(content | {"seconds": took} if heads else {}))
+    result = close(session, status=status) | {"measured": [one for _, one in found]}
+    return result if heads else result | content | {"headline": {key: result.get(key) for key in content}}
+
+
+Found = tuple[Measurement, dict[str, Any]]  # a measurement, and what stands in the file of its figures
+
+
+class Measurer:
+    """Measures the best classifier of an opened run."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.checkpoint = load_checkpoint(session.folder.best("finetune"))
+        self.model = restored(self.checkpoint, what=str(self.checkpoint.path))
+        self.own = {
+            choice.name.rpartition(":")[2]: self._measurement(planned(choice, session.config.evaluation))
+            for choice in session.config.evaluate
+        }
+
+    def measure(self, plan: Planned) -> Found:
+        """One evaluation, or what the same measured before."""
+        session, this = self.session, self._measurement(plan)
+        victim = _victim(plan, self.model, self.checkpoint.manifest)
+        stage, known = f"{STAGE}/{this.key}", this.kept()
+        if known:
+            session.reporter.say(f"{plan.title}: measured before, see {this.path}")
+            content = known[0]
+        else:
+            with tracked(session.tracker, stage):
+                content = self._measured(plan, this, victim, stage)
+        self._record(this, content)
+        return this, content
+
+    def _measured(self, plan: Planned, this: Measurement, victim: Victim, stage: str) -> dict[str, Any]:
+        began, session = time.monotonic(), self.session
+        kept = Kept(this.unfinished, {**this.known_by, "device": session.device.type, "torch": torch.__version__})
+        how = Measuring(
+            session.device,
+            session.config.seed,
+            plan.settings.batch_size,
+            session.reporter,
+            session.stop,
+            FORMATS[self.checkpoint.manifest.get("memory_format", "contiguous")],
         )
+        measured = plan.measured(victim, session.splits.test, how, kept, f"{STAGE} {plan.name}")
+        figures = plan.figures(measured)
+        content = this.keep(
+            {
+                "title": plan.title,
+                "figures": figures,
+                "seconds": round(time.monotonic() - began, 2),
+                "device": str(session.device),
+                "advss": version("advss"),
+            },
+            measured,
+        )
+        kept.remove()
+        session.tracker.metrics(stage, 0, {f"test/{name}": value for name, value in numbers(figures).items()})
+        session.tracker.artifact(this.path, stage=stage)
+        self._draw(plan, this, measured, stage)
+        return content
+
+    def _draw(self, plan: Planned, this: Measurement, measured: Measured, stage: str) -> None:
+        for name, figure in plan.evaluation.draw(measured).items():
+            path = save_figure(figure, self.session.folder.path / "figures" / f"{this.key}-{name}.png")
+            self.session.tracker.artifact(path, stage=stage)
+
+    def _record(self, this: Measurement, content: Mapping[str, Any]) -> None:
+        """Name it in result.json, where it is the run's one of its name."""
+        with writing(self.session.folder.path):
+            if not this.heads(self.own.get(this.name)):
+                return
+            known = self.session.folder.read_result().get("evaluations", {})
+            entry = {**this.reference, "title": content["title"], "figures": content["figures"]}
+            self.session.record(evaluations={**known, this.name: entry})
+        found = {f"test/{this.name}/{name}": value for name, value in numbers(content["figures"]).items()}
+        self.session.tracker.metrics("", 0, found)
+
+    def headline(self, found: Sequence[Found]) -> Headline:
+        """TA, RA and what they are of, as they stand in result.json, by the first measurement that has an RA."""
+        test, classes = self.session.splits.test, self.session.splits.classes
+        model, size = self.model.to(self.session.device), self.session.config.evaluation.batch_size
+        with self.session.stop.asked_by(model):
+            answer_N = answered(model, partial(read_images, test, self.session.device), len(test), size)
+        ta = share(answer_N == test.labels)
+        content: Headline = {"ta": ta, "ta_all": ta, "test_images": len(test)}
+        content |= against_chance(answer_N, test.labels, classes)
+        for this, one in found:
+            if "ra" in one["figures"]:
+                return content | _with_attack(this, one)
+        return content
+
+    def heads(self, found: Sequence[Found]) -> bool:
+        """Whether result.json's headline is of these measurements."""
+        now = self.session.folder.read_result().get("evaluation")
+        names = [this for this, one in found if "ra" in one["figures"]]
+        if not now or not names:
+            return not now
+        first = next(iter(self.own), None)
+        same = now["evaluation"] == names[0].name or names[0].name == first
+        other = now["checkpoint"] != names[0].known_by["checkpoint"]
+        return other or (same and names[0].heads(self.own.get(names[0].name)))
+
+    def _measurement(self, plan: Planned) -> Measurement:
+        session = self.session
+        known_by = plan.known_by(
+            data=session.splits.fingerprint.of("test").sha256,
+            count=len(plan.images(session.splits.test)),
+            seed=session.config.seed,
+            checkpoint=self.checkpoint.manifest["sha256"],
+        )
+        return Measurement(session.folder, plan.name, known_by)
+
+
+def _with_attack(this: Measurement, content: Mapping[str, Any]) -> Headline:
+    figures = content["figures"]
     return {
-        "ta": share(clean),
-        "ra": share(robust),
-        "ra_images": len(chosen),
-        "ra_attack": attack_of(settings),
-        "ta_all": share(answer_N == test.labels),
-        "test_images": len(test),
-        **against_chance(answer_N, test.labels, classes),
+        "ta": figures["ta"]["accuracy"] if "ta" in figures else None,
+        "ra": figures["ra"]["accuracy"],
+        "ra_interval": figures["ra"]["interval"],
+        "ra_images": figures["ra"]["images"],
+        "ra_attack": {"evaluation": this.name, "title": content["title"], **this.known_by["options"]},
+        "evaluation": this.reference,
     }
+
+
+def _victim(plan: Planned, model: nn.Module, manifest: Mapping[str, Any]) -> Victim:
+    return plan.victim(model, classes=manifest["classes"], noise=float(manifest.get("noise", 0.0)))
+
+
+def numbers(figures: Mapping[str, Any]) -> dict[str, float]:
+    """The accuracies among figures, and what else is one number."""
+    found = {name: one["accuracy"] if isinstance(one, Mapping) and "accuracy" in one else one for name, one in figures.items()}
+    return {name: float(one) for name, one in found.items() if isinstance(one, int | float)}
 
 
 def share(chosen_N: Tensor) -> float:
@@ -158,63 +237,7 @@ def share(chosen_N: Tensor) -> float:
     return float(chosen_N.double().mean())
 
 
-def attack_images(
-    attack: Callable[..., tuple[Tensor, ...]],
-    images: Part,
-    settings: EvalSettings,
-    *,
-    device: torch.device,
-    seed: int,
-    reporter: Reporter,
-    stop: StopRequest,
-    title: str,
-) -> tuple[Tensor, ...]:
-    """What ``attack`` says of the images, with the draws that measure RA whatever it is.
-
-    Args:
-        attack: a function of :mod:`advss.attacks.evaluation`, given its model, which is on ``device``.
-        images: all that are attacked.
-        settings: of the attack; its limit is not heeded here.
-        device: where the images go.
-        seed: of the draws.
-        reporter: told how many images are done.
-        stop: looked at after each batch.
-        title: what the reporter calls it.
-
-    Raises:
-        Interrupted: a signal came.
-    """
-    done = 0
-
-    def tick(count: int) -> None:
-        nonlocal done
-        done += count
-        reporter.step(step=done, images=count, metrics={})
-        stop.check()
-
-    def part(start: int, end: int) -> tuple[Tensor, ...]:
-        x, label = _read(images, start, end, device)
-        draws = stream(device, seed, STAGE, start)
-        return attack(x, label, draws, settings.threat, restarts=settings.restarts)
-
-    reporter.start(title, steps=len(images), done=0, epochs=1)
-    try:
-        return in_chunks(part, len(images), settings.batch_size, tick)
-    finally:
-        reporter.finish()
-
-
-def attack_of(settings: EvalSettings) -> dict[str, Any]:
-    """The attack alone, as it stands in result.json."""
-    return asdict(settings.threat) | {"restarts": settings.restarts}
-
-
 def read_images(part: Part, device: torch.device, start: int, end: int) -> Tensor:
     """The images at the places from ``start`` to before ``end``; only these are decoded and held."""
-    return _read(part, start, end, device)[0]
-
-
-def _read(part: Part, start: int, end: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Images and labels at the places from ``start`` to before ``end``: only these are decoded and held."""
-    x, label = part_tensors(part.select(torch.arange(start, end)))
-    return x.to(device), label.to(device)
+    x, _ = part_tensors(part.select(torch.arange(start, end)))
+    return x.to(device)

@@ -1,7 +1,8 @@
-"""Measurements of a run's classifier, each in a file of its own that says what was measured.
+"""Measurements of a run's classifier, each in files of its own that say what was measured.
 
-``RUN/evaluations/NAME-DIGEST.json``: the digest is of all that the figures hang on. So what is measured under another
-attack, or of other images, stands beside what was measured before, and the same again takes its own place.
+``RUN/evaluations/NAME-DIGEST.json`` holds the figures and ``NAME-DIGEST.safetensors`` the answers by image: the digest
+is of all that they hang on. So what is measured under another attack, or of other images, stands beside what was
+measured before, and the same again takes its own place.
 """
 
 from __future__ import annotations
@@ -13,7 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from advss.files import write_json
+from safetensors.torch import load as load_bytes
+from safetensors.torch import save as save_bytes
+from torch import Tensor
+
+from advss.files import write_bytes, write_json
+from advss.measuring import Measured
 from advss.runs.folder import RunFolder
 
 FOLDER = "evaluations"
@@ -39,24 +45,48 @@ class Measurement:
 
     @property
     def path(self) -> Path:
-        """Its file."""
+        """The file of its figures."""
         return self.folder.path / FOLDER / f"{self.key}.json"
+
+    @property
+    def answers(self) -> Path:
+        """The file of its answers by image."""
+        return self.path.with_suffix(".safetensors")
+
+    @property
+    def unfinished(self) -> Path:
+        """The folder of what is measured of it while it is not done."""
+        return self.path.with_suffix(".part")
 
     @property
     def reference(self) -> dict[str, Any]:
         """How result.json names it: its file in the run's folder, and what it is known by."""
         return {"file": f"{FOLDER}/{self.key}.json", **self.known_by}
 
-    def keep(self, content: Mapping[str, Any]) -> None:
-        """Write it down, whole or not at all."""
-        write_json(self.path, {**self.known_by, **content})
+    def keep(self, content: Mapping[str, Any], measured: Measured) -> dict[str, Any]:
+        """Write it down, the answers first, each file whole or not at all; returns what stands in the figures' file."""
+        data = save_bytes({**measured.answers, "label": measured.label, "index": measured.index})
+        whole = {**self.known_by, **content, "answers_sha256": hashlib.sha256(data).hexdigest()}
+        write_bytes(self.answers, data)
+        write_json(self.path, whole)
+        return whole
 
-    def heads(self, own: Self) -> bool:
-        """Whether it is the run's headline: what ``own``, the run's own settings, measure.
+    def kept(self) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
+        """Figures and answers, ``label`` and ``index`` among them; None where they are not both there and whole."""
+        try:
+            content, data = json.loads(self.path.read_text("utf-8")), self.answers.read_bytes()
+        except (OSError, ValueError):
+            return None
+        if not isinstance(content, dict) or content.get("answers_sha256") != hashlib.sha256(data).hexdigest():
+            return None
+        return content, load_bytes(data)
 
-        Until that is measured, the first measurement of the checkpoint is the headline.
+    def heads(self, own: Self | None) -> bool:
+        """Whether it is the run's one of its name: what ``own``, the run's own settings, measure.
+
+        Until that is measured, the first measurement of the checkpoint is.
         """
-        now = self.folder.read_result().get("evaluation")
-        if self == own or not now or now == self.reference:
+        now = self.folder.read_result().get("evaluations", {}).get(self.name)
+        if self == own or not now or now["file"] == self.reference["file"]:
             return True
         return bool(now["checkpoint"] != self.known_by["checkpoint"]) or not (self.folder.path / now["file"]).is_file()

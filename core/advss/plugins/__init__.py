@@ -1,4 +1,4 @@
-"""Discovery and names of plugins: pretext tasks, defenses, fine-tuning schemes and data sources of any distribution."""
+"""Discovery and names of the plugins of any distribution, of every kind."""
 
 from __future__ import annotations
 

@@ -41,12 +41,13 @@ __all__ = [
     "own_parameters",
 ]
 
-Kind = Literal["pretext", "defense", "finetune", "data"]
+Kind = Literal["pretext", "defense", "finetune", "evaluation", "data"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 HOOKS: dict[str, Kind] = {
     "advss_pretext_tasks": "pretext",
     "advss_defenses": "defense",
     "advss_finetune_schemes": "finetune",
+    "advss_evaluations": "evaluation",
     "advss_datasets": "data",
 }
 NO_TASKS = ("none", "auto", "fresh")  # mean something else in --pretext and --finetune-tail
@@ -251,10 +252,15 @@ def _without_hooks(module: ModuleType) -> str:
 
 
 def _base(kind: Kind) -> type:
-    from advss.hookspecs import DataSource, Defense, FinetuneScheme, PretextTask
+    from advss.hookspecs import DataSource, Defense, Evaluation, FinetuneScheme, PretextTask
 
-    bases = {"pretext": PretextTask, "defense": Defense, "finetune": FinetuneScheme, "data": DataSource}
-    return bases[kind]
+    return {
+        "pretext": PretextTask,
+        "defense": Defense,
+        "finetune": FinetuneScheme,
+        "evaluation": Evaluation,
+        "data": DataSource,
+    }[kind]
 
 
 def _listed(hook: str, returned: object) -> Sequence[object]:

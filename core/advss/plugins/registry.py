@@ -9,22 +9,24 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from advss.config import Choice, change_paths
+from advss.config import Choice, EvalSettings, change_paths
 from advss.errors import UsageError, did_you_mean
 from advss.output import tell
 from advss.plugins.blame import culprit, suspect
 from advss.plugins.discovery import KINDS, Disabled, Discovery, Kind, Plugin, discover
 from advss.plugins.installed import GROUP
+from advss.plugins.measured import filled
 from advss.plugins.names import Known, recall
 from advss.plugins.options import REQUIRED, completed, options_of, read_defense
 from advss.switches import VARIABLE, normal, switched_off
 
-FLAGS: dict[Kind, str] = {kind: f"--{kind}" for kind in KINDS}
+FLAGS: dict[Kind, str] = {kind: f"--{kind}" for kind in KINDS} | {"evaluation": "--evaluate"}
 MOST_WRAPPED = 8  # defenses around a defense
 LABELS: dict[str, str] = {
     "pretext": "pretext task",
     "defense": "defense",
     "finetune": "fine-tuning scheme",
+    "evaluation": "evaluation",
     "data": "data source",
     "backbone": "backbone",  # of a plugin, by way of timm's registry
 }
@@ -203,7 +205,7 @@ def complete(kind: Kind, choice: Choice, *, flag: str | None = None) -> dict[str
     for name, (inner, inner_flag) in _wrapped(offered, options, prefix).items():
         options[name] = {inner.name: complete("defense", inner, flag=inner_flag)}
     try:
-        _instance(offered, options, flag=prefix, what=choice.name)
+        _instance(offered, _whole(kind, options), flag=prefix, what=choice.name)
     except (KeyboardInterrupt, UsageError):
         raise
     except BaseException as error:  # SystemExit too: no plugin ends the program
@@ -220,7 +222,12 @@ def build(kind: Kind, choice: Choice, *, flag: str | None = None) -> Any:
     prefix = flag or f"{FLAGS[kind]}."
     offered = registry().find(kind, choice.name)
     options = completed(offered, choice.options, flag=prefix, what=choice.name)
-    return _instance(offered, options, flag=prefix, what=choice.name)
+    return _instance(offered, _whole(kind, options), flag=prefix, what=choice.name)
+
+
+def _whole(kind: Kind, options: dict[str, Any]) -> dict[str, Any]:
+    """Options as a class is given them: an evaluation's that are left to ``--eval-...`` as these are by default."""
+    return filled(options, EvalSettings()) if kind == "evaluation" else options
 
 
 def wrapped_class(name: str, *, flag: str) -> type:

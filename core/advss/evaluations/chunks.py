@@ -1,0 +1,147 @@
+"""Images measured chunk by chunk: what a part of a chunk gave is kept at once, so a kill loses no more than one part.
+
+Chunks are part of what a measurement is: a chunk's draws hang on the seed, its first image and the part alone. So
+neither what was measured before, nor memory that runs out, which splits passes only, changes an answer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load as load_bytes
+from safetensors.torch import save as save_bytes
+from torch import Tensor
+
+from advss.attacks.victim import as_victim
+from advss.data.splits import Part, part_tensors
+from advss.evaluations.form import checked
+from advss.files import write_bytes
+from advss.hookspecs import Evaluation
+from advss.measuring import Answers, Victim
+from advss.randomness import stream
+from advss.training.reporting import Reporter
+from advss.training.signals import StopRequest
+
+STAGE = "evaluate"
+
+
+class Kept:
+    """What chunks gave, as far as they were measured: one file for the last part of each, its sha256 in its name."""
+
+    def __init__(self, folder: Path | None, key: Mapping[str, object]) -> None:
+        self.folder, self.key = folder, json.dumps(key, sort_keys=True)
+
+    def read(self, first: int) -> tuple[int, dict[str, Tensor]]:
+        """How many parts of the chunk that begins with image ``first`` are done, and what they gave."""
+        for path in self._files(first):
+            data = path.read_bytes()
+            if hashlib.sha256(data + self.key.encode()).hexdigest()[:16] == path.stem.rpartition("-")[2]:
+                return int(path.stem.split("-")[1]), load_bytes(data)
+        return 0, {}
+
+    def write(self, first: int, done: int, answers: Answers) -> None:
+        """Keep what the first ``done`` parts of a chunk gave, in place of what fewer gave."""
+        if self.folder is None:
+            return
+        data, before = save_bytes({name: t.contiguous() for name, t in answers.items()}), self._files(first)
+        digest = hashlib.sha256(data + self.key.encode()).hexdigest()[:16]
+        write_bytes(self.folder / f"{first}-{done}-{digest}.safetensors", data)
+        for path in before:
+            path.unlink(missing_ok=True)
+
+    def remove(self) -> None:
+        """All of it is stored elsewhere now."""
+        if self.folder is not None:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _files(self, first: int) -> list[Path]:
+        """Those of a chunk, most parts first: a kill may leave two."""
+        found = self.folder.glob(f"{first}-*-*.safetensors") if self.folder else ()
+        return sorted(found, key=lambda path: int(path.stem.split("-")[1]), reverse=True)
+
+
+@dataclass(frozen=True)
+class Measuring:
+    """How images are measured.
+
+    Attributes:
+        device: where the model and the images go.
+        seed: of the draws.
+        chunk: images of a chunk, where the evaluation does not say it.
+        reporter: told how many images are done.
+        stop: looked at before each pass.
+        layout: memory format of model and images.
+    """
+
+    device: torch.device
+    seed: int
+    chunk: int
+    reporter: Reporter
+    stop: StopRequest
+    layout: torch.memory_format = torch.contiguous_format
+
+    def answers(self, evaluation: Evaluation, model: Victim, images: Part, kept: Kept, title: str) -> Answers:
+        """What an evaluation says of the images: tensors (N, ...) on the CPU, by name.
+
+        Raises:
+            MisfitError: its answers are not of the contract's form.
+            Interrupted: a signal came; the parts that were done are kept.
+        """
+        model.to(self.device, memory_format=self.layout)  # type: ignore[call-overload]
+        size, parts = evaluation.chunk or self.chunk, tuple(evaluation.parts(len(model.classes)))
+        chunks = [images.select(places) for places in torch.arange(len(images)).split(size)]
+        begun = [kept.read(int(chunk.index[0])) for chunk in chunks]
+        done = sum(count * len(chunk) for (count, _), chunk in zip(begun, chunks, strict=True))
+        self.reporter.start(title, steps=len(images) * len(parts), done=done, epochs=1)
+        try:
+            with self.stop.asked_by(model), as_victim(model):
+                found = []
+                for chunk, (count, before) in zip(chunks, begun, strict=True):
+                    run = _Chunk(self, evaluation, model, chunk, kept)
+                    found.append(run.measured(parts, count, before, done))
+                    done += len(chunk) * (len(parts) - count)
+        finally:
+            self.reporter.finish()
+        return {name: torch.cat([answers[name] for answers in found]) for name in found[0]}
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    how: Measuring
+    evaluation: Evaluation
+    model: Victim
+    images: Part
+    kept: Kept
+
+    def measured(self, parts: Sequence[str], count: int, answers: Answers, done: int) -> Answers:
+        """What the parts from ``count`` on give; ``done`` is the number of images that were done before, in parts."""
+        if count == len(parts):
+            return answers
+        x_BCHW, label_B = part_tensors(self.images)
+        x_BCHW = x_BCHW.to(self.how.device).contiguous(memory_format=self.how.layout)
+        label_B, first = label_B.to(self.how.device), int(self.images.index[0])
+        for place, part in enumerate(parts[count:], count):
+            answers = self._part(part, answers, x_BCHW, label_B)
+            self.kept.write(first, place + 1, answers)
+            done += len(label_B)
+            self.how.reporter.step(step=done, images=len(label_B), metrics={})
+            self.how.stop.check()
+        return answers
+
+    def _part(self, part: str, before: Answers, x_BCHW: Tensor, label_B: Tensor) -> dict[str, Tensor]:
+        """One part, again in smaller passes where memory runs out in the midst of it."""
+        device, first = self.how.device, int(self.images.index[0])
+        while True:
+            draws = stream(device, self.how.seed, STAGE, part, first)
+            known = {name: answer.to(device) for name, answer in before.items()}
+            try:
+                found = self.evaluation.measure_part(part, known, self.model, x_BCHW, label_B, draws)
+                return checked(found, len(label_B))
+            except torch.OutOfMemoryError:
+                self.model.halve(len(label_B))

@@ -1,0 +1,117 @@
+"""An evaluation as it was chosen: made, with all its options, and what a measurement by it is known by."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from advss.config import Choice, EvalSettings
+from advss.configuration.resolve import plain
+from advss.data.splits import Part
+from advss.errors import UsageError
+from advss.evaluations.chunks import Kept, Measuring
+from advss.evaluations.intervals import accuracy_with_interval
+from advss.hookspecs import Evaluation
+from advss.measuring import Measured, Victim
+from advss.plugins import build, registry
+from advss.plugins.measured import filled
+from advss.plugins.provenance import Record, used
+from advss.training.blame import blaming, fitting
+
+
+@dataclass(frozen=True)
+class Planned:
+    """An evaluation that is to be made of some classifier."""
+
+    evaluation: Evaluation
+    options: Mapping[str, Any]  # all of them, in plain values
+    settings: EvalSettings
+    records: list[Record]  # of its plugin
+
+    @property
+    def name(self) -> str:
+        """The evaluation's."""
+        return self.evaluation.name
+
+    @property
+    def title(self) -> str:
+        """What it measures, in a few words."""
+        return self.evaluation.title() + (f", {self.settings.precision}" if self.settings.precision != "float32" else "")
+
+    def images(self, test: Part) -> Part:
+        """Those of the test images that it is made of."""
+        limits = [count for count in (self.settings.limit, self.evaluation.most) if count]
+        return test.subset(min(limits, default=0))
+
+    def known_by(self, *, data: str, count: int, seed: int, checkpoint: str) -> dict[str, Any]:
+        """All that its answers hang on, but the machine's arithmetic.
+
+        Args:
+            data: sha256 of the test images.
+            count: how many of them.
+            seed: of the draws.
+            checkpoint: sha256 of the classifier's.
+        """
+        record = self.records[0]
+        return {
+            "evaluation": self.name,
+            "plugin": f"{record['distribution']} {record['version']}",
+            "options": dict(self.options),
+            "images": {"data": data, "count": count, "chunk": self.evaluation.chunk or self.settings.batch_size},
+            "precision": self.settings.precision,
+            "seed": seed,
+            "checkpoint": checkpoint,
+        }
+
+    def victim(self, model: nn.Module, *, classes: Sequence[str], noise: float) -> Victim:
+        """A model as it is measured.
+
+        Raises:
+            UsageError: it cannot be measured so.
+        """
+        bf16 = self.settings.precision == "bf16"
+        victim = Victim(model.eval(), classes=classes, noise=noise, bf16=bf16)
+        with blaming(f"--evaluate {self.name}", self.records):
+            try:
+                self.evaluation.check(victim)
+            except UsageError:
+                raise
+            except ValueError as error:
+                raise UsageError(f"--evaluate {self.name}: {error}") from error
+        return victim
+
+    def measured(self, victim: Victim, test: Part, how: Measuring, kept: Kept, title: str) -> Measured:
+        """The answers about its images.
+
+        Raises:
+            UsageError: a third party's evaluation raised, or gave what is not of the contract's form.
+            Interrupted: a signal came; the parts of chunks that were done are kept.
+        """
+        images, stage = self.images(test), f"--evaluate {self.name}"
+        with blaming(stage, self.records), fitting(stage, self.evaluation, self.records):
+            answers = how.answers(self.evaluation, victim, images, kept, title)
+        return Measured(answers, images.labels, images.index, victim.classes)
+
+    def figures(self, measured: Measured) -> dict[str, Any]:
+        """An accuracy with its 95 % interval for each bool answer, and what the evaluation adds."""
+        counted = {n: a for n, a in measured.answers.items() if a.dtype == torch.bool and a.ndim == 1}
+        found = {name: accuracy_with_interval(answer) for name, answer in counted.items()}
+        with blaming(f"--evaluate {self.name}", self.records):
+            return found | plain(self.evaluation.figures(measured))
+
+
+def planned(choice: Choice, settings: EvalSettings) -> Planned:
+    """An evaluation, made as it was chosen.
+
+    Raises:
+        UsageError: there is none of that name, or it refuses its options.
+    """
+    plugin = registry().plugin("evaluation", choice.name)
+    options = filled(choice.options, settings)
+    with blaming(f"--evaluate {choice.name}", records := used("evaluation", choice)):
+        evaluation = build("evaluation", Choice(choice.name, options), flag=f"--{plugin.name}.")
+    return Planned(evaluation, plain(options), settings, records)

@@ -1,0 +1,126 @@
+"""The fifth kind of plugin: what is measured of a classifier, and all that is passed to it.
+
+A part of the contract, which :mod:`advss.hookspecs` gives too. Letters: B images of a chunk, N of a measurement, C
+channels, H W their sides, K classes.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Generator, Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Answers = Mapping[str, Tensor]  # by name, each (B, ...): a row an image; bool (B,) is an accuracy
+
+
+class Victim(nn.Module):
+    """A classifier that is measured: images (B, C, H, W) in [0, 1] to float32 logits (B, K).
+
+    It is in eval mode, and none of its parameters takes a gradient. Passes that memory does not hold are split.
+    """
+
+    def __init__(self, model: nn.Module, *, classes: Sequence[str], noise: float = 0.0, bf16: bool = False) -> None:
+        super().__init__()
+        self.model, self.classes = model, tuple(classes)
+        self.noise = noise  # standard deviation of the Gaussian noise it was fine-tuned on, pixels in [0, 1]
+        self.bf16 = bf16  # its passes are in bfloat16
+        self.at_once = sys.maxsize  # images of a pass; core halves it when the device's memory runs out
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        """Logits, with the gradients that the caller enables."""
+        try:
+            return self._split(x_BCHW)
+        except torch.OutOfMemoryError:
+            self.halve(len(x_BCHW))
+            return self.forward(x_BCHW)
+
+    def halve(self, count: int) -> None:
+        """Pass half as many images at once as ``count``, or as before; raises what is being handled where it is one."""
+        if min(count, self.at_once) == 1:
+            raise  # noqa: PLE0704 - called where memory has run out
+        self.at_once = (min(count, self.at_once) + 1) // 2
+
+    def _split(self, x_BCHW: Tensor) -> Tensor:
+        if len(x_BCHW) <= self.at_once:
+            return self._asked(x_BCHW)
+        parts = x_BCHW.split(self.at_once)
+        if torch.is_grad_enabled() and x_BCHW.requires_grad:  # nothing of a part is held until its gradient is taken
+            return torch.cat([checkpoint(self._asked, part, use_reentrant=False) for part in parts])
+        return torch.cat([self._asked(part) for part in parts])
+
+    def _asked(self, x_BCHW: Tensor) -> Tensor:
+        if not self.bf16:
+            return self.model(x_BCHW).float()  # type: ignore[no-any-return]
+        with torch.autocast(x_BCHW.device.type, torch.bfloat16):
+            logits_BK = self.model(x_BCHW)
+        return logits_BK.float()  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was measured of N images, on the CPU."""
+
+    answers: Answers  # each (N, ...), as the chunks gave them
+    label: Tensor  # (N,) int64
+    index: Tensor  # (N,) int64, places in the test set
+    classes: tuple[str, ...]  # names of the K
+
+
+class Evaluation:
+    """Measures a classifier by :meth:`measure`, chunk by chunk; core keeps, resumes, stores, tracks and draws.
+
+    An option that is called as one of ``--eval-...`` (norm, eps, step_size, steps, top_share, restarts, loss) and has
+    the default None takes what that says: ``--eval-eps`` is of every attack, ``--NAME.eps`` of this one alone.
+    """
+
+    name: ClassVar[str]
+    most: int = 0  # images that are measured at most, as many of each class; 0 is all that --limit leaves
+    chunk: int = 0  # images that are measured together and share draws; 0 is --eval-batch-size
+
+    def title(self) -> str:
+        """What is measured, in a few words: ``PGD-20, linf 8/255``."""
+        return self.name
+
+    def check(self, model: Victim) -> None:
+        """Before anything is measured: ValueError where it cannot be of such a model."""
+
+    def measure(self, model: Victim, x_BCHW: Tensor, label_B: Tensor, generator: Generator) -> Answers:
+        """Answers about the images of a chunk, which hang on these four alone; keep nothing on self.
+
+        Args:
+            model: the classifier.
+            x_BCHW: images in [0, 1], float32, on the model's device.
+            label_B: their classes, int64.
+            generator: of all that is drawn, on that device; the same for a chunk whatever was measured before it. Draw
+                for the whole chunk, whichever of its images still need it.
+        """
+        raise NotImplementedError
+
+    def parts(self, classes: int) -> Sequence[str]:
+        """Names of what is measured of each chunk one after another; a kill loses no more than one part."""
+        return ("",)
+
+    def measure_part(  # noqa: PLR0913 - measure()'s four, which part, and what is known
+        self, part: str, before: Answers, model: Victim, x_BCHW: Tensor, label_B: Tensor, generator: Generator
+    ) -> Answers:
+        """As :meth:`measure`, of one of the :meth:`parts`; ``before`` is what the part before it gave, empty at first.
+
+        What the last part gives is what is measured; the generator is the part's own.
+        """
+        return self.measure(model, x_BCHW, label_B, generator)
+
+    def figures(self, measured: Measured) -> dict[str, Any]:
+        """More than the accuracies, as JSON has it; ``notes``, a list of lines, is told to the user."""
+        return {}
+
+    def draw(self, measured: Measured) -> "Mapping[str, Figure]":
+        """Matplotlib figures by name, for the run's folder and MLflow."""
+        return {}

@@ -1,0 +1,58 @@
+"""RA: accuracy under projected gradient ascent (Madry et al. 2018), the paper's measure of robustness (section 5)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Generator, Tensor
+
+from advss.attacks import Norm, Threat
+from advss.attacks.evaluation import right_clean_and_attacked
+from advss.hookspecs import Evaluation
+from advss.measuring import Answers, Victim
+
+
+class PGD(Evaluation):
+    """Accuracy under PGD with random restarts.
+
+    An image counts as robust when it is right unperturbed and withstands every restart.
+
+    Args:
+        norm: shape of the ball around each image; null is --eval-norm.
+        eps: its radius, pixels in [0, 1]; null is --eval-eps.
+        step_size: length of one ascent step, pixels in [0, 1]; null is --eval-step-size.
+        steps: number of ascent steps; null is --eval-steps.
+        top_share: of l1 alone, the share of the coordinates that one step moves; null is --eval-top-share.
+        restarts: random starts; null is --eval-restarts.
+        loss: what ascends; null is --eval-loss.
+    """
+
+    name = "pgd"
+
+    def __init__(
+        self,
+        *,
+        norm: Norm | None = None,
+        eps: float | None = None,
+        step_size: float | None = None,
+        steps: int | None = None,
+        top_share: float | None = None,
+        restarts: int | None = None,
+        loss: Literal["ce", "margin", "dlr"] | None = None,
+    ) -> None:
+        self.threat = Threat(
+            norm=norm or "linf", eps=eps, step_size=step_size, steps=20 if steps is None else steps, top_share=top_share
+        )
+        self.restarts, self.loss = restarts or 1, loss or "ce"
+
+    def title(self) -> str:
+        """``PGD-20, linf 8/255``."""
+        times = f" x{self.restarts}" if self.restarts > 1 else ""
+        return f"PGD-{self.threat.steps}{times}, {self.threat}"
+
+    def measure(self, model: Victim, x_BCHW: Tensor, label_B: Tensor, generator: Generator) -> Answers:
+        """Which images are right, clean and under attack."""
+        clean_B, robust_B = right_clean_and_attacked(
+            model, x_BCHW, label_B, generator, self.threat, restarts=self.restarts
+        )
+        return {"ta": clean_B, "ra": robust_B}
