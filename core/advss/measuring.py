@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -22,7 +23,7 @@ Answers = Mapping[str, Tensor]  # by name, each (B, ...): a row an image; bool (
 
 
 class Victim(nn.Module):
-    """A classifier that is measured: images (B, C, H, W) in [0, 1] to float32 logits (B, K).
+    """A classifier that is measured: images (B, C, H, W) in [0, 1] to logits (B, K), float32 or better.
 
     It is in eval mode, and none of its parameters takes a gradient. Passes that memory does not hold are split.
     """
@@ -45,23 +46,21 @@ class Victim(nn.Module):
     def halve(self, count: int) -> None:
         """Pass half as many images at once as ``count``, or as before; raises what is being handled where it is one."""
         if min(count, self.at_once) == 1:
-            raise  # noqa: PLE0704 - called where memory has run out
+            raise
         self.at_once = (min(count, self.at_once) + 1) // 2
 
     def _split(self, x_BCHW: Tensor) -> Tensor:
         if len(x_BCHW) <= self.at_once:
             return self._asked(x_BCHW)
-        parts = x_BCHW.split(self.at_once)
+        parts = [x_BCHW[start : start + self.at_once] for start in range(0, len(x_BCHW), self.at_once)]
         if torch.is_grad_enabled() and x_BCHW.requires_grad:  # nothing of a part is held until its gradient is taken
             return torch.cat([checkpoint(self._asked, part, use_reentrant=False) for part in parts])
         return torch.cat([self._asked(part) for part in parts])
 
     def _asked(self, x_BCHW: Tensor) -> Tensor:
-        if not self.bf16:
-            return self.model(x_BCHW).float()  # type: ignore[no-any-return]
-        with torch.autocast(x_BCHW.device.type, torch.bfloat16):
-            logits_BK = self.model(x_BCHW)
-        return logits_BK.float()  # type: ignore[no-any-return]
+        with torch.autocast(x_BCHW.device.type, torch.bfloat16) if self.bf16 else nullcontext():
+            logits_BK: Tensor = self.model(x_BCHW)
+        return logits_BK.to(torch.promote_types(logits_BK.dtype, torch.float32))
 
 
 @dataclass(frozen=True)
@@ -86,7 +85,7 @@ class Evaluation:
     chunk: int = 0  # images that are measured together and share draws; 0 is --eval-batch-size
 
     def title(self) -> str:
-        """What is measured, in a few words: ``PGD-20, linf 8/255``."""
+        """What is measured, in a few words: ``PGD-20 ℓ∞ 8/255``."""
         return self.name
 
     def check(self, model: Victim) -> None:
@@ -108,7 +107,7 @@ class Evaluation:
         """Names of what is measured of each chunk one after another; a kill loses no more than one part."""
         return ("",)
 
-    def measure_part(  # noqa: PLR0913 - measure()'s four, which part, and what is known
+    def measure_part(
         self, part: str, before: Answers, model: Victim, x_BCHW: Tensor, label_B: Tensor, generator: Generator
     ) -> Answers:
         """As :meth:`measure`, of one of the :meth:`parts`; ``before`` is what the part before it gave, empty at first.
@@ -121,6 +120,6 @@ class Evaluation:
         """More than the accuracies, as JSON has it; ``notes``, a list of lines, is told to the user."""
         return {}
 
-    def draw(self, measured: Measured) -> "Mapping[str, Figure]":
+    def draw(self, measured: Measured) -> Mapping[str, Figure]:
         """Matplotlib figures by name, for the run's folder and MLflow."""
         return {}

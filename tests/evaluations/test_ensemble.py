@@ -183,7 +183,7 @@ def test_an_average_can_be_averaged(runs: Path) -> None:
 
 def test_stopped_it_keeps_its_model_which_can_be_measured_later(runs: Path, stopper: Callable[..., Silent]) -> None:
     with pytest.raises(Interrupted):
-        averaged(runs, "a", "b", reporter=stopper("evaluate", "step", 40))
+        averaged(runs, "a", "b", reporter=stopper("evaluate pgd", "step", 40))
     result = json.loads((runs / "average/result.json").read_text())
     assert (result["ta"], result["ra"], result["status"]) == (None, None, "finished")
     assert evaluate(runs / "average", EVALUATION, device="cpu", reporter=Silent())["ra"] is not None

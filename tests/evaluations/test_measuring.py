@@ -1,17 +1,44 @@
-"""A classifier is measured: what is counted, and that it can be stopped."""
+"""A classifier is measured chunk by chunk: what is counted and kept, signals, and memory that runs out."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
-from advss.config import EvalSettings
+from advss.config import Choice, EvalSettings
 from advss.data.images import InMemory
 from advss.data.splits import Part
-from advss.evaluations.evaluate import evaluate_model
+from advss.evaluations.chunks import Kept, Measuring
+from advss.evaluations.planned import planned
+from advss.hookspecs import Evaluation
+from advss.measuring import Answers, Victim
+from advss.training.form import MisfitError
 from advss.training.reporting import Silent
 from advss.training.signals import Interrupted, StopRequest
+
+Small = Callable[..., nn.Module]
+
+
+def part(count: int, *, ones: int | None = None) -> Part:
+    """Images of 4 pixels, the first of them of class 1."""
+    images = torch.randint(256, (count, 3, 4, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    label = (torch.arange(count) < (count if ones is None else ones)).long()
+    return Part(InMemory(images), torch.arange(count), label)
+
+
+def how(stop: StopRequest | None = None, chunk: int = 4) -> Measuring:
+    return Measuring(torch.device("cpu"), 0, chunk, Silent(), stop or StopRequest())
+
+
+def answers(
+    evaluation: Evaluation, model: nn.Module, images: Part, *, kept: Path | None = None, chunk: int = 4
+) -> Answers:
+    key = Kept(kept, {"a": 1})
+    return how(chunk=chunk).answers(evaluation, Victim(model, classes="ab"), images, key, "x")
 
 
 class Constant(nn.Module):
@@ -22,16 +49,10 @@ class Constant(nn.Module):
 
 
 def test_constant_classifier_has_equal_ta_and_ra() -> None:
-    part = Part(
-        InMemory(torch.zeros(10, 3, 4, 4, dtype=torch.uint8)), torch.arange(10), torch.tensor([1] * 7 + [0] * 3)
-    )
-    cpu = torch.device("cpu")
-    settings = EvalSettings(steps=1, batch_size=4)
-    found = evaluate_model(
-        Constant(), part, settings, device=cpu, seed=0, reporter=Silent(), stop=StopRequest(), classes="ab"
-    )
-    assert (found["ta"], found["ra"], found["ra_images"]) == (0.7, 0.7, 10)
-    assert found["doubt"] == "the model answers 'b' for 100 % of the 10 test images, of which 70 % are"
+    plan, images = planned(Choice("pgd"), EvalSettings(steps=1)), part(10, ones=7)
+    victim = plan.victim(Constant(), classes="ab", noise=0.0)
+    figures = plan.figures(plan.measured(victim, images, how(), Kept(None, {}), "x"))
+    assert (figures["ta"]["accuracy"], figures["ra"]["accuracy"], figures["ra"]["images"]) == (0.7, 0.7, 10)
 
 
 class Counting(Constant):
@@ -49,11 +70,138 @@ class Counting(Constant):
 
 
 def test_measuring_stops_within_an_attack() -> None:
-    part = Part(InMemory(torch.zeros(4, 3, 4, 4, dtype=torch.uint8)), torch.arange(4), torch.tensor([1] * 4))
     stop = StopRequest()
-    model, settings = Counting(stop), EvalSettings(steps=20, batch_size=4)
+    model, plan = Counting(stop), planned(Choice("pgd"), EvalSettings(steps=20))
     with pytest.raises(Interrupted):
-        evaluate_model(
-            model, part, settings, device=torch.device("cpu"), seed=0, reporter=Silent(), stop=stop, classes="ab"
-        )
+        plan.measured(plan.victim(model, classes="ab", noise=0.0), part(4), how(stop), Kept(None, {}), "x")
     assert model.passes == 3
+
+
+class Drawing(Evaluation):
+    """Two parts, each of which draws; counts what it measures and is killed at one of the parts."""
+
+    name = "drawing"
+
+    def __init__(self, *, fatal: int = 99) -> None:
+        self.fatal, self.measured = fatal, list[tuple[str, int]]()
+
+    def parts(self, classes: int) -> tuple[str, ...]:
+        return ("first", "second")
+
+    def measure_part(
+        self, part: str, before: Answers, model: Victim, x_BCHW: Tensor, label_B: Tensor, generator: Generator
+    ) -> Answers:
+        if len(self.measured) == self.fatal:
+            raise KeyboardInterrupt
+        self.measured.append((part, len(x_BCHW)))
+        drawn = torch.rand(len(x_BCHW), generator=generator)
+        return {**before, part: drawn, "sum": x_BCHW.sum((1, 2, 3)) + before.get("first", torch.tensor(0.0))}
+
+
+@pytest.mark.parametrize("fatal", range(6))
+def test_after_a_kill_no_part_is_measured_twice_and_the_answers_are_the_same(tmp_path: Path, fatal: int) -> None:
+    images, killed, again = part(10), Drawing(fatal=fatal), Drawing()
+    with pytest.raises(KeyboardInterrupt):
+        answers(killed, Constant(), images, kept=tmp_path)
+    found = answers(again, Constant(), images, kept=tmp_path)
+    whole = answers(Drawing(), Constant(), images)
+    assert all(torch.equal(found[name], whole[name]) for name in ("first", "second", "sum"))
+    assert killed.measured + again.measured == [(p, n) for n in (4, 4, 2) for p in ("first", "second")]
+
+
+def test_draws_of_a_chunk_do_not_hang_on_the_other_chunks() -> None:
+    images = part(8)
+    whole, second = answers(Drawing(), Constant(), images), images.select(torch.arange(4, 8))
+    assert torch.equal(answers(Drawing(), Constant(), second)["first"], whole["first"][4:])
+
+
+def test_what_was_kept_of_another_measurement_or_is_damaged_is_not_used(tmp_path: Path) -> None:
+    Kept(tmp_path, {"a": 2}).write(0, 1, {"first": torch.zeros(4), "sum": torch.zeros(4)})
+    one = Drawing()
+    answers(one, Constant(), part(4), kept=tmp_path)
+    assert len(one.measured) == 2
+    (file,) = tmp_path.iterdir()
+    file.write_bytes(file.read_bytes()[:-1] + b"x")
+    answers(one, Constant(), part(4), kept=tmp_path)
+    assert len(one.measured) == 4
+
+
+class Narrow(nn.Module):
+    """A small network that has memory for 3 images, in passes forward or backward."""
+
+    def __init__(self, *, forward: int = 99, backward: int = 99) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer, self.most, self.backward, self.passes = nn.Linear(48, 2), forward, backward, list[int]()
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        self._hold(self.most, len(x_BCHW))
+        logits_BK: Tensor = self.layer(x_BCHW.flatten(1))
+        if logits_BK.requires_grad:
+            logits_BK.register_hook(lambda gradient: self._hold(self.backward, len(gradient)))  # type: ignore[no-untyped-call]
+        self.passes.append(len(x_BCHW))
+        return logits_BK
+
+    def _hold(self, most: int, count: int) -> None:
+        if count > most:
+            raise torch.OutOfMemoryError("no memory")
+
+
+@pytest.mark.parametrize("memory", [{"forward": 3}, {"backward": 3}, {"forward": 1}])
+def test_memory_that_runs_out_splits_passes_and_changes_no_answer(memory: dict[str, int]) -> None:
+    plan, images, found = (
+        planned(Choice("pgd"), EvalSettings(eps=0.01, step_size=0.005, steps=3)),
+        part(24, ones=12),
+        [],
+    )
+    for model in (Narrow(), Narrow(**memory)):
+        victim = plan.victim(model, classes="ab", noise=0.0)
+        found.append(plan.measured(victim, images, how(chunk=8), Kept(None, {}), "x").answers)
+    assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
+    assert 0 < found[0]["ra"].sum() < found[0]["ta"].sum()
+    assert max(model.passes) <= 8
+
+
+def test_memory_for_no_image_is_an_error() -> None:
+    plan = planned(Choice("clean"), EvalSettings())
+    with pytest.raises(torch.OutOfMemoryError):
+        plan.measured(plan.victim(Narrow(forward=0), classes="ab", noise=0.0), part(4), how(), Kept(None, {}), "x")
+
+
+class Bad(Evaluation):
+    name = "bad"
+
+    def __init__(self, *, gives: object = None) -> None:
+        self.gives = gives
+
+    def measure(self, model: Victim, x_BCHW: Tensor, label_B: Tensor, generator: Generator) -> Answers:
+        return self.gives  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize(
+    ("gives", "said"),
+    [
+        (None, "must return tensors by name, got NoneType"),
+        ({}, "must return tensors by name, got dict"),
+        ({"ra": 0.5}, "got float for 'ra'"),
+        ({"ra": torch.zeros(3)}, "'ra' must have a row for each of the 4 images, got shape (3,)"),
+    ],
+)
+def test_what_is_no_answer_is_said(gives: object, said: str) -> None:
+    with pytest.raises(MisfitError) as refused:
+        answers(Bad(gives=gives), Constant(), part(4))
+    assert said in str(refused.value)
+
+
+def test_bf16_is_in_passes_alone() -> None:
+    seen: list[torch.dtype] = []
+
+    class Watching(Narrow):
+        def forward(self, x_BCHW: Tensor) -> Tensor:
+            logits_BK = super().forward(x_BCHW)
+            seen.append(logits_BK.dtype)
+            return logits_BK
+
+    victim = Victim(Watching(), classes="ab", bf16=True)
+    assert victim(torch.rand(2, 3, 4, 4)).dtype == torch.float32
+    assert seen == [torch.bfloat16]

@@ -16,12 +16,14 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 import advss
-from advss.config import EvalSettings
+from advss.config import Choice, EvalSettings
 from advss.data.splits import open_splits
 from advss.errors import UsageError
 from advss.evaluations import examples as examples_module
 from advss.evaluations import transfer as transfer_module
-from advss.evaluations.evaluate import evaluate, evaluate_model
+from advss.evaluations.chunks import Kept, Measuring
+from advss.evaluations.evaluate import evaluate
+from advss.evaluations.planned import planned
 from advss.evaluations.transfer import transfer
 from advss.files import write_bytes
 from advss.randomness import stream
@@ -97,17 +99,11 @@ def test_the_diagonal_is_exactly_one_minus_ra_as_evaluate_measures_it(compared: 
 def test_a_run_of_another_seed_is_attacked_with_its_own_draws_on_the_same_images(compared: Compared) -> None:
     runs, outcome, _ = compared
     test = open_splits("digits", {}, limit=100).test
-    measured = evaluate_model(
-        model(runs, "c"),
-        test,
-        EVALUATION,
-        classes="0123456789",
-        device=CPU,
-        seed=1,
-        reporter=Silent(),
-        stop=StopRequest(),
-    )
-    assert outcome["asr"][2][2] == 1 - measured["ra"]
+    plan = planned(Choice("pgd"), EVALUATION)
+    how = Measuring(CPU, 1, EVALUATION.batch_size, Silent(), StopRequest())
+    victim = plan.victim(model(runs, "c"), classes="0123456789", noise=0.0)
+    figures = plan.figures(plan.measured(victim, test, how, Kept(None, {}), "x"))
+    assert outcome["asr"][2][2] == 1 - figures["ra"]["accuracy"]
 
 
 def test_rows_are_attacked_models_and_columns_those_the_attack_was_made_on(compared: Compared) -> None:

@@ -67,6 +67,11 @@ class Threat:
         object.__setattr__(self, "steps", whole("steps", steps))
         object.__setattr__(self, "top_share", _top_share(top_share, norm))
 
+    def __str__(self) -> str:
+        """The ball: ``ℓ∞ 8/255``."""
+        sign = {"linf": "ℓ∞", "l2": "ℓ2", "l1": "ℓ1"}[self.norm]
+        return f"{sign} {255 * self.eps:.3g}/255" if self.norm == "linf" else f"{sign} {self.eps:.3g}"
+
 
 def _top_share(value: float | None, norm: Norm) -> float | None:
     """As :class:`Threat` has it.

@@ -24,6 +24,7 @@ class Grammar:
         flags: flags with a value that are no settings, with one line each for the help; ``data.`` is all below it.
         switches: flags without a value, likewise.
         settings: flags of the settings and components it takes.
+        short: other names of settings.
     """
 
     command: str
@@ -32,6 +33,7 @@ class Grammar:
     flags: dict[str, str] = field(default_factory=dict)
     switches: dict[str, str] = field(default_factory=dict)
     settings: tuple[str, ...] = ()
+    short: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -88,6 +90,7 @@ def _sort_flag(word: str, left: list[str], arguments: Arguments, grammar: Gramma
     name, equals, inline = word[2:].partition("=")
     head, dot, rest = name.partition(".")
     flag = head.replace("_", "-") + dot + rest
+    flag = grammar.short.get(flag, flag)
     own = flag in grammar.flags or (bool(rest) and head + dot in grammar.flags)
     if dot and head.replace("_", "-") not in COMPONENTS and not own and "evaluate" in grammar.settings:
         head, flag = "evaluate", f"evaluate.{flag}"  # --autoattack.version

@@ -70,20 +70,26 @@ def finetune(arguments: Arguments) -> int:
 
 
 def evaluate(arguments: Arguments) -> int:
-    """``advss evaluate RUN``."""
+    """``advss evaluate RUN...``: what each is to be measured by is judged before any is."""
+    from advss.runs.folder import RunFolder
     from advss.runs.stored import stored_config
 
-    folder = find(arguments.positionals[0], arguments)
+    folders = [find(run, arguments) for run in arguments.positionals]
     check_plugins(arguments)
     settings = {flag: value for flag, value in arguments.settings.items() if flag != "runs-dir"}
-    config = stored_config(folder, settings, environ=os.environ, text=True)
+    configs = [stored_config(folder, settings, environ=os.environ, text=True) for folder in folders]
 
-    from advss.evaluations.evaluate import evaluate as measure
+    from advss.evaluations import evaluate as stage
 
-    reporter = reporter_of(arguments)
-    return _print_result(
-        measure(folder, config.evaluation, device=config.device, where=where_now(arguments), reporter=reporter)
-    )
+    reporter, where = reporter_of(arguments), where_now(arguments)
+    for folder, config in zip(folders, configs, strict=True):
+        stage.check(RunFolder(folder), config.evaluation, config.evaluate)
+    for folder, config in zip(folders, configs, strict=True):
+        measured = stage.evaluate(
+            folder, config.evaluation, config.evaluate, device=config.device, where=where, reporter=reporter
+        )
+        _print_result(measured)
+    return 0
 
 
 def sync(arguments: Arguments) -> int:
@@ -210,11 +216,12 @@ _GRAMMARS = [
         evaluate,
         Grammar(
             "evaluate",
-            "measure TA and RA of a run's classifier",
-            ("RUN",),
+            "measure the classifiers of runs: TA and RA, or what --evaluate names",
+            ("RUN...",),
             WHERE,
             {"quiet": _PRINTING["quiet"]},
-            ("device", "runs-dir", *MEASURING),
+            ("evaluate", "device", "runs-dir", *MEASURING),
+            {"limit": "eval-limit"},
         ),
     ),
     (certify.certify, certify.GRAMMAR),

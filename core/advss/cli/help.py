@@ -19,9 +19,11 @@ from advss.cli.layout import (
     written,
 )
 from advss.config import BackboneStart, Choice, EvalSettings, RunConfig, StageSettings
+from advss.configuration.settings import SEVERAL
 from advss.plugins import KINDS, Kind, Option, Registry, options_of, registry
 from advss.plugins.names import summary_of
 from advss.plugins.options import MissingOptionError
+from advss.plugins.registry import FLAGS
 
 STRICT = "a broken plugin is an error, not a warning"
 LEAVE_OUT = "leave a plugin or a distribution out, for this command; several times for several"
@@ -67,8 +69,21 @@ def print_help(grammar: Grammar, arguments: Arguments) -> None:
     elif grammar.settings:
         from advss.configuration.settings import SETTINGS
 
-        print_rows(console, "Settings", [(f"--{flag}", documented(SETTINGS[flag].option)) for flag in grammar.settings])
+        if "evaluate" in grammar.settings:
+            _print_evaluations(console)
+        rows = [(f"--{flag}", documented(SETTINGS[flag].option)) for flag in grammar.settings if flag in SETTINGS]
+        print_rows(console, "Settings", rows)
     print_rows(console, "Flags", [*own, ("-p no:NAME", LEAVE_OUT)])
+
+
+def _print_evaluations(console: Console) -> None:
+    """The evaluations and their options."""
+    installed = registry()
+    classes = {name: installed.find("evaluation", name) for name in installed.names("evaluation")}
+    print_rows(console, "--evaluate NAME[,NAME...]", [(f"  {name}", summary_of(c)) for name, c in classes.items()])
+    for name, offered in classes.items():
+        shown = [(f"--{name}.{o.name}", o, "required" if o.required else o.default) for o in options_of(offered)]
+        print_options(console, f"Options of {name}", shown)
 
 
 def _print_settings(console: Console, arguments: Arguments) -> None:
@@ -95,15 +110,17 @@ def _print_components(console: Console, config: RunConfig, installed: Registry) 
         "pretext": config.pretext,
         "defense": (config.defense,),
         "finetune": (config.finetune,),
+        "evaluation": config.evaluate,
         "data": (config.data,),
     }
     for kind in KINDS:
-        several = "[,NAME...] | none" if kind == "pretext" else ""
+        several = "[,NAME...] | none" if FLAGS[kind].removeprefix("--") in SEVERAL else ""
         named = [(f"  {name}", summary_of(installed.find(kind, name))) for name in installed.names(kind)]
-        print_rows(console, f"--{kind} NAME{several}", named)
+        print_rows(console, f"{FLAGS[kind]} NAME{several}", named)
         for choice in chosen[kind]:
             member = f"{choice.key}." if len(chosen[kind]) > 1 else ""
-            shown = _chosen(installed, kind, choice, f"--{kind}.{member}")
+            prefix = f"--{choice.key}." if kind == "evaluation" else f"--{kind}.{member}"
+            shown = _chosen(installed, kind, choice, prefix)
             print_options(console, f"Options of {choice.name}", shown)
     other = [
         (

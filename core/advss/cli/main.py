@@ -55,6 +55,8 @@ def _going_on(command: str, run: str) -> str:
     """What to type after a command was stopped in a run's folder."""
     from advss.naming import as_typed
 
+    if command == "evaluate":
+        return "; what was measured is kept, the same command goes on"
     if command not in ("fit", "pretrain", "finetune"):
         return "; the same command begins again"
     return f"; go on with: advss {command} --resume {as_typed(run)}" if run else ""

@@ -73,7 +73,7 @@ def _places(result: Mapping[str, Any], folder: Path) -> list[tuple[str, str]]:
 def _other_images(result: Mapping[str, Any]) -> str:
     """TA of all test images, where the table's is of those that were attacked."""
     count = result.get("test_images") or 0
-    if result.get("ta_all") is None or count == result["ra_images"]:
+    if result.get("ta_all") is None or count == result.get("ra_images", count):
         return ""
     return f"{percent(result['ta_all'])} of all {count} test images; in the table of the {result['ra_images']} attacked"
 
@@ -91,11 +91,8 @@ def attacked(result: Mapping[str, Any]) -> str:
     attack = result.get("ra_attack") or {}
     if not attack:
         return "not measured"
-    norm = {"linf": "ℓ∞", "l2": "ℓ2", "l1": "ℓ1"}.get(attack["norm"], attack["norm"])
-    eps = f"{255 * attack['eps']:.3g}/255" if attack["norm"] == "linf" else f"{attack['eps']:.3g}"
-    restarts = f" ×{attack['restarts']}" if attack.get("restarts", 1) > 1 else ""
     images = f", {result['ra_images']} images" if result.get("ra_images") else ""
-    return f"PGD-{attack['steps']}{restarts} {norm} {eps}{images}"
+    return f"{attack['title']}{images}"
 
 
 def percent(share: float | None) -> str:

@@ -95,7 +95,8 @@ class Measuring:
         """
         model.to(self.device, memory_format=self.layout)  # type: ignore[call-overload]
         size, parts = evaluation.chunk or self.chunk, tuple(evaluation.parts(len(model.classes)))
-        chunks = [images.select(places) for places in torch.arange(len(images)).split(size)]
+        places = torch.arange(len(images))
+        chunks = [images.select(places[start : start + size]) for start in range(0, len(images), size)]
         begun = [kept.read(int(chunk.index[0])) for chunk in chunks]
         done = sum(count * len(chunk) for (count, _), chunk in zip(begun, chunks, strict=True))
         self.reporter.start(title, steps=len(images) * len(parts), done=done, epochs=1)

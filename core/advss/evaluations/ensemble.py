@@ -18,7 +18,9 @@ from advss.config import RunConfig
 from advss.configuration.resolve import to_yaml
 from advss.data.fingerprint import Fingerprint
 from advss.errors import UsageError
-from advss.evaluations.evaluate import STAGE, evaluate_model, keep, measurement
+from advss.evaluations.chunks import STAGE, Kept, Measuring
+from advss.evaluations.evaluate import evaluated, headline_of, learnt
+from advss.evaluations.planned import planned
 from advss.files import write_text
 from advss.models.averaged import AveragedClassifier
 from advss.runs.finished import Asked, Finished, open_finished
@@ -27,7 +29,7 @@ from advss.runs.opened import Result, blank_result, open_session
 from advss.runs.own_data import own_data
 from advss.runs.reading import watched
 from advss.runs.session import Session, choose_device, tracked
-from advss.training.checkpoints import load_checkpoint, save_checkpoint
+from advss.training.checkpoints import save_checkpoint
 from advss.training.reporting import Reporter
 
 KIND = "ensemble"
@@ -54,11 +56,11 @@ def ensemble(runs: Sequence[str | Path], asked: Asked, *, subsets: bool = False,
         Interrupted: a signal came; the model and the subsets that were measured are kept.
     """
     members = open_finished(runs, asked.where)
-    planned, device = plan_folder(asked.runs_dir, asked.name, kind=KIND), choose_device(asked.device)
+    place, device = plan_folder(asked.runs_dir, asked.name, kind=KIND), choose_device(asked.device)
     first = members[0].config
     with watched(reporter) as watch:
         splits = own_data(first, members[0].folder, ("test",), watch)
-    folder = make_folder(planned, resume=False, named=asked.name is not None)
+    folder = make_folder(place, resume=False, named=asked.name is not None)
     config = dataclasses.replace(
         first,
         name=folder.name,
@@ -152,44 +154,40 @@ def _common(values: Iterable[str]) -> str:
 
 
 def _measure(session: Session, members: Sequence[Finished], *, subsets: bool) -> Result:
-    """The whole first, then the smaller averages; each is written down when it is measured."""
-    sizes = range(1, len(members)) if subsets else ()
-    chosen = [tuple(members), *(some for size in sizes for some in combinations(members, size))]
-    began, rows = time.monotonic(), list[Result]()
-    sha256 = load_checkpoint(session.folder.best("finetune"), warn=False).manifest["sha256"]
-    this = measurement(session, session.config.evaluation, sha256)
+    """The whole first, as any run is measured, then the smaller averages; each is written down when it is measured."""
+    began = time.monotonic()
+    result, _ = evaluated(session)
+    if not subsets:
+        return result
+    chosen = [some for size in range(1, len(members)) for some in combinations(members, size)]
+    rows = [{"members": [member.label for member in members], **{key: result[key] for key in _MEASURED}}]
     with tracked(session.tracker, STAGE):
-        for place, some in enumerate(chosen, 1):
-            title = f"{STAGE} {place}/{len(chosen)}" if subsets else STAGE
-            measured = _evaluated(session, some, title)
-            whole = len(some) == len(members)
-            _log(session, some, measured)
-            if whole:
-                keep(session, this, measured, seconds=time.monotonic() - began, stage=STAGE)
+        for place, some in enumerate(chosen, 2):
+            measured = _of_some(session, some, place, len(chosen) + 1)
             rows.append({"members": [member.label for member in some], **measured})
-            more = {**measured, "evaluation": this.reference} if whole else {}
-            more |= {"subsets": sorted(rows, key=lambda row: len(row["members"]))} if subsets else {}
-            session.record(**more, seconds={STAGE: round(time.monotonic() - began, 2)})
+            took = {STAGE: round(time.monotonic() - began, 2)}
+            session.record(subsets=sorted(rows, key=lambda row: len(row["members"])), seconds=took)
     session.tracker.artifact(session.folder.result)
     return session.folder.read_result()
 
 
-def _evaluated(session: Session, some: Sequence[Finished], title: str) -> Result:
-    """TA and RA of an average; one member alone is that member."""
+_MEASURED = (
+    *("ta", "ra", "ra_interval", "ra_images", "ra_attack", "ta_all", "test_images"),
+    *("chance", "largest_class", "most_answered", "doubt"),
+)
+
+
+def _of_some(session: Session, some: Sequence[Finished], place: int, of: int) -> Result:
+    """What stands in result.json of a smaller average; one member alone is that member."""
     model: nn.Module = AveragedClassifier([m.model for m in some]) if len(some) > 1 else some[0].model
-    return evaluate_model(
-        model.eval(),
-        session.splits.test,
-        session.config.evaluation,
-        classes=session.splits.classes,
-        device=session.device,
-        seed=session.config.seed,
-        reporter=session.reporter,
-        stop=session.stop,
-        title=title,
-    )
-
-
-def _log(session: Session, some: Sequence[Finished], measured: Result) -> None:
+    config, test, found = session.config, session.splits.test, learnt(model.eval(), session)
+    for choice in config.evaluate[:1]:
+        plan = planned(choice, config.evaluation)
+        victim = plan.victim(model, classes=session.splits.classes, noise=0.0)
+        how = Measuring(session.device, config.seed, config.evaluation.batch_size, session.reporter, session.stop)
+        measured = plan.measured(victim, test, how, Kept(None, {}), f"{STAGE} {place}/{of}")
+        known_by = {"evaluation": plan.name, "options": plan.options}
+        found |= headline_of(known_by, {"title": plan.title, "figures": plan.figures(measured)})
     names = "+".join(member.label for member in some)
-    session.tracker.metrics(STAGE, 0, {f"test/{name}/{names}": measured[name] for name in ("ta", "ra")})
+    session.tracker.metrics(STAGE, 0, {f"test/{name}/{names}": found[name] for name in ("ta", "ra")})
+    return {key: found[key] for key in _MEASURED}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -37,7 +37,7 @@ Headline = dict[str, Any]
 def evaluate(
     run: Path,
     settings: EvalSettings,
-    chosen: Sequence[Choice],
+    chosen: Sequence[Choice] | None = None,
     *,
     device: str = "auto",
     where: Mapping[str, str] | None = None,
@@ -48,7 +48,7 @@ def evaluate(
     Args:
         run: its folder, of an ensemble too.
         settings: the threat and how it is measured.
-        chosen: the evaluations.
+        chosen: the evaluations; None are those of the run's own settings.
         device: to measure on.
         where: where its data are now, by option of their source.
         reporter: told of the progress.
@@ -66,15 +66,17 @@ def evaluate(
     check(folder, settings, chosen)
     with reopened(folder, device=device, reporter=reporter, where=where) as session:
         session.record(name=folder.name, folder=str(folder.path))  # the run may have been moved since
-        return evaluated(session, settings, chosen, status=folder.read_result().get("status", "running"))
+        status = folder.read_result().get("status", "running")
+        result, measured = evaluated(session, settings, chosen, status=status)
+        return result | {"measured": measured}
 
 
-def check(folder: RunFolder, settings: EvalSettings, chosen: Sequence[Choice]) -> None:
+def check(folder: RunFolder, settings: EvalSettings, chosen: Sequence[Choice] | None = None) -> None:
     """Raise UsageError where a run's classifier cannot be measured so, before anything is."""
     check_free(folder.path)
     checkpoint = load_checkpoint(classifier_of(folder))
     model = restored(checkpoint, what=str(checkpoint.path))
-    for choice in chosen:
+    for choice in stored_config(folder.path).evaluate if chosen is None else chosen:
         _victim(planned(choice, settings), model, checkpoint.manifest)
 
 
@@ -84,20 +86,25 @@ def evaluated(
     chosen: Sequence[Choice] | None = None,
     *,
     status: str = "finished",
-) -> Result:
-    """Measure the best classifier of an opened run, see :func:`evaluate`; without more said, as its settings say."""
+) -> tuple[Result, list[dict[str, Any]]]:
+    """Measure the best classifier of an opened run, as its settings say where no more is said.
+
+    Returns:
+        As :func:`evaluate`, and apart what stands in the files of the measurements.
+    """
     began, config = time.monotonic(), session.config
     plans = [planned(c, settings or config.evaluation) for c in (config.evaluate if chosen is None else chosen)]
     work = Measurer(session)
     with tracked(session.tracker, STAGE):
         found = [work.measure(plan) for plan in plans]
         content = work.headline(found)
-        with writing(session.folder.path):
-            took = session.folder.read_result().get("seconds", {}) | {STAGE: round(time.monotonic() - began, 2)}
-            heads = work.heads(found)
-            session.record(**(content | {"seconds": took} if heads else {}))
-    result = close(session, status=status) | {"measured": [one for _, one in found]}
-    return result if heads else result | content | {"headline": {key: result.get(key) for key in content}}
+        heads = work.heads(found)
+        if heads:
+            work.record(content, seconds=time.monotonic() - began)
+    result, contents = close(session, status=status), [one for _, one in found]
+    if not heads and "ra" in content:
+        result |= content | {"headline": {key: result.get(key) for key in content}}
+    return result, contents
 
 
 Found = tuple[Measurement, dict[str, Any]]  # a measurement, and what stands in the file of its figures
@@ -171,21 +178,24 @@ class Measurer:
             known = self.session.folder.read_result().get("evaluations", {})
             entry = {**this.reference, "title": content["title"], "figures": content["figures"]}
             self.session.record(evaluations={**known, this.name: entry})
-        found = {f"test/{this.name}/{name}": value for name, value in numbers(content["figures"]).items()}
+        if this.name != next(iter(self.own), None):  # whose TA and RA are the headline's
+            found = {f"test/{this.name}/{name}": value for name, value in numbers(content["figures"]).items()}
+            self.session.tracker.metrics("", 0, found)
+
+    def record(self, content: Headline, *, seconds: float) -> None:
+        """Put a headline into result.json."""
+        with writing(self.session.folder.path):
+            took = self.session.folder.read_result().get("seconds", {}) | {STAGE: round(seconds, 2)}
+            self.session.record(**content, seconds=took)
+        found = {f"test/{name}": content[name] for name in ("ta", "ra") if content.get(name) is not None}
         self.session.tracker.metrics("", 0, found)
 
     def headline(self, found: Sequence[Found]) -> Headline:
         """TA, RA and what they are of, as they stand in result.json, by the first measurement that has an RA."""
-        test, classes = self.session.splits.test, self.session.splits.classes
-        model, size = self.model.to(self.session.device), self.session.config.evaluation.batch_size
-        with self.session.stop.asked_by(model):
-            answer_N = answered(model, partial(read_images, test, self.session.device), len(test), size)
-        ta = share(answer_N == test.labels)
-        content: Headline = {"ta": ta, "ta_all": ta, "test_images": len(test)}
-        content |= against_chance(answer_N, test.labels, classes)
+        content = learnt(self.model, self.session)
         for this, one in found:
             if "ra" in one["figures"]:
-                return content | _with_attack(this, one)
+                return content | headline_of(this.known_by, one) | {"evaluation": this.reference}
         return content
 
     def heads(self, found: Sequence[Found]) -> bool:
@@ -210,15 +220,27 @@ class Measurer:
         return Measurement(session.folder, plan.name, known_by)
 
 
-def _with_attack(this: Measurement, content: Mapping[str, Any]) -> Headline:
-    figures = content["figures"]
+def learnt(model: nn.Module, session: Session) -> Headline:
+    """TA over all test images of a session, and what :mod:`advss.evaluations.chance` says of it."""
+    test, size = session.splits.test, session.config.evaluation.batch_size
+    model = model.to(session.device)
+    with session.stop.asked_by(model):
+        answer_N = answered(model, partial(read_images, test, session.device), len(test), size)
+    ta = share(answer_N == test.labels)
+    return {"ta": ta, "ta_all": ta, "test_images": len(test)} | against_chance(
+        answer_N, test.labels, session.splits.classes
+    )
+
+
+def headline_of(known_by: Mapping[str, Any], content: Mapping[str, Any]) -> Headline:
+    """TA and RA of the same images, from a measurement with an RA: what it is known by, its ``title`` and figures."""
+    ra, ta = content["figures"]["ra"], content["figures"].get("ta")
     return {
-        "ta": figures["ta"]["accuracy"] if "ta" in figures else None,
-        "ra": figures["ra"]["accuracy"],
-        "ra_interval": figures["ra"]["interval"],
-        "ra_images": figures["ra"]["images"],
-        "ra_attack": {"evaluation": this.name, "title": content["title"], **this.known_by["options"]},
-        "evaluation": this.reference,
+        "ra": ra["accuracy"],
+        "ra_interval": ra["interval"],
+        "ra_images": ra["images"],
+        "ra_attack": {"evaluation": known_by["evaluation"], "title": content["title"], **known_by["options"]},
+        **({"ta": ta["accuracy"]} if ta else {}),
     }
 
 
@@ -228,7 +250,9 @@ def _victim(plan: Planned, model: nn.Module, manifest: Mapping[str, Any]) -> Vic
 
 def numbers(figures: Mapping[str, Any]) -> dict[str, float]:
     """The accuracies among figures, and what else is one number."""
-    found = {name: one["accuracy"] if isinstance(one, Mapping) and "accuracy" in one else one for name, one in figures.items()}
+    found = {
+        n: one["accuracy"] if isinstance(one, Mapping) and "accuracy" in one else one for n, one in figures.items()
+    }
     return {name: float(one) for name, one in found.items() if isinstance(one, int | float)}
 
 

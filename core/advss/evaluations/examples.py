@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -13,13 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from advss.attacks.evaluation import adversarial_examples
+from advss.attacks.evaluation import adversarial_examples, in_chunks
 from advss.config import EvalSettings
-from advss.data.splits import Part
+from advss.data.splits import Part, part_tensors
 from advss.errors import UsageError
-from advss.evaluations.evaluate import attack_images, attack_of
 from advss.evaluations.measurement import digest_of
 from advss.files import saving
+from advss.randomness import stream
 from advss.runs.finished import Finished
 from advss.runs.lock import check_free, writing
 from advss.training.checkpoints import has_checkpoint, load_checkpoint, save_checkpoint
@@ -27,6 +28,7 @@ from advss.training.reporting import Reporter
 from advss.training.signals import StopRequest
 
 FOLDER = "examples"
+STAGE = "evaluate"
 
 
 @dataclass(frozen=True)
@@ -128,3 +130,60 @@ def _kept(path: Path, key: dict[str, Any]) -> Examples | None:
         return None
     tensors = checkpoint.tensors
     return Examples(tensors["x"], tensors["clean"], tensors["robust"], path)
+
+
+def attack_images(
+    attack: Callable[..., tuple[Tensor, ...]],
+    images: Part,
+    settings: EvalSettings,
+    *,
+    device: torch.device,
+    seed: int,
+    reporter: Reporter,
+    stop: StopRequest,
+    title: str,
+) -> tuple[Tensor, ...]:
+    """What ``attack`` says of the images, with the draws that measure RA whatever it is.
+
+    Args:
+        attack: a function of :mod:`advss.attacks.evaluation`, given its model, which is on ``device``.
+        images: all that are attacked.
+        settings: of the attack; its limit is not heeded here.
+        device: where the images go.
+        seed: of the draws.
+        reporter: told how many images are done.
+        stop: looked at after each batch.
+        title: what the reporter calls it.
+
+    Raises:
+        Interrupted: a signal came.
+    """
+    done = 0
+
+    def tick(count: int) -> None:
+        nonlocal done
+        done += count
+        reporter.step(step=done, images=count, metrics={})
+        stop.check()
+
+    def part(start: int, end: int) -> tuple[Tensor, ...]:
+        x, label = _read(images, start, end, device)
+        draws = stream(device, seed, STAGE, start)
+        return attack(x, label, draws, settings.threat, restarts=settings.restarts)
+
+    reporter.start(title, steps=len(images), done=0, epochs=1)
+    try:
+        return in_chunks(part, len(images), settings.batch_size, tick)
+    finally:
+        reporter.finish()
+
+
+def attack_of(settings: EvalSettings) -> dict[str, Any]:
+    """The attack alone, as it stands in result.json."""
+    return asdict(settings.threat) | {"restarts": settings.restarts}
+
+
+def _read(part: Part, start: int, end: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Images and labels at the places from ``start`` to before ``end``: only these are decoded and held."""
+    x, label = part_tensors(part.select(torch.arange(start, end)))
+    return x.to(device), label.to(device)

@@ -63,8 +63,11 @@ class Measurement:
         """How result.json names it: its file in the run's folder, and what it is known by."""
         return {"file": f"{FOLDER}/{self.key}.json", **self.known_by}
 
-    def keep(self, content: Mapping[str, Any], measured: Measured) -> dict[str, Any]:
+    def keep(self, content: Mapping[str, Any], measured: Measured | None = None) -> dict[str, Any]:
         """Write it down, the answers first, each file whole or not at all; returns what stands in the figures' file."""
+        if measured is None:
+            write_json(self.path, whole := {**self.known_by, **content})
+            return whole
         data = save_bytes({**measured.answers, "label": measured.label, "index": measured.index})
         whole = {**self.known_by, **content, "answers_sha256": hashlib.sha256(data).hexdigest()}
         write_bytes(self.answers, data)

@@ -17,7 +17,7 @@ from advss.evaluations.chunks import Kept, Measuring
 from advss.evaluations.intervals import accuracy_with_interval
 from advss.hookspecs import Evaluation
 from advss.measuring import Measured, Victim
-from advss.plugins import build, registry
+from advss.plugins import build, complete, registry
 from advss.plugins.measured import filled
 from advss.plugins.provenance import Record, used
 from advss.training.blame import blaming, fitting
@@ -40,7 +40,9 @@ class Planned:
     @property
     def title(self) -> str:
         """What it measures, in a few words."""
-        return self.evaluation.title() + (f", {self.settings.precision}" if self.settings.precision != "float32" else "")
+        return self.evaluation.title() + (
+            f", {self.settings.precision}" if self.settings.precision != "float32" else ""
+        )
 
     def images(self, test: Part) -> Part:
         """Those of the test images that it is made of."""
@@ -101,7 +103,8 @@ class Planned:
         counted = {n: a for n, a in measured.answers.items() if a.dtype == torch.bool and a.ndim == 1}
         found = {name: accuracy_with_interval(answer) for name, answer in counted.items()}
         with blaming(f"--evaluate {self.name}", self.records):
-            return found | plain(self.evaluation.figures(measured))
+            more: dict[str, Any] = plain(self.evaluation.figures(measured))
+        return found | more
 
 
 def planned(choice: Choice, settings: EvalSettings) -> Planned:
@@ -111,7 +114,7 @@ def planned(choice: Choice, settings: EvalSettings) -> Planned:
         UsageError: there is none of that name, or it refuses its options.
     """
     plugin = registry().plugin("evaluation", choice.name)
-    options = filled(choice.options, settings)
+    options = filled(complete("evaluation", choice, flag=f"--{plugin.name}."), settings)
     with blaming(f"--evaluate {choice.name}", records := used("evaluation", choice)):
         evaluation = build("evaluation", Choice(choice.name, options), flag=f"--{plugin.name}.")
     return Planned(evaluation, plain(options), settings, records)

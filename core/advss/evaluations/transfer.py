@@ -34,8 +34,8 @@ from advss.attacks.evaluation import answered
 from advss.data.splits import Part, Splits
 from advss.data.statistics import digest
 from advss.evaluations.chance import against_chance
-from advss.evaluations.evaluate import attack_of, read_images, share
-from advss.evaluations.examples import Examples, Making, check_writable
+from advss.evaluations.evaluate import read_images, share
+from advss.evaluations.examples import Examples, Making, attack_of, check_writable
 from advss.evaluations.overlap import draw_asr, draw_overlap, overlap
 from advss.files import write_text
 from advss.runs.finished import Asked, Finished, open_finished

@@ -13,13 +13,15 @@ FORM: Mapping[str, Kind] = {
     **dict.fromkeys(("source", "source_sha256", "doubt", "pretrain_data"), (TEXT, NONE)),
     **dict.fromkeys(("ta", "ra", "ta_all", "ra_images", "test_images", "best_epoch"), (*NUMBER, NONE)),
     **dict.fromkeys(("pretext", "members", "subsets"), list),
-    **dict.fromkeys(("finetune", "epochs", "seconds", "best_epochs", "best_metrics", "skipped_steps"), dict),
+    **dict.fromkeys(
+        ("finetune", "evaluations", "epochs", "seconds", "best_epochs", "best_metrics", "skipped_steps"), dict
+    ),
     **dict.fromkeys(("ra_attack", "evaluation", "weights"), (dict, NONE)),
 }
 WITHIN: Mapping[str, Mapping[str, Kind]] = {  # what must stand there
     "finetune": {"scheme": TEXT, "defense": TEXT},
-    "evaluation": {"file": TEXT, "checkpoint": TEXT},
-    "ra_attack": {"norm": TEXT, "eps": NUMBER, "steps": NUMBER, "restarts": NUMBER},
+    "evaluation": {"file": TEXT, "checkpoint": TEXT, "evaluation": TEXT},
+    "ra_attack": {"evaluation": TEXT, "title": TEXT},
 }
 OF_STAGES = ("epochs", "seconds")  # a number by stage
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,7 +20,6 @@ from advss.runs.folder import RunFolder
 _OF_TASKS = ("diversity", "diversity-in", "diversity-sign", "diversity-every", "diversity-pixels", "finetune-tail")
 UNTRAINED: dict[str, Any] = {  # asks for no plugin of anyone's, nor for anything of several tasks
     **{"pretext": "none", "defense": "none", "finetune": "full", "finetune-defense": "none", "pretrain-data": "none"},
-    "evaluate": "none",
     **{"pretrain-data.limit": 0, "pretrain-data.size": 0},
     **{flag: getattr(RunConfig, flag.replace("-", "_")) for flag in _OF_TASKS},
 }
@@ -86,10 +86,10 @@ def stored_config(
         UsageError: its config.yaml is missing, or it or ``said`` cannot be understood.
     """
     settings, variables = dict(said or {}), environ or {}
-    try:
-        return resolve_run(run, settings, environ=variables, text=text)
-    except UsageError:
-        return resolve_run(run, UNTRAINED | settings, environ=variables, text=text)
+    for fewer in ({}, UNTRAINED):
+        with suppress(UsageError):
+            return resolve_run(run, fewer | settings, environ=variables, text=text)
+    return resolve_run(run, UNTRAINED | {"evaluate": "none"} | settings, environ=variables, text=text)
 
 
 def found_config(run: Path, where: Mapping[str, Any] | None, flag: DataFlag = "data") -> RunConfig:

@@ -49,7 +49,7 @@ def fit(config: RunConfig, *, resume: bool = False, reporter: Reporter) -> Resul
             session.record(epochs=session.folder.read_result()["epochs"] | {"finetune": 0})
             return close(session)
         _finetune(session, session.folder.best("pretrain") if pretrains else None)
-        return evaluated(session)
+        return evaluated(session)[0]
 
 
 def pretrain(config: RunConfig, *, resume: bool = False, reporter: Reporter) -> Result:

@@ -124,6 +124,7 @@ OF_KIND: dict[Kind, tuple[Fact, ...]] = {
     "pretext": (*TASK, *PRETEXT),
     "finetune": (*TASK, *FINETUNE),
     "defense": DEFENSE,
+    "evaluation": (),
     "data": DATA,
 }
 

@@ -46,9 +46,9 @@ class PGD(Evaluation):
         self.restarts, self.loss = restarts or 1, loss or "ce"
 
     def title(self) -> str:
-        """``PGD-20, linf 8/255``."""
-        times = f" x{self.restarts}" if self.restarts > 1 else ""
-        return f"PGD-{self.threat.steps}{times}, {self.threat}"
+        """``PGD-20 ×2 ℓ∞ 8/255``."""
+        times = f" ×{self.restarts}" if self.restarts > 1 else ""
+        return f"PGD-{self.threat.steps}{times} {self.threat}"
 
     def measure(self, model: Victim, x_BCHW: Tensor, label_B: Tensor, generator: Generator) -> Answers:
         """Which images are right, clean and under attack."""
