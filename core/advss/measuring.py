@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -28,11 +27,10 @@ class Victim(nn.Module):
     It is in eval mode, and none of its parameters takes a gradient. Passes that memory does not hold are split.
     """
 
-    def __init__(self, model: nn.Module, *, classes: Sequence[str], noise: float = 0.0, bf16: bool = False) -> None:
+    def __init__(self, model: nn.Module, *, classes: Sequence[str], noise: float = 0.0) -> None:
         super().__init__()
         self.model, self.classes = model, tuple(classes)
         self.noise = noise  # standard deviation of the Gaussian noise it was fine-tuned on, pixels in [0, 1]
-        self.bf16 = bf16  # its passes are in bfloat16
         self.at_once = sys.maxsize  # images of a pass; core halves it when the device's memory runs out
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
@@ -51,16 +49,12 @@ class Victim(nn.Module):
 
     def _split(self, x_BCHW: Tensor) -> Tensor:
         if len(x_BCHW) <= self.at_once:
-            return self._asked(x_BCHW)
+            logits_BK: Tensor = self.model(x_BCHW)
+            return logits_BK
         parts = [x_BCHW[start : start + self.at_once] for start in range(0, len(x_BCHW), self.at_once)]
         if torch.is_grad_enabled() and x_BCHW.requires_grad:  # nothing of a part is held until its gradient is taken
-            return torch.cat([checkpoint(self._asked, part, use_reentrant=False) for part in parts])
-        return torch.cat([self._asked(part) for part in parts])
-
-    def _asked(self, x_BCHW: Tensor) -> Tensor:
-        with torch.autocast(x_BCHW.device.type, torch.bfloat16) if self.bf16 else nullcontext():
-            logits_BK: Tensor = self.model(x_BCHW)
-        return logits_BK.to(torch.promote_types(logits_BK.dtype, torch.float32))
+            return torch.cat([checkpoint(self.model, part, use_reentrant=False) for part in parts])
+        return torch.cat([self.model(part) for part in parts])
 
 
 @dataclass(frozen=True)

@@ -240,7 +240,10 @@ def test_a_name_of_several_kinds_is_checked_as_each_or_as_the_one_that_is_said(
     ("words", "message"),
     [
         (["rotatoin"], "unknown plugin 'rotatoin'; did you mean 'rotation'?"),
-        (["rotation", "--kind", "defence"], "--kind: expected one of pretext, defense, finetune, data, got 'defence'"),
+        (
+            ["rotation", "--kind", "defence"],
+            "--kind: expected one of pretext, defense, finetune, evaluation, data, got 'defence'",
+        ),
         (["rotation", "--kind", "defense"], "unknown defense 'rotation'"),
         (["rotation", "--option", "grid=3"], "unknown option --option grid of rotation"),
         (["selfie", "--option", "grid"], "--option: expected NAME=VALUE, got 'grid'"),

@@ -26,7 +26,7 @@ RESULT: dict[str, Any] = {
     "name": "average",
     "ta": 0.8604,
     "ra": 0.5464,
-    "ra_attack": {"norm": "linf", "eps": 8 / 255, "step_size": 2 / 255, "steps": 20, "restarts": 1},
+    "ra_attack": {"evaluation": "pgd", "title": "PGD-20 ℓ∞ 8/255"},
     "folder": "runs/average",
 }
 SUBSETS = [

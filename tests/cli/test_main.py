@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from advss.cli.main import main
-from advss.config import EvalSettings, RunConfig
+from advss.config import Choice, EvalSettings, RunConfig
 from advss.configuration.resolve import resolve, to_yaml
 from advss.plugins import forget
 from advss.training.reporting import Reporter
@@ -56,16 +56,18 @@ class Calls:
         self.stage, self.config, self.source, self.resume = "finetune", config, source, resume
         return RESULT
 
-    def evaluate(self, folder: Path, evaluation: EvalSettings, **_: object) -> Mapping[str, Any]:
-        self.stage, self.source, self.evaluation = "evaluate", folder, evaluation
-        return RESULT
+    def evaluate(
+        self, folder: Path, evaluation: EvalSettings, chosen: tuple[Choice, ...], **_: object
+    ) -> Mapping[str, Any]:
+        self.stage, self.source, self.evaluation, self.chosen = "evaluate", folder, evaluation, chosen
+        return RESULT | {"measured": []}
 
 
 RESULT: dict[str, Any] = {
     "name": "first",
     "ta": 0.8602,
     "ra": 0.5105,
-    "ra_attack": {"norm": "linf", "eps": 8 / 255, "step_size": 2 / 255, "steps": 20, "restarts": 1},
+    "ra_attack": {"evaluation": "pgd", "title": "PGD-20 ℓ∞ 8/255"},
     "best_epoch": 46,
     "epochs": {"pretrain": 3, "finetune": 50},
     "seconds": {"pretrain": 12.3, "finetune": 45.6, "evaluate": 1.0},
@@ -159,6 +161,13 @@ def test_evaluate_is_called_with_the_runs_attack(calls: Calls, first: Path) -> N
     assert main(["evaluate", "first", "--eval-steps", "50"]) == 0
     assert (calls.stage, calls.source) == ("evaluate", Path("runs/first"))
     assert (calls.evaluation.steps, calls.evaluation.eps) == (50, 8 / 255)
+    assert [choice.name for choice in calls.chosen] == ["pgd"]
+
+
+def test_evaluate_takes_options_of_evaluations_and_a_limit(calls: Calls, first: Path) -> None:
+    assert main(["evaluate", "first", "--evaluate", "clean,pgd", "--pgd.restarts", "2", "--limit", "9"]) == 0
+    assert [(choice.name, choice.options.get("restarts")) for choice in calls.chosen] == [("clean", None), ("pgd", 2)]
+    assert calls.evaluation.limit == 9
 
 
 def test_runs_are_looked_up_in_runs_dir(calls: Calls, first: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,7 +213,7 @@ def test_a_signal_is_an_exit_code(
     [
         ("fit", "stages.fit.fit", "go on with: advss fit --resume 'my runs/first'"),
         ("finetune --resume first", "stages.fit.finetune", "go on with: advss finetune --resume 'my runs/first'"),
-        ("evaluate first", "evaluations.evaluate.evaluate", "the same command begins again"),
+        ("evaluate first", "evaluations.evaluate.evaluate", "what was measured is kept, the same command goes on"),
     ],
 )
 @pytest.mark.usefixtures("first")
@@ -373,7 +382,7 @@ def test_plugins_list(capsys: Capture) -> None:
 
 def test_plugins_list_as_json(capsys: Capture) -> None:
     assert main(["plugins", "list", "--json"]) == 0
-    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
+    rows = {row["name"]: row for row in reversed(json.loads(capsys.readouterr().out))}
     assert (rows["pgd"]["kind"], rows["pgd"]["distribution"], rows["pgd"]["version"]) == (
         "defense",
         "advss",
@@ -383,7 +392,8 @@ def test_plugins_list_as_json(capsys: Capture) -> None:
 
 def test_plugins_show_as_json(capsys: Capture) -> None:
     assert main(["plugins", "show", "pgd", "--json"]) == 0
-    (shown,) = json.loads(capsys.readouterr().out)
+    shown, measures = json.loads(capsys.readouterr().out)
+    assert measures["kind"] == "evaluation"
     steps = next(option for option in shown["options"] if option["name"] == "steps")
     assert (shown["kind"], steps["type"], steps["default"]) == ("defense", "int", 10)
 

@@ -20,7 +20,7 @@ def shown(result: dict[str, Any], width: int = 80) -> str:
 
 @pytest.fixture
 def result(tmp_path: Path) -> dict[str, Any]:
-    attack = {"norm": "l2", "eps": 0.5, "steps": 20, "restarts": 3}
+    attack = {"evaluation": "pgd", "title": "PGD-20 ×3 ℓ2 0.5"}
     folder = tmp_path / ("long-name-of-a-folder" * 4) / "first"
     return {"name": "first", "ta": 0.9, "ra": 0.4567, "ra_attack": attack, "best_epoch": 2, "folder": str(folder)}
 
@@ -50,7 +50,7 @@ def test_after_pretraining_the_next_command_is_named(result: dict[str, Any]) -> 
 
 def test_the_table_of_a_long_run_fits_80_columns(result: dict[str, Any]) -> None:
     long = {"pretrain": 123_456.0, "finetune": 123_456.0, "evaluate": 12_345.0}
-    attack = {"norm": "linf", "eps": 8 / 255, "steps": 100, "restarts": 10}
+    attack = {"evaluation": "pgd", "title": "PGD-100 ×10 ℓ∞ 8/255"}
     measured = {"ra_attack": attack, "ra_images": 10_000, "epochs": {"pretrain": 200, "finetune": 100}}
     lines = shown(result | measured | {"name": "n" * 90, "seconds": long}).splitlines()
     headings, _, numbers, _, ra = lines[1:6]

@@ -50,7 +50,7 @@ class Constant(nn.Module):
 
 def test_constant_classifier_has_equal_ta_and_ra() -> None:
     plan, images = planned(Choice("pgd"), EvalSettings(steps=1)), part(10, ones=7)
-    victim = plan.victim(Constant(), classes="ab", noise=0.0)
+    victim = plan.victim(Constant(), classes="ab")
     figures = plan.figures(plan.measured(victim, images, how(), Kept(None, {}), "x"))
     assert (figures["ta"]["accuracy"], figures["ra"]["accuracy"], figures["ra"]["images"]) == (0.7, 0.7, 10)
 
@@ -73,7 +73,7 @@ def test_measuring_stops_within_an_attack() -> None:
     stop = StopRequest()
     model, plan = Counting(stop), planned(Choice("pgd"), EvalSettings(steps=20))
     with pytest.raises(Interrupted):
-        plan.measured(plan.victim(model, classes="ab", noise=0.0), part(4), how(stop), Kept(None, {}), "x")
+        plan.measured(plan.victim(model, classes="ab"), part(4), how(stop), Kept(None, {}), "x")
     assert model.passes == 3
 
 
@@ -155,7 +155,7 @@ def test_memory_that_runs_out_splits_passes_and_changes_no_answer(memory: dict[s
         [],
     )
     for model in (Narrow(), Narrow(**memory)):
-        victim = plan.victim(model, classes="ab", noise=0.0)
+        victim = plan.victim(model, classes="ab")
         found.append(plan.measured(victim, images, how(chunk=8), Kept(None, {}), "x").answers)
     assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
     assert 0 < found[0]["ra"].sum() < found[0]["ta"].sum()
@@ -165,7 +165,7 @@ def test_memory_that_runs_out_splits_passes_and_changes_no_answer(memory: dict[s
 def test_memory_for_no_image_is_an_error() -> None:
     plan = planned(Choice("clean"), EvalSettings())
     with pytest.raises(torch.OutOfMemoryError):
-        plan.measured(plan.victim(Narrow(forward=0), classes="ab", noise=0.0), part(4), how(), Kept(None, {}), "x")
+        plan.measured(plan.victim(Narrow(forward=0), classes="ab"), part(4), how(), Kept(None, {}), "x")
 
 
 class Bad(Evaluation):
@@ -202,6 +202,6 @@ def test_bf16_is_in_passes_alone() -> None:
             seen.append(logits_BK.dtype)
             return logits_BK
 
-    victim = Victim(Watching(), classes="ab", bf16=True)
+    victim = planned(Choice("pgd"), EvalSettings(precision="bf16")).victim(Watching(), classes="ab")
     assert victim(torch.rand(2, 3, 4, 4)).dtype == torch.float32
     assert seen == [torch.bfloat16]

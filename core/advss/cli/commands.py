@@ -79,16 +79,18 @@ def evaluate(arguments: Arguments) -> int:
     settings = {flag: value for flag, value in arguments.settings.items() if flag != "runs-dir"}
     configs = [stored_config(folder, settings, environ=os.environ, text=True) for folder in folders]
 
+    from advss.cli.table import print_measured
     from advss.evaluations import evaluate as stage
 
     reporter, where = reporter_of(arguments), where_now(arguments)
-    for folder, config in zip(folders, configs, strict=True):
+    for folder, config in zip(folders, configs, strict=True) if len(folders) > 1 else ():
         stage.check(RunFolder(folder), config.evaluation, config.evaluate)
     for folder, config in zip(folders, configs, strict=True):
         measured = stage.evaluate(
             folder, config.evaluation, config.evaluate, device=config.device, where=where, reporter=reporter
         )
         _print_result(measured)
+        print_measured(measured["measured"])
     return 0
 
 

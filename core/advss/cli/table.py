@@ -38,6 +38,27 @@ def print_result(result: Mapping[str, Any], console: Console | None = None) -> N
     print_places([*places, ("headline", _headline(result)), ("MLflow", pages(folder))], console)
 
 
+def print_measured(contents: Iterable[Mapping[str, Any]], console: Console | None = None) -> None:
+    """Print every accuracy of measurements with its interval, and their notes."""
+    console, contents = console or Console(), list(contents)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False)
+    for heading in ("measured", "", "accuracy", "95 % interval", "images"):
+        table.add_column(heading, justify="left" if heading in ("measured", "") else "right", overflow="fold")
+    for content in contents:
+        figures = content["figures"].items()
+        accuracies = [(name, one) for name, one in figures if isinstance(one, Mapping) and "interval" in one]
+        again = ", before" if content.get("measured_before") else ""
+        for place, (name, one) in enumerate(accuracies):
+            low, high = (f"{100 * end:.2f}" for end in one["interval"])
+            title = "" if place else f"{content['title']}{again}"
+            table.add_row(title, name, percent(one["accuracy"]), f"{low} to {high}", str(one["images"]))
+    console.print(table)
+    for content in contents:
+        for note in content["figures"].get("notes", ()):
+            console.print(f"note: {content['title']}: {note}", markup=False, highlight=False, soft_wrap=True)
+    console.print()
+
+
 def print_doubt(measured: Mapping[str, Any], console: Console, *, of: str = "") -> None:
     """Print the line on a model that has learnt nothing, where there is one; ``of`` names the model among several."""
     if measured.get("doubt"):

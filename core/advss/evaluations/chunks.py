@@ -76,7 +76,6 @@ class Measuring:
         chunk: images of a chunk, where the evaluation does not say it.
         reporter: told how many images are done.
         stop: looked at before each pass.
-        layout: memory format of model and images.
     """
 
     device: torch.device
@@ -84,7 +83,6 @@ class Measuring:
     chunk: int
     reporter: Reporter
     stop: StopRequest
-    layout: torch.memory_format = torch.contiguous_format
 
     def answers(self, evaluation: Evaluation, model: Victim, images: Part, kept: Kept, title: str) -> Answers:
         """What an evaluation says of the images: tensors (N, ...) on the CPU, by name.
@@ -93,7 +91,7 @@ class Measuring:
             MisfitError: its answers are not of the contract's form.
             Interrupted: a signal came; the parts that were done are kept.
         """
-        model.to(self.device, memory_format=self.layout)  # type: ignore[call-overload]
+        model.to(self.device)
         size, parts = evaluation.chunk or self.chunk, tuple(evaluation.parts(len(model.classes)))
         places = torch.arange(len(images))
         chunks = [images.select(places[start : start + size]) for start in range(0, len(images), size)]
@@ -125,8 +123,8 @@ class _Chunk:
         if count == len(parts):
             return answers
         x_BCHW, label_B = part_tensors(self.images)
-        x_BCHW = x_BCHW.to(self.how.device).contiguous(memory_format=self.how.layout)
-        label_B, first = label_B.to(self.how.device), int(self.images.index[0])
+        x_BCHW, label_B = x_BCHW.to(self.how.device), label_B.to(self.how.device)
+        first = int(self.images.index[0])
         for place, part in enumerate(parts[count:], count):
             answers = self._part(part, answers, x_BCHW, label_B)
             self.kept.write(first, place + 1, answers)

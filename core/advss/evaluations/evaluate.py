@@ -28,7 +28,6 @@ from advss.runs.opened import Result, close, reopened
 from advss.runs.session import Session, tracked
 from advss.runs.stored import stored_config
 from advss.training.checkpoints import load_checkpoint
-from advss.training.layout import FORMATS
 from advss.training.reporting import Reporter
 
 Headline = dict[str, Any]
@@ -54,9 +53,9 @@ def evaluate(
         reporter: told of the progress.
 
     Returns:
-        The content of result.json, and ``measured``, a list of what stands in the files of these measurements. Where
-        the first of them with an RA is not the run's headline, its TA and RA stand in the headline's place, and the
-        headline under ``headline``.
+        The content of result.json, and ``measured``: what stands in the files of these measurements, in order, with
+        ``measured_before`` where that is what was measured before. Where the first of them with an RA is not the run's
+        headline, its TA and RA stand in the headline's place, and the headline under ``headline``.
 
     Raises:
         UsageError: the run has no classifier or no data, or cannot be measured so.
@@ -128,8 +127,7 @@ class Measurer:
         victim = _victim(plan, self.model, self.checkpoint.manifest)
         stage, known = f"{STAGE}/{this.key}", this.kept()
         if known:
-            session.reporter.say(f"{plan.title}: measured before, see {this.path}")
-            content = known[0]
+            content = known[0] | {"measured_before": True}
         else:
             with tracked(session.tracker, stage):
                 content = self._measured(plan, this, victim, stage)
@@ -145,7 +143,6 @@ class Measurer:
             plan.settings.batch_size,
             session.reporter,
             session.stop,
-            FORMATS[self.checkpoint.manifest.get("memory_format", "contiguous")],
         )
         measured = plan.measured(victim, session.splits.test, how, kept, f"{STAGE} {plan.name}")
         figures = plan.figures(measured)
@@ -245,7 +242,9 @@ def headline_of(known_by: Mapping[str, Any], content: Mapping[str, Any]) -> Head
 
 
 def _victim(plan: Planned, model: nn.Module, manifest: Mapping[str, Any]) -> Victim:
-    return plan.victim(model, classes=manifest["classes"], noise=float(manifest.get("noise", 0.0)))
+    """In the memory layout in which it trained, which was found to be the faster."""
+    layout = manifest.get("memory_format", "contiguous")
+    return plan.victim(model, classes=manifest["classes"], noise=float(manifest.get("noise", 0.0)), layout=layout)
 
 
 def numbers(figures: Mapping[str, Any]) -> dict[str, float]:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from advss.arithmetic import Arithmetic, Computed
 from advss.config import Choice, EvalSettings
 from advss.configuration.resolve import plain
 from advss.data.splits import Part
@@ -21,6 +22,7 @@ from advss.plugins import build, complete, registry
 from advss.plugins.measured import filled
 from advss.plugins.provenance import Record, used
 from advss.training.blame import blaming, fitting
+from advss.training.layout import FORMATS
 
 
 @dataclass(frozen=True)
@@ -69,14 +71,17 @@ class Planned:
             "checkpoint": checkpoint,
         }
 
-    def victim(self, model: nn.Module, *, classes: Sequence[str], noise: float) -> Victim:
-        """A model as it is measured.
+    def victim(
+        self, model: nn.Module, *, classes: Sequence[str], noise: float = 0.0, layout: str = "contiguous"
+    ) -> Victim:
+        """A model as it is measured, by a name of :data:`advss.training.layout.FORMATS` in that memory layout.
 
         Raises:
             UsageError: it cannot be measured so.
         """
-        bf16 = self.settings.precision == "bf16"
-        victim = Victim(model.eval(), classes=classes, noise=noise, bf16=bf16)
+        arithmetic = Arithmetic(bf16=self.settings.precision == "bf16", memory_format=FORMATS[layout])
+        model.eval().to(memory_format=arithmetic.memory_format)
+        victim = Victim(Computed(model, arithmetic), classes=classes, noise=noise)
         with blaming(f"--evaluate {self.name}", self.records):
             try:
                 self.evaluation.check(victim)

@@ -23,8 +23,10 @@ NEEDED: dict[Kind, tuple[str, ...]] = {  # methods without a default
     "pretext": ("views", "loss"),
     "defense": (),
     "finetune": ("phases",),
+    "evaluation": (),
     "data": ("classes", "labels", "images"),
 }
+CONTRACT = ("advss.hookspecs", "advss.measuring")  # modules
 NEAR = 0.75  # likeness of two names: that of "biuld" and "build" is 0.8
 UNWRITTEN = (torch.Tensor, nn.Module, torch.Generator)
 
@@ -116,7 +118,7 @@ def its_methods_are_named_as_in_the_contract(subject: Subject) -> None:
     """No method that the contract needs is missing, and none is there by a name that is nearly the contract's."""
     offered = subject.plugin.offered
     base, missing = _base(offered), _not_overridden(offered)
-    own = {name for c in offered.__mro__ if c.__module__ != "advss.hookspecs" for name in _functions(c)}
+    own = {name for c in offered.__mro__ if c.__module__ not in CONTRACT for name in _functions(c)}
     for name in own - set(dir(base)):
         for meant in difflib.get_close_matches(name, missing, n=1, cutoff=NEAR):
             raise BrokenError(f"class {offered.__name__} has {name}(); did you mean {meant}()?")
@@ -129,7 +131,7 @@ def its_methods_take_what_core_gives(subject: Subject) -> None:
     base = _base(subject.plugin.offered)
     for name, contract in inspect.getmembers(base, inspect.isfunction):
         own = getattr(subject.plugin.offered, name)
-        if name.startswith("_") or contract.__module__ != "advss.hookspecs" or own is contract:
+        if name.startswith("_") or contract.__module__ not in CONTRACT or own is contract:
             continue
         wanted = len(inspect.signature(contract).parameters)
         try:
@@ -140,7 +142,7 @@ def its_methods_take_what_core_gives(subject: Subject) -> None:
 
 
 def _base(offered: type) -> type:
-    return next(c for c in offered.__mro__ if c.__module__ == "advss.hookspecs")
+    return next(c for c in offered.__mro__ if c.__module__ in CONTRACT)
 
 
 def _functions(owner: type) -> list[str]:
