@@ -210,7 +210,7 @@ def runs(folder: Path, *names: str) -> None:
         ("advss transfer first ", ["second"]),
         ("advss transfer first second ", []),
         ("advss evaluate --quiet s", ["second"]),
-        ("advss evaluate first ", []),
+        ("advss evaluate first ", ["second"]),
         ("advss fit --resume f", ["first"]),
         ("advss finetune --from s", ["second"]),
         ("advss sync f", ["first"]),

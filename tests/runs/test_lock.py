@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -186,7 +187,8 @@ def test_evaluating_holds_no_lock_and_loses_nothing_that_is_written_meanwhile(se
         def step(self, *, step: int, images: int, metrics: Mapping[str, float]) -> None:
             seen.append(free(run))
 
-    assert evaluate(run, config.evaluation, device="cpu", reporter=Looking())["status"] == "finished"
+    again = replace(config.evaluation, restarts=2)
+    assert evaluate(run, again, device="cpu", reporter=Looking())["status"] == "finished"
     assert seen == [True]
 
 
