@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from advss.tracking.journal import Journal, read_metrics
+from advss.tracking.journal import Journal, read_metrics, read_records
 from advss.tracking.system import SystemMonitor
 
 
@@ -18,7 +18,8 @@ def sampled(path: Path) -> dict[str, float]:
     monitor = SystemMonitor(journal, period_s=0.02)
     monitor.start()
     deadline = time.monotonic() + 10
-    while not read_metrics(path):
+    before = len(read_metrics(path))
+    while len(read_metrics(path)) == before:
         assert time.monotonic() < deadline
         time.sleep(0.01)
     monitor.close()
@@ -33,6 +34,14 @@ def test_processor_and_memory_are_sampled(tmp_path: Path) -> None:
     assert 0 <= values["system/cpu_utilization_percentage"] <= 100
     assert 0 < values["system/system_memory_usage_percentage"] <= 100
     assert values["system/process_memory_usage_megabytes"] > 1
+
+
+def test_the_samples_are_a_stage_that_goes_on_where_a_run_does(tmp_path: Path) -> None:
+    for _ in range(2):
+        sampled(tmp_path / "metrics.jsonl")
+    kinds = [record.kind for record in read_records(tmp_path / "metrics.jsonl") if record.stage == "system"]
+    assert kinds[:2] == ["start", "metrics"]
+    assert kinds.count("start") == 2
 
 
 def test_what_a_gpu_does_not_tell_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,9 +33,13 @@ class SystemMonitor(threading.Thread):
         began = next(read_records(self._journal.path)).time
         gpus = _gpus()
         psutil.cpu_percent()  # the first call has nothing to compare with
+        started = False
         while not self._closing.wait(self._period_s):
             values = {f"{SYSTEM}/{key}": value for key, value in (_host() | _load(gpus)).items()}
             try:
+                if not started:  # not before: a run of seconds has none
+                    self._journal.start_stage(SYSTEM)
+                    started = True
                 self._journal.metrics(SYSTEM, round(time.time() - began), values)
             except UsageError:  # a full disk: training's own next line meets it and says so
                 return
