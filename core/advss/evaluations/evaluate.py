@@ -164,8 +164,8 @@ class Measurer:
 
     def _draw(self, plan: Planned, this: Measurement, measured: Measured, stage: str) -> None:
         for name, figure in plan.evaluation.draw(measured).items():
-            path = save_figure(figure, self.session.folder.path / "figures" / f"{this.key}-{name}.png")
-            self.session.tracker.artifact(path, stage=stage)
+            for path in save_figure(figure, self.session.folder.path / "figures" / f"{this.key}-{name}.png"):
+                self.session.tracker.artifact(path, stage=stage)
 
     def _record(self, this: Measurement, content: Mapping[str, Any]) -> None:
         """Name it in result.json, where it is the run's one of its name."""
