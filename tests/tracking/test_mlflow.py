@@ -336,7 +336,7 @@ def test_the_experiment_has_the_view_that_the_link_opens(folder: Path, client: A
     assert view["selectedColumns"][:4] == [
         "metrics.`test/ta`",
         "metrics.`test/ra`",
-        "metrics.`test/aa`",
+        "metrics.`test/autoattack/ra`",
         "params.`pretext`",
     ]
     assert view["compareRunSections"][0]["name"] == "test"

@@ -22,11 +22,17 @@ NAME = "advss"
 TAG = f"mlflow.sharedViewState.{NAME}"
 LINK = f"{RUNS_PAGE}&viewStateShareKey={NAME}"
 
-ACCURACIES = ("test/ta", "test/ra", "test/aa")
+ACCURACIES = ("test/ta", "test/ra", "test/autoattack/ra")
 CHOICES = ("pretext", "defense", "finetune", "finetune_defense", "diversity", "data", "backbone", "seed", "command")
 COLUMNS = [*(f"metrics.`{name}`" for name in ACCURACIES), *(f"params.`{name}`" for name in CHOICES)]
 NAME_COLUMN, DATE_COLUMN = "attributes.`Run Name`", "runDateAndNestInfo"
-WIDTHS = {NAME_COLUMN: 290, DATE_COLUMN: 150, "params.`pretext`": 150, "params.`backbone`": 120}  # pixels
+WIDTHS = {
+    NAME_COLUMN: 290,
+    DATE_COLUMN: 150,
+    "params.`pretext`": 150,
+    "params.`backbone`": 120,
+    "metrics.`test/autoattack/ra`": 140,
+}  # pixels
 SECTIONS = {"test": True, "valid": True, "Model metrics": False, "System metrics": False}  # name -> whether it is open
 
 
