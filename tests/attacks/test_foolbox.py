@@ -11,7 +11,7 @@ from foolbox.models.pytorch import PyTorchModel
 from torch import Tensor, nn
 
 from advss.attacks import Norm, Threat, maximise
-from advss.attacks.evaluation import right_clean_and_attacked
+from advss.attacks.pgd import PGD
 
 OTHERS = {"linf": fb.attacks.LinfPGD, "l2": fb.attacks.L2PGD, "l1": SparseL1DescentAttack}
 
@@ -96,7 +96,8 @@ def test_robust_accuracy_is_foolboxs_within_a_point_or_less_where_theirs_is_weak
 ) -> None:
     model, x, label = trained
     threat = Threat(norm=norm, eps=eps, step_size=step_size, steps=20, top_share=top_share)
-    clean, robust = right_clean_and_attacked(model, x, label, torch.Generator().manual_seed(0), threat)
+    found = PGD()(model, x, label, threat, torch.Generator().manual_seed(0))
+    clean, robust = found.clean_B == label, found.robust_B
     torch.manual_seed(0)
     quantile = {} if top_share is None else {"quantile": 1 - top_share}
     attack = OTHERS[norm](abs_stepsize=step_size, steps=20, random_start=True, **quantile)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from advss.attacks import Threat
-from advss.attacks.evaluation import right_clean_and_attacked
+from advss.attacks.pgd import PGD
 from advss.models.averaged import AveragedClassifier
 
 SHAPE, CLASSES = (3, 4, 4), 5
@@ -97,9 +97,9 @@ def test_copies_of_one_model_are_as_accurate_and_as_robust(count: int) -> None:
     label = model(x + 0.03 * torch.randn(x.shape, generator=generator)).argmax(1)
     threat = Threat(eps=0.02, step_size=0.005, steps=5)
     found = [
-        right_clean_and_attacked(one, x, label, torch.Generator().manual_seed(0), threat, restarts=2)
+        PGD(restarts=2)(one, x, label, threat, torch.Generator().manual_seed(0))
         for one in (model, AveragedClassifier([copy.deepcopy(model) for _ in range(count)]))
     ]
-    assert torch.equal(found[0][0], found[1][0])
-    assert torch.equal(found[0][1], found[1][1])
-    assert 0 < found[0][1].sum() < found[0][0].sum() < 200
+    assert torch.equal(found[0].clean_B, found[1].clean_B)
+    assert torch.equal(found[0].robust_B, found[1].robust_B)
+    assert 0 < found[0].robust_B.sum() < (found[0].clean_B == label).sum() < 200

@@ -7,7 +7,7 @@ Hein 2021). Letters: B images, K classes.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
+from advss.attacks import losses
 from advss.attacks.balls import L2, Linf, by_image, unit
 from advss.attacks.climb import Climb, Rows, Smooth, Sparse
 from advss.attacks.evaluation import answers
@@ -23,10 +24,6 @@ from advss.attacks.threat import Norm, Threat, whole
 
 Aim = Literal["ce", "dlr", "targeted"]
 LEAST_CLASSES: dict[Aim, int] = {"ce": 2, "dlr": 3, "targeted": 4}  # the ratios compare with the third, or the fourth
-# Cross-entropy sees nothing but the nearest class, and in the end nothing, where logits are large. So an image whose
-# margin is larger has its logits divided until it is this: then p is 0.9997, and scaling all logits changes little.
-SATURATED = 8.0
-TINY = 1e-12  # logits that are equal make a ratio no nan
 WIDER = ((3, 0.3), (2, 0.3))  # ℓ1: radii in parts of eps, and the share of the steps spent in each; the rest at eps
 
 
@@ -92,7 +89,7 @@ class APGD(Part):
     def _run(self, asked: Passes, chunk: Chunk, noise: Tensor, target_B: Tensor, threat: Threat) -> None:
         """One run against what still stands."""
         place_B = chunk.left_S
-        temperature_B = (chunk.margin_B / SATURATED).clamp_min(1)
+        temperature_B = losses.temperature(chunk.margin_B).clamp_min(1)
         clean, start = chunk.x_BCHW[place_B], _start(chunk.x_BCHW[place_B], noise[place_B], threat)
         *_, last = stages = _stages(threat, self.steps)
         for stage in stages:
@@ -128,7 +125,7 @@ class APGD(Part):
 
         def loss(logits_BK: Tensor, part: slice) -> Tensor:
             logits_BK = logits_BK / climb.temperature_B[part, None]
-            return LOSSES[self.loss](logits_BK, climb.label_B[part], climb.target_B[part])
+            return self._loss(logits_BK, climb.label_B[part], climb.target_B[part])
 
         logits_BK, loss_B, gradient = asked.ascent(climb.x, loss)
         log_B = self._log_weight(loss_B)
@@ -141,8 +138,13 @@ class APGD(Part):
         climb.told(loss_B, gradient)
         return logits_BK
 
+    def _loss(self, logits_BK: Tensor, label_B: Tensor, target_B: Tensor) -> Tensor:
+        if self.loss == "targeted":
+            return losses.targeted(logits_BK, label_B, target_B)
+        return (losses.odds if self.loss == "ce" else losses.dlr)(logits_BK, label_B)
+
     def _log_weight(self, loss_B: Tensor) -> Tensor:
-        """Of a gradient among those averaged: cross-entropy's is 1 - p times that of :func:`_odds`."""
+        """Of a gradient among those averaged: cross-entropy's is 1 - p times that of the odds."""
         return F.logsigmoid(loss_B) if self.loss == "ce" else torch.zeros_like(loss_B)
 
 
@@ -174,27 +176,3 @@ def _start(clean: Tensor, noise: Tensor, threat: Threat) -> Tensor:
         return (clean + threat.eps * unit(noise)).clamp_(0, 1)
     largest_B = noise.flatten(1).abs().amax(1)
     return (clean + threat.eps * (noise / by_image(largest_B, noise))).clamp_(0, 1)
-
-
-def _odds(logits_BK: Tensor, label_B: Tensor, target_B: Tensor) -> Tensor:
-    """Cross-entropy as log(1/p - 1): it orders points alike and its gradient has the same direction, even at p = 1."""
-    own_B1 = label_B[:, None]
-    return logits_BK.scatter(1, own_B1, -torch.inf).logsumexp(1) - logits_BK.gather(1, own_B1)[:, 0]
-
-
-def _dlr(logits_BK: Tensor, label_B: Tensor, target_B: Tensor) -> Tensor:
-    """Difference of logits ratio: the margin over what lies between the first and the third logit."""
-    own_B1 = label_B[:, None]
-    margin_B = logits_BK.scatter(1, own_B1, -torch.inf).amax(1) - logits_BK.gather(1, own_B1)[:, 0]
-    sorted_B3 = logits_BK.topk(3, dim=1).values
-    return margin_B / (sorted_B3[:, 0] - sorted_B3[:, 2]).clamp_min(TINY)
-
-
-def _targeted(logits_BK: Tensor, label_B: Tensor, target_B: Tensor) -> Tensor:
-    """The margin to the target over what lies between the first logit and the middle of the third and the fourth."""
-    margin_B = logits_BK.gather(1, target_B[:, None]) - logits_BK.gather(1, label_B[:, None])
-    sorted_B4 = logits_BK.topk(4, dim=1).values
-    return margin_B[:, 0] / (sorted_B4[:, 0] - sorted_B4[:, 2:].mean(1)).clamp_min(TINY)
-
-
-LOSSES: dict[Aim, Callable[[Tensor, Tensor, Tensor], Tensor]] = {"ce": _odds, "dlr": _dlr, "targeted": _targeted}

@@ -11,6 +11,8 @@ from typing import Protocol
 import torch
 from torch import Generator, Tensor
 
+from advss.attacks.threat import Threat
+
 Length = float | Tensor
 
 
@@ -120,6 +122,14 @@ class L1(_Around):
         least_B = threshold(size.flatten(1), room.flatten(1), self.eps)
         nearest = (size - by_image(least_B, size)).clamp_min_(0).minimum(room)
         return (self.clean + delta.sign() * nearest).clamp_(0, 1)
+
+
+def around(clean: Tensor, threat: Threat, eps: Tensor | None = None) -> Linf | L2 | L1:
+    """The threat's ball around an input, with radii of each image's own where they are said."""
+    radius: Length = threat.eps if eps is None else eps
+    if threat.top_share is not None:  # of l1, which alone has it
+        return L1(clean, radius, threat.step_size, top_share=threat.top_share)
+    return (Linf if threat.norm == "linf" else L2)(clean, radius, threat.step_size)
 
 
 def threshold(size_BD: Tensor, room_BD: Tensor, eps: Length) -> Tensor:

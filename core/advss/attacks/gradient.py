@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Generator, Tensor
 
-from advss.attacks.balls import L1, L2, Ball, Length, Linf, by_image
+from advss.attacks.balls import Ball, around, by_image
 from advss.attacks.threat import Threat
 
 Start = Literal["uniform", "gaussian", "none"]
@@ -51,7 +51,7 @@ def maximise(
     Raises:
         ValueError: ``eps``, or what stops, is not one value an image.
     """
-    balls = [ball(x.detach()) if ball else _ball(x.detach(), threat, eps) for x in clean]
+    balls = [ball(x.detach()) if ball else around(x.detach(), threat, eps) for x in clean]
     inputs = [_start(own, x.detach(), start, generator) for own, x in zip(balls, clean, strict=True)]
     stopped_B: Tensor | None = None
     for _ in range(threat.steps):
@@ -67,14 +67,6 @@ def maximise(
             moved = [x if g is None else own.ascend(x, g) for own, x, g in zip(balls, inputs, gradients, strict=True)]
             inputs = moved if stopped_B is None else _held(inputs, moved, stopped_B)
     return tuple(x.detach() for x in inputs)
-
-
-def _ball(clean: Tensor, threat: Threat, eps: Tensor | None) -> Ball:
-    """The threat's around an input."""
-    radius: Length = threat.eps if eps is None else eps
-    if threat.top_share is not None:  # of l1, which alone has it
-        return L1(clean, radius, threat.step_size, top_share=threat.top_share)
-    return (Linf if threat.norm == "linf" else L2)(clean, radius, threat.step_size)
 
 
 def _start(ball: Ball, clean: Tensor, start: Start, generator: Generator) -> Tensor:

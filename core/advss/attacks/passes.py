@@ -58,12 +58,12 @@ class Passes:
         """What ``ask`` says of ``count`` images, halved from then on when the device's memory runs out."""
         parts: list[tuple[Tensor, ...]] = []
         start = 0
-        while start < count:
+        while start < count or not parts:
             part = slice(start, min(count, start + self.at_once))
             try:
                 parts.append(ask(part))
             except torch.OutOfMemoryError:
-                if part.stop - start == 1:
+                if part.stop - start <= 1:
                     raise
                 self.at_once = (part.stop - start + 1) // 2
                 continue

@@ -19,6 +19,7 @@ from torch import Generator, Tensor
 
 from advss.attacks.balls import L1, Linf, by_image, unit
 from advss.attacks.evaluation import answers
+from advss.attacks.losses import margin
 from advss.attacks.passes import Chunk, Part, Passes
 from advss.attacks.threat import Norm, Threat, whole
 
@@ -57,23 +58,23 @@ class Square(Part):
         place_B = chunk.left_S
         clean, label_B = chunk.x_BCHW[place_B], chunk.label_B[place_B]
         tried = best = _start(chunk.x_BCHW, threat, generator)[place_B]
-        least_B = torch.full_like(chunk.margin_B[place_B], torch.inf)
+        most_B = torch.full_like(chunk.margin_B[place_B], -torch.inf)
         moves = _moves(chunk.x_BCHW, threat.norm, generator)
         for query in range(self.queries + 1):
             if query:
                 move = next(moves)
                 tried = _tried(clean, best, threat, move._replace(sign=move.sign[place_B]))
             logits_BK = asked.logits(tried)
-            margin_B = _margin(logits_BK, label_B)
-            better_B = margin_B < least_B
-            best, least_B = tried.where(by_image(better_B, tried), best), margin_B.where(better_B, least_B)
+            margin_B = margin(logits_BK, label_B)
+            better_B = margin_B > most_B
+            best, most_B = tried.where(by_image(better_B, tried), best), margin_B.where(better_B, most_B)
             stands_B = answers(logits_BK) == label_B
             if not stands_B.all():
                 chunk.fell(place_B[~stands_B], tried[~stands_B])
                 if not stands_B.any():
                     return
                 place_B, clean, label_B = place_B[stands_B], clean[stands_B], label_B[stands_B]
-                best, least_B = best[stands_B], least_B[stands_B]
+                best, most_B = best[stands_B], most_B[stands_B]
 
 
 class Move(NamedTuple):
@@ -187,11 +188,6 @@ def _hill(height: int, width: int, power: int) -> Tensor:
 
 def _window(corner: tuple[int, int], side: int) -> tuple[slice | EllipsisType, ...]:
     return (..., slice(corner[0], corner[0] + side), slice(corner[1], corner[1] + side))
-
-
-def _margin(logits_BK: Tensor, label_B: Tensor) -> Tensor:
-    own_B1 = label_B[:, None]
-    return logits_BK.gather(1, own_B1)[:, 0] - logits_BK.scatter(1, own_B1, -torch.inf).amax(1)
 
 
 def _sign(number: Tensor) -> Tensor:

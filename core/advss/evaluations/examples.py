@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor, nn
 
-from advss.attacks.evaluation import adversarial_examples, in_chunks
+from advss.attacks.evaluation import in_chunks
+from advss.attacks.pgd import PGD
+from advss.attacks.threat import Threat
 from advss.config import EvalSettings
 from advss.data.splits import Part, part_tensors
 from advss.errors import UsageError
@@ -98,6 +100,14 @@ class Making:
             "device": self.device.type,
             "advss": version("advss"),
         }
+
+
+def adversarial_examples(
+    model: nn.Module, x_BCHW: Tensor, label_B: Tensor, draws: Generator, threat: Threat, *, restarts: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Which images are right unperturbed, which of them under attack, too, and an example of each."""
+    found = PGD(restarts=restarts)(model, x_BCHW, label_B, threat, draws, every=True)
+    return found.clean_B == label_B, found.robust_B, found.examples_BCHW
 
 
 def check_writable(member: Finished) -> None:

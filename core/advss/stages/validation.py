@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from advss.arithmetic import Arithmetic, Computed
-from advss.attacks.evaluation import answers, in_chunks, right_clean_and_attacked
+from advss.attacks.evaluation import answers, in_chunks
+from advss.attacks.pgd import PGD
 from advss.attacks.victim import as_victim
 from advss.config import EvalSettings, StageSettings
 from advss.data.loader import Loader
@@ -137,7 +138,7 @@ def classifier_validation(
 
         def attacked(x_BCHW: Tensor, label_B: Tensor, place: tuple[int, int]) -> tuple[Tensor, ...]:
             draws = stream(x_BCHW.device, seed, "valid", *place)
-            return right_clean_and_attacked(computed, x_BCHW, label_B, draws, threat)[1:]
+            return (PGD()(computed, x_BCHW, label_B, threat, draws).robust_B,)
 
         with stop.asked_by(model):
             loss, ta = _means(images.every, evaluation.batch_size, partial(_clean, computed))

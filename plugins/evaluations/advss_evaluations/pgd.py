@@ -7,7 +7,7 @@ from typing import Literal
 from torch import Generator, Tensor
 
 from advss.attacks import Norm, Threat
-from advss.attacks.evaluation import right_clean_and_attacked
+from advss.attacks import pgd as attack
 from advss.hookspecs import Evaluation
 from advss.measuring import Answers, Victim
 
@@ -43,16 +43,15 @@ class PGD(Evaluation):
         self.threat = Threat(
             norm=norm or "linf", eps=eps, step_size=step_size, steps=20 if steps is None else steps, top_share=top_share
         )
-        self.restarts, self.loss = restarts or 1, loss or "ce"
+        self.attack = attack.PGD(restarts=1 if restarts is None else restarts, loss=loss or "ce")
 
     def title(self) -> str:
         """``PGD-20 ×2 ℓ∞ 8/255``."""
-        times = f" ×{self.restarts}" if self.restarts > 1 else ""
+        restarts = self.attack.restarts
+        times = f" ×{restarts}" if restarts > 1 else ""
         return f"PGD-{self.threat.steps}{times} {self.threat}"
 
     def measure(self, model: Victim, x_BCHW: Tensor, label_B: Tensor, generator: Generator) -> Answers:
         """Which images are right, clean and under attack."""
-        clean_B, robust_B = right_clean_and_attacked(
-            model, x_BCHW, label_B, generator, self.threat, restarts=self.restarts
-        )
-        return {"ta": clean_B, "ra": robust_B}
+        found = self.attack(model, x_BCHW, label_B, self.threat, generator)
+        return {"ta": found.clean_B == label_B, "ra": found.robust_B}
