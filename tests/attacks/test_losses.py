@@ -46,12 +46,8 @@ def test_dlr_is_the_released_codes() -> None:
 
 
 @pytest.mark.parametrize("scale", [1e-20, 1.0, 1e20])
-def test_logits_over_the_temperature_have_a_margin_of_8(scale: float) -> None:
+def test_logits_over_the_temperature_have_a_margin_of_8_at_most(scale: float) -> None:
     logits, label = logits_and_labels()
-    logits = scale * logits
-    divided = logits / losses.temperature(losses.margin(logits, label))[:, None]
-    torch.testing.assert_close(losses.margin(divided, label).abs(), torch.full((200,), 8.0))
-
-
-def test_where_there_is_no_margin_the_logits_stay() -> None:
-    assert losses.temperature(torch.zeros(2)).tolist() == [1.0, 1.0]
+    margin = losses.margin(scale * logits, label)
+    divided = scale * logits / losses.temperature(margin)[:, None]
+    torch.testing.assert_close(losses.margin(divided, label), margin.clamp(-8, 8))

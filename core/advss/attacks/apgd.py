@@ -89,7 +89,7 @@ class APGD(Part):
     def _run(self, asked: Passes, chunk: Chunk, noise: Tensor, target_B: Tensor, threat: Threat) -> None:
         """One run against what still stands."""
         place_B = chunk.left_S
-        temperature_B = losses.temperature(chunk.margin_B).clamp_min(1)
+        temperature_B = losses.temperature(chunk.margin_B)
         clean, start = chunk.x_BCHW[place_B], _start(chunk.x_BCHW[place_B], noise[place_B], threat)
         *_, last = stages = _stages(threat, self.steps)
         for stage in stages:

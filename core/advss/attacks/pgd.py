@@ -48,9 +48,8 @@ class Attacked(NamedTuple):
 class PGD:
     """PGD with restarts; ``PGD(restarts=2)(model, ...)`` attacks.
 
-    Each image's logits are scaled until, unperturbed, its own is 8 above the others. So robust accuracy does not depend
-    on the scale of a model's logits: large ones hide no direction from cross-entropy, small ones no class. Where they
-    are small, as label smoothing and TRADES make them, fewer images stand than to PGD as it is usually written.
+    Where an image's own logit is more than 8 above the others, all are divided until it is 8: large logits hide no
+    direction from cross-entropy. Small ones blur it, as in any PGD; the other two losses have no scale.
 
     Attributes:
         restarts: runs, each from a point drawn in the ball, against what still stands. With ``ce`` every second one is
