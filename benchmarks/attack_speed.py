@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+import platform
 import statistics
 import subprocess
 import time
@@ -38,7 +39,6 @@ from advss.hookspecs import DataFacts
 from advss.models.classifier import ImageClassifier
 from advss.models.encoder import build_encoder
 from advss.training.memory import keep_freed_memory
-from step_speed import machine
 
 Attack = Callable[[], Tensor]  # which images stand after it
 Victim = tuple[nn.Module, Tensor, Tensor]
@@ -121,7 +121,7 @@ def pairs() -> dict[str, tuple[int, tuple[Attack, Attack]]]:
     small, wide = digits(), resnet()
     model = small[0]
     norm = {"norm": "Linf", "eps": EPS, "seed": 0}
-    released = {
+    released: dict[str, tuple[APGD | FAB | Square, Callable[[Tensor, Tensor], Tensor]]] = {
         "apgd-ce": (APGD(), APGDAttack(model, n_iter=100, **norm).perturb),
         "apgd-t": (APGD(loss="targeted"), APGDAttack_targeted(model, n_iter=100, **norm).perturb),
         "fab-t": (FAB(), FABAttack_PT(model, n_iter=100, targeted=True, n_target_classes=9, **norm).perturb),
@@ -165,7 +165,11 @@ def main() -> None:
         one = figures[name] = compared(images, both, arguments.rounds)
         seconds = f"{one['ours_s_per_image']:9.5f} {one['theirs_s_per_image']:9.5f}"
         print(f"{name:<14} {seconds} {one['ratio']:6.3f}  {one['ours_stand']}/{one['theirs_stand']}", flush=True)
-    about = {"machine": machine(torch.device("cpu")), "torch": torch.__version__, "commit": commit}
+    about = {
+        "machine": f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads",
+        "torch": torch.__version__,
+        "commit": commit,
+    }
     content = {**about, "rounds": arguments.rounds, "attacks": figures}
     arguments.out.write_text(json.dumps(content, indent=1) + "\n")
 
