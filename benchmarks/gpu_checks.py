@@ -5,10 +5,11 @@
 1. Correctness: on the GPU the objective, its input gradients and a PGD attack equal the CPU's, for each task alone and
    for the three together with the diversity term; bf16 comes close; every defense trains a step, and every installed
    plugin does what the conformance suite asks of it on another device; a run that is stopped in mid-epoch and resumed
-   ends with the same accuracies as one that was not.
+   ends with the same accuracies as one that was not; every installed evaluation measures it as on the CPU, nearly.
 2. The training step against the bare passes and the plain algorithm (step_speed.py), and the ensemble's with the
    diversity term against the one without it (ensemble_speed.py).
-3. `cifar10-fast` on all of CIFAR-10: P1F4, and P3F4 by each task, the three as AP+SE and as AP+DPE.
+3. `cifar10-fast` on all of CIFAR-10: P1F4, and P3F4 by each task, the three as AP+SE and as AP+DPE; each measured on
+   all test images by PGD and by AutoAttack.
 
 Figures go to benchmarks/results/gpu-*.json with the GPU's name, torch version, commit and seed. MLflow is not needed:
 the runs keep their journals, and `advss sync RUN` sends them later. `--device cpu --only correctness` tries the checks
@@ -29,9 +30,11 @@ from typing import Any, Literal
 import torch
 
 from advss.attacks import Threat, maximise
-from advss.config import Choice
+from advss.config import Choice, EvalSettings
 from advss.configuration.resolve import from_mapping
 from advss.ensemble.objective import TaskObjective
+from advss.errors import UsageError
+from advss.evaluations.evaluate import evaluate, numbers
 from advss.hookspecs import Batch, DataFacts, Defense, PretextTask, Views
 from advss.models.encoder import build_encoder
 from advss.plugins.registry import build, registry
@@ -198,8 +201,27 @@ def resumes(device: torch.device) -> dict[str, Any]:
         with contextlib.suppress(Interrupted):
             fit(from_mapping({**common, "name": "broken"}), reporter=StopAt(4))
         resumed = fit(from_mapping({**common, "name": "broken"}), resume=True, reporter=Silent())
+        measured = evaluations_agree(Path(folder) / "whole", device)
     figures = {name: {"ta": r["ta"], "ra": r["ra"]} for name, r in (("whole", whole), ("resumed", resumed))}
     assert abs(whole["ta"] - resumed["ta"]) < 0.05, figures
+    return figures | {"evaluations": measured}
+
+
+def evaluations_agree(run: Path, device: torch.device) -> dict[str, Any]:
+    """Every installed evaluation that takes such a run, on 60 of its test images, there and on the CPU."""
+    figures: dict[str, Any] = {}
+    for name in registry().names("evaluation"):
+        for where in ("cpu", str(device)):
+            for kept in (run / "evaluations").glob(f"{name}-*"):  # of the other device
+                kept.unlink()
+            with contextlib.suppress(UsageError):  # certificates want a model that was trained on noise
+                settings = EvalSettings(limit=60, steps=10)
+                found = evaluate(run, settings, [Choice(name)], device=where, reporter=Silent())["measured"][0]
+                figures.setdefault(name, {})[where] = numbers(found["figures"])
+    for name, found in figures.items():
+        here, there = found.values() if len(found) > 1 else [*found.values()] * 2
+        for figure in {"ta", "ra"} & here.keys() & there.keys():
+            assert abs(here[figure] - there[figure]) <= 0.05, (name, figure, found)
     return figures
 
 
@@ -223,7 +245,11 @@ def train(arguments: argparse.Namespace) -> list[dict[str, Any]]:
         resume = (arguments.runs_dir / str(settings["name"])).exists()
         result = fit(from_mapping(settings), resume=resume, reporter=Silent())
         kept = ("ta", "ra", "ra_attack", "best_epoch", "epochs", "seconds")
-        rows.append({"task": task, "diversity": diversity, **{key: result[key] for key in kept}})
+        strong = evaluate(Path(result["folder"]), EvalSettings(), [Choice("autoattack")], reporter=Silent())[
+            "measured"
+        ][0]
+        aa = {"aa": strong["figures"]["ra"], "aa_title": strong["title"], "aa_seconds": strong["seconds"]}
+        rows.append({"task": task, "diversity": diversity, **{key: result[key] for key in kept}, **aa})
         print(json.dumps(rows[-1]), flush=True)
         write("train", {"rows": rows}, arguments)
     return rows
