@@ -110,8 +110,8 @@ class EvalSettings:
         top_share: of l1 alone, the share of the coordinates that one step moves; null is 0.01
         restarts: random starts; an image counts as robust when it withstands all
         loss: what ascends: cross-entropy, the margin, or the difference of logits ratio
-        limit: attack this many of the test images, as many of each class, whatever the seed; 0 takes all
-        batch_size: images at once; halved when memory runs out
+        limit: measure this many of the test images, as many of each class, whatever the seed; 0 takes all
+        batch_size: images that are measured together and share draws; passes are split where memory runs out
         valid_steps: steps of the attack on the validation images after each epoch
         valid_limit: attack this many of the validation images after each epoch, as many of each class, the same after
             every epoch; 0 takes all

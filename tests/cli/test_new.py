@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -21,10 +22,12 @@ from torch import Tensor, nn
 from advss.cli.main import main
 from advss.cli.new import TEMPLATES
 from advss.ensemble.objective import TaskObjective
-from advss.hookspecs import API, Batch, Defense, Encoder, FinetuneScheme, Loss, PretextTask, Views
+from advss.hookspecs import API, Batch, Defense, Encoder, Evaluation, FinetuneScheme, Loss, PretextTask, Views
+from advss.measuring import Victim
 from advss.models.classifier import ImageClassifier
 from advss.models.encoder import TimmEncoder
 from advss.plugins import Kind, forget, registry
+from advss.plugins.kinds import FLAGS, options_prefix
 from advss.scaffold import Package
 from advss.testing.subject import find
 from advss.testing.suite import checks_of
@@ -32,7 +35,12 @@ from advss.testing.verdicts import judge
 
 Capture = pytest.CaptureFixture[str]
 New = Callable[..., Path]
-BASES: dict[Kind, type] = {"pretext": PretextTask, "defense": Defense, "finetune": FinetuneScheme}
+BASES: dict[Kind, type] = {
+    "pretext": PretextTask,
+    "defense": Defense,
+    "finetune": FinetuneScheme,
+    "evaluation": Evaluation,
+}
 MOST_LINES = 40  # of a module: the smallest useful plugin
 
 
@@ -111,7 +119,7 @@ def test_its_module_is_small(kind: Kind, new: New) -> None:
 def test_the_method_to_fill_in_is_marked_once_right_above_it(kind: Kind, new: New) -> None:
     lines = module_of(new(kind)).read_text().splitlines()
     (place,) = [number for number, line in enumerate(lines) if "Fill in" in line]
-    name = {"pretext": "views", "defense": "attack", "finetune": "phases"}[kind]
+    name = {"pretext": "views", "defense": "attack", "finetune": "phases", "evaluation": "measure"}[kind]
     assert lines[place].lstrip().startswith("#")
     assert lines[place + 1].lstrip().startswith(f"def {name}(")
 
@@ -178,12 +186,23 @@ def test_a_bad_name_is_refused(name: str, capsys: Capture, tmp_path: Path) -> No
     assert not (tmp_path / "mine").exists()
 
 
-def test_no_pretext_task_is_called_none(capsys: Capture) -> None:
-    assert "'none'" in refused(capsys, "none", "--kind", "pretext")
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [("pretext", "a pretext task: .*, and not none or auto"), ("evaluation", "an eval.* not none;")],
+)
+def test_nothing_that_there_may_be_none_of_is_called_none(kind: Kind, said: str, capsys: Capture) -> None:
+    assert re.match(f"advss: error: 'none' is no name of {said}", refused(capsys, "none", "--kind", kind))
 
 
 @pytest.mark.parametrize(
-    ("kind", "name"), [("pretext", "rotation"), ("pretext", "Rotation"), ("defense", "pgd"), ("finetune", "full")]
+    ("kind", "name"),
+    [
+        ("pretext", "rotation"),
+        ("pretext", "Rotation"),
+        ("defense", "pgd"),
+        ("finetune", "full"),
+        ("evaluation", "pgd"),
+    ],
 )
 def test_a_name_that_is_taken_is_said(kind: Kind, name: str, capsys: Capture, tmp_path: Path) -> None:
     line = refused(capsys, name, "--kind", kind)
@@ -226,12 +245,12 @@ def test_an_empty_folder_is_taken(new: New, tmp_path: Path) -> None:
 
 # ---------------------------------------------------------------- the line
 def test_the_kind_must_be_said(capsys: Capture) -> None:
-    assert "needs --kind, one of pretext, defense, finetune" in refused(capsys, "mine")
+    assert "needs --kind, one of pretext, defense, finetune, evaluation" in refused(capsys, "mine")
 
 
 def test_another_kind_is_refused(capsys: Capture) -> None:
     line = refused(capsys, "mine", "--kind", "pretex")
-    assert "pretext, defense, finetune, got 'pretex'" in line
+    assert "pretext, defense, finetune, evaluation, got 'pretex'" in line
 
 
 def test_a_data_source_is_written_from_its_page(capsys: Capture, tmp_path: Path) -> None:
@@ -248,7 +267,7 @@ def test_the_commands_that_it_prints_can_be_typed(kind: Kind, new: New, capsys: 
     assert shlex.split(install) == ["pip", "install", "-e", "my own"]
     assert check == "advss plugins check own"
     assert main([*shlex.split(fit)[1:], "--print-config"]) == 0
-    assert "own:" in capsys.readouterr().out
+    assert re.search(r"\bown:", capsys.readouterr().out)
 
 
 # ---------------------------------------------------------------- what it does
@@ -348,6 +367,23 @@ def test_the_scheme_trains_what_is_fresh_and_then_everything(new: New, encoder: 
     assert [group.get("lr_scale") for group in second.groups] == [0.1]
 
 
+def test_the_evaluation_counts_what_stays_right_under_noise(new: New) -> None:
+    new("evaluation")
+    module = importlib.import_module(registry().find("evaluation", "mine").__module__)
+    x = torch.full((4000, 3, 1, 1), 0.5)
+
+    class Bright(nn.Module):
+        """Is the first value of an image at most one standard deviation above that of all?"""
+
+        def forward(self, x_BCHW: Tensor) -> Tensor:
+            return torch.stack([0.6 - x_BCHW[:, 0, 0, 0], x_BCHW[:, 0, 0, 0] - 0.6], 1)
+
+    label, draws = torch.zeros(len(x), dtype=torch.int64), torch.Generator().manual_seed(0)
+    found = module.MineEvaluation(sigma=0.1).measure(Victim(Bright(), classes="ab"), x, label, draws)
+    assert found["ta"].all()
+    assert float(found["noisy"].float().mean()) == pytest.approx(0.8413, abs=0.02)  # Φ(1)
+
+
 @pytest.mark.parametrize(
     ("kind", "option"),
     [
@@ -356,9 +392,11 @@ def test_the_scheme_trains_what_is_fresh_and_then_everything(new: New, encoder: 
         ("defense", "steps=0"),
         ("finetune", "head_share=1"),
         ("finetune", "slower=0"),
+        ("evaluation", "sigma=8"),
     ],
 )
 def test_a_bad_option_is_one_line_that_names_it(kind: Kind, option: str, new: New, capsys: Capture) -> None:
     new(kind)
-    assert main(["fit", "--pretext", "rotation", f"--{kind}", "mine", f"--{kind}.{option}"]) == 2
-    assert f"--{kind}.{option.split('=')[0]} must be" in capsys.readouterr().err
+    flag, prefix = FLAGS[kind], options_prefix(kind, "mine")
+    assert main(["fit", "--pretext", "rotation", flag, "mine", f"{prefix}{option}"]) == 2
+    assert f"{prefix}{option.split('=')[0]} must be" in capsys.readouterr().err

@@ -8,7 +8,8 @@ import pytest
 
 from advss import hookspecs
 from advss.plugins import KINDS, options_of, registry
-from advss.plugins.discovery import GROUP, HOOKS
+from advss.plugins.discovery import GROUP
+from advss.plugins.kinds import HOOKS
 from advss.testing.subject import Subject
 from advss.testing.suite import checks_of
 from advss.testing.verdicts import Check, judge

@@ -24,7 +24,8 @@ from advss.data.sources import cifar10c
 from advss.ensemble.objective import TaskObjective
 from advss.hookspecs import Loss, Task, Views
 from advss.plugins import registry
-from advss.plugins.discovery import Discovery, Kind, Plugin
+from advss.plugins.discovery import Discovery, Plugin
+from advss.plugins.kinds import Kind
 from advss.stages.fit import pretrain
 from advss.testing.subject import Subject
 from advss.testing.suite import checks_of

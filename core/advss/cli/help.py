@@ -21,9 +21,9 @@ from advss.cli.layout import (
 from advss.config import BackboneStart, Choice, EvalSettings, RunConfig, StageSettings
 from advss.configuration.settings import SEVERAL
 from advss.plugins import KINDS, Kind, Option, Registry, options_of, registry
+from advss.plugins.kinds import FLAGS, options_prefix
 from advss.plugins.names import summary_of
 from advss.plugins.options import MissingOptionError
-from advss.plugins.registry import FLAGS
 
 STRICT = "a broken plugin is an error, not a warning"
 LEAVE_OUT = "leave a plugin or a distribution out, for this command; several times for several"
@@ -71,8 +71,9 @@ def print_help(grammar: Grammar, arguments: Arguments) -> None:
 
         if "evaluate" in grammar.settings:
             _print_evaluations(console)
-        rows = [(f"--{flag}", documented(SETTINGS[flag].option)) for flag in grammar.settings if flag in SETTINGS]
-        print_rows(console, "Settings", rows)
+        names = {flag: f"--{flag}" for flag in grammar.settings if flag in SETTINGS}
+        names |= {flag: f"--{short}, --{flag}" for short, flag in grammar.short.items()}
+        print_rows(console, "Settings", [(name, documented(SETTINGS[flag].option)) for flag, name in names.items()])
     print_rows(console, "Flags", [*own, ("-p no:NAME", LEAVE_OUT)])
 
 
@@ -119,7 +120,7 @@ def _print_components(console: Console, config: RunConfig, installed: Registry) 
         print_rows(console, f"{FLAGS[kind]} NAME{several}", named)
         for choice in chosen[kind]:
             member = f"{choice.key}." if len(chosen[kind]) > 1 else ""
-            prefix = f"--{choice.key}." if kind == "evaluation" else f"--{kind}.{member}"
+            prefix = options_prefix(kind, choice.key) + ("" if kind == "evaluation" else member)
             shown = _chosen(installed, kind, choice, prefix)
             print_options(console, f"Options of {choice.name}", shown)
     other = [

@@ -9,9 +9,9 @@ from advss.cli.arguments import Arguments, Grammar
 from advss.cli.context import check_plugins
 from advss.errors import UsageError
 from advss.plugins import Kind
-from advss.plugins.registry import LABELS
+from advss.plugins.kinds import LABELS
 
-TEMPLATES: tuple[Kind, ...] = ("pretext", "defense", "finetune")
+TEMPLATES: tuple[Kind, ...] = ("pretext", "defense", "finetune", "evaluation")
 
 
 def plugins_new(arguments: Arguments) -> int:

@@ -12,6 +12,7 @@ from advss.cli.context import check_plugins
 from advss.errors import UsageError, did_you_mean
 from advss.output import printed
 from advss.plugins import Option, PluginRow, Registry, options_of
+from advss.plugins.kinds import options_prefix
 
 REQUIRED = "required"
 
@@ -92,7 +93,7 @@ def print_plugin(plugin: dict[str, Any]) -> None:
     table = new_table("Options" if plugin["options"] else "No options", ("", "", ""))
     for option in plugin["options"]:
         doc = f"{option['doc'].removesuffix('.')} ({option['type']})".lstrip()
-        add_row(table, f"--{plugin['kind']}.{option['name']}", written(option["default"]), doc)
+        add_row(table, options_prefix(plugin["kind"], plugin["name"]) + option["name"], written(option["default"]), doc)
     print_table(console, table)
 
 

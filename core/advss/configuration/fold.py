@@ -15,7 +15,7 @@ from advss.configuration.radius import LENGTHS, Unsaid, drop_lengths, lines, ord
 from advss.configuration.settings import COMPONENTS, SETTINGS, Section, typed_setting
 from advss.errors import UsageError, did_you_mean, of_flag
 from advss.output import tell
-from advss.plugins.discovery import Kind
+from advss.plugins.kinds import Kind
 from advss.plugins.options import options_of, typed
 from advss.plugins.registry import complete, registry
 

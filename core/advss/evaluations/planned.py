@@ -18,7 +18,7 @@ from advss.evaluations.chunks import Kept, Measuring
 from advss.evaluations.intervals import accuracy_with_interval
 from advss.hookspecs import Evaluation
 from advss.measuring import Measured, Victim
-from advss.plugins import build, complete, registry
+from advss.plugins import build, complete
 from advss.plugins.measured import filled
 from advss.plugins.provenance import Record, used
 from advss.training.blame import blaming, fitting
@@ -118,8 +118,7 @@ def planned(choice: Choice, settings: EvalSettings) -> Planned:
     Raises:
         UsageError: there is none of that name, or it refuses its options.
     """
-    plugin = registry().plugin("evaluation", choice.name)
-    options = filled(complete("evaluation", choice, flag=f"--{plugin.name}."), settings)
+    options = filled(complete("evaluation", choice), settings)
     with blaming(f"--evaluate {choice.name}", records := used("evaluation", choice)):
-        evaluation = build("evaluation", Choice(choice.name, options), flag=f"--{plugin.name}.")
+        evaluation = build("evaluation", Choice(choice.name, options))
     return Planned(evaluation, plain(options), settings, records)

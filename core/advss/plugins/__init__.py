@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from advss.plugins.discovery import KINDS, Kind
+from advss.plugins.kinds import KINDS, Kind
 from advss.plugins.options import Option, options_of
 from advss.plugins.registry import PluginRow, Registry, build, complete, forget, registry
 

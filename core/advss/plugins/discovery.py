@@ -15,11 +15,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint
 from types import FunctionType, ModuleType
-from typing import TYPE_CHECKING, Literal, get_args, get_type_hints
+from typing import TYPE_CHECKING, get_type_hints
 
 from advss.errors import did_you_mean
 from advss.plugins.faults import Fault, Status, one_line, place_of, said_by
 from advss.plugins.installed import ENTRY_POINTS, GROUP, Installed, installed
+from advss.plugins.kinds import HOOKS, TAKEN, Kind, base_of
 from advss.switches import normal, switched_off
 
 if TYPE_CHECKING:
@@ -29,28 +30,15 @@ if TYPE_CHECKING:
 
 __all__ = [
     "GROUP",
-    "HOOKS",
-    "KINDS",
     "NAME",
     "Disabled",
     "Discovery",
     "Fault",
-    "Kind",
     "Plugin",
     "discover",
     "own_parameters",
 ]
 
-Kind = Literal["pretext", "defense", "finetune", "evaluation", "data"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
-HOOKS: dict[str, Kind] = {
-    "advss_pretext_tasks": "pretext",
-    "advss_defenses": "defense",
-    "advss_finetune_schemes": "finetune",
-    "advss_evaluations": "evaluation",
-    "advss_datasets": "data",
-}
-NO_TASKS = ("none", "auto", "fresh")  # mean something else in --pretext and --finetune-tail
 NO_OPTIONS = ("limit", "size")  # of a data source: they are every run's
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")  # fits flags, YAML keys, file names and the separators : , + # .
 SLOW_S = 5.0  # a plugin that takes longer to import is named, since every command waits for it
@@ -251,18 +239,6 @@ def _without_hooks(module: ModuleType) -> str:
     return f"module {module.__name__} defines none of the hooks {', '.join(HOOKS)}"
 
 
-def _base(kind: Kind) -> type:
-    from advss.hookspecs import DataSource, Defense, Evaluation, FinetuneScheme, PretextTask
-
-    return {
-        "pretext": PretextTask,
-        "defense": Defense,
-        "finetune": FinetuneScheme,
-        "evaluation": Evaluation,
-        "data": DataSource,
-    }[kind]
-
-
 def _listed(hook: str, returned: object) -> Sequence[object]:
     if not isinstance(returned, list | tuple):
         raise _RefusedError(f"{hook}() must return a list of classes, got {type(returned).__name__}")
@@ -271,16 +247,17 @@ def _listed(hook: str, returned: object) -> Sequence[object]:
 
 def _checked(offered: object, kind: Kind) -> tuple[str, type]:
     """Name and class, where the class keeps the contract."""
-    base = _base(kind)
+    base = base_of(kind)
     if isinstance(offered, base):
         raise _RefusedError(f"a hook gives an object of {type(offered).__name__}; return the class, not an instance")
     if not (inspect.isclass(offered) and issubclass(offered, base)):
         raise _RefusedError(f"{offered!r} is not a subclass of {base.__name__}")
     name = getattr(offered, "name", None)
-    if not isinstance(name, str) or not NAME.fullmatch(name) or (kind == "pretext" and name in NO_TASKS):
+    taken = TAKEN.get(kind, ())
+    if not isinstance(name, str) or not NAME.fullmatch(name) or name in taken:
+        but = f", and none of {', '.join(map(repr, taken))}" if taken else ""
         raise _RefusedError(
-            f"class {offered.__name__} has the name {name!r}; expected at most 100 letters, digits, '-' and '_'"
-            f" ({', '.join(map(repr, NO_TASKS))} are not for pretext tasks)"
+            f"class {offered.__name__} has the name {name!r}; expected at most 100 letters, digits, '-' and '_'{but}"
         )
     parameters = own_parameters(offered)
     for parameter in parameters:

@@ -12,9 +12,9 @@ from advss.config import Choice, RunConfig
 from advss.errors import UsageError
 from advss.output import tell
 from advss.plugins.blame import Suspect, package_of, suspect
-from advss.plugins.discovery import Kind
+from advss.plugins.kinds import LABELS, Kind
 from advss.plugins.options import options_of, read_defense
-from advss.plugins.registry import LABELS, UnknownPluginError, registry
+from advss.plugins.registry import UnknownPluginError, registry
 
 Record = dict[str, str]  # kind, name, distribution, version
 Chosen = tuple[Kind | Literal["backbone"], Choice]

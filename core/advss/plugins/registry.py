@@ -13,23 +13,15 @@ from advss.config import Choice, EvalSettings, change_paths
 from advss.errors import UsageError, did_you_mean
 from advss.output import tell
 from advss.plugins.blame import culprit, suspect
-from advss.plugins.discovery import KINDS, Disabled, Discovery, Kind, Plugin, discover
+from advss.plugins.discovery import Disabled, Discovery, Plugin, discover
 from advss.plugins.installed import GROUP
+from advss.plugins.kinds import FLAGS, KINDS, LABELS, Kind, options_prefix
 from advss.plugins.measured import filled
 from advss.plugins.names import Known, recall
 from advss.plugins.options import REQUIRED, completed, options_of, read_defense
 from advss.switches import VARIABLE, normal, switched_off
 
-FLAGS: dict[Kind, str] = {kind: f"--{kind}" for kind in KINDS} | {"evaluation": "--evaluate"}
 MOST_WRAPPED = 8  # defenses around a defense
-LABELS: dict[str, str] = {
-    "pretext": "pretext task",
-    "defense": "defense",
-    "finetune": "fine-tuning scheme",
-    "evaluation": "evaluation",
-    "data": "data source",
-    "backbone": "backbone",  # of a plugin, by way of timm's registry
-}
 
 
 class UnknownPluginError(UsageError):
@@ -199,7 +191,7 @@ def complete(kind: Kind, choice: Choice, *, flag: str | None = None) -> dict[str
     Raises:
         UsageError: an unknown plugin or option, a wrong type, or a value that the plugin refuses.
     """
-    prefix = flag or f"{FLAGS[kind]}."
+    prefix = flag or options_prefix(kind, choice.name.rpartition(":")[2])
     offered = registry().find(kind, choice.name)
     options = completed(offered, choice.options, flag=prefix, what=choice.name)
     for name, (inner, inner_flag) in _wrapped(offered, options, prefix).items():
@@ -213,13 +205,13 @@ def complete(kind: Kind, choice: Choice, *, flag: str | None = None) -> dict[str
         found = culprit(error, [own] if own and not own.ours else [])
         if found is None:
             raise
-        raise UsageError(f"{prefix.rstrip('.')} {choice.name}: {found.line(error)}") from error
+        raise UsageError(f"{_said(prefix, choice.name)}: {found.line(error)}") from error
     return options
 
 
 def build(kind: Kind, choice: Choice, *, flag: str | None = None) -> Any:
     """A new plugin object; see :func:`complete`."""
-    prefix = flag or f"{FLAGS[kind]}."
+    prefix = flag or options_prefix(kind, choice.name.rpartition(":")[2])
     offered = registry().find(kind, choice.name)
     options = completed(offered, choice.options, flag=prefix, what=choice.name)
     return _instance(offered, _whole(kind, options), flag=prefix, what=choice.name)
@@ -273,8 +265,14 @@ def _instance(offered: type, options: dict[str, Any], *, flag: str, what: str) -
     except (ValueError, TypeError) as error:
         line = " ".join(str(error).split())
         named = line.split(" ", 1)[0] in options
-        where = flag.rstrip(".")
-        raise UsageError(f"{flag}{line}" if named else f"{where.removesuffix(f'.{what}')} {what}: {line}") from error
+        raise UsageError(f"{flag}{line}" if named else f"{_said(flag, what)}: {line}") from error
+
+
+def _said(prefix: str, name: str) -> str:
+    """A choice as a line says it, from what stands before its options: ``--defense pgd``, ``--evaluate pgd``."""
+    where = prefix.rstrip(".").removesuffix(f".{name}")
+    alone = where == f"--{name.rpartition(':')[2]}" and where not in FLAGS.values()
+    return f"{FLAGS['evaluation'] if alone else where} {name}"
 
 
 def _discovered() -> Discovery:

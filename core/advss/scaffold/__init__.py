@@ -13,9 +13,14 @@ from advss.errors import UsageError
 from advss.hookspecs import API
 from advss.plugins import Kind, registry
 from advss.plugins.discovery import NAME
-from advss.plugins.registry import LABELS
+from advss.plugins.kinds import LABELS, TAKEN, base_of, one
 
-WORDS: dict[Kind, str] = {"pretext": "Task", "defense": "Defense", "finetune": "Scheme"}  # of the class's name
+WORDS: dict[Kind, str] = {  # of the class's name
+    "pretext": "Task",
+    "defense": "Defense",
+    "finetune": "Scheme",
+    "evaluation": "Evaluation",
+}
 PREFIX = "advss-"  # of the distribution; so no plugin's module hides one of Python's or PyTorch's
 
 
@@ -50,6 +55,7 @@ class Package:
             "pretext": f"--pretext {self.name} --defense pgd",
             "defense": f"--pretext rotation --defense {self.name}",
             "finetune": f"--pretext rotation --defense pgd --finetune {self.name}",
+            "evaluation": f"--pretext none --defense pgd --evaluate pgd,{self.name}",
         }
         return f"advss fit {tried[self.kind]}"
 
@@ -59,6 +65,8 @@ class Package:
             "kind": self.kind,
             "name": self.name,
             "label": LABELS[self.kind],
+            "a_label": one(self.kind),
+            "contract": base_of(self.kind).__module__.partition(".")[2],
             "distribution": self.distribution,
             "module": self.module,
             "class_name": self.class_name,
@@ -107,10 +115,12 @@ def new_package(folder: Path, kind: Kind, name: str) -> Package:
 
 def _check_name(package: Package) -> None:
     kind, name = package.kind, package.name
-    if not NAME.fullmatch(name) or not name[-1].isalnum() or (kind, name) == ("pretext", "none"):
+    taken = TAKEN.get(kind, ())
+    if not NAME.fullmatch(name) or not name[-1].isalnum() or name in taken:
+        but = f", and not {' or '.join(taken)}" if taken else ""
         raise UsageError(
-            f"'{name}' is no name of a {LABELS[kind]}: letters, digits, - and _, a letter or digit first and last"
-            f"{', and not none' if kind == 'pretext' else ''}; choose another folder or --name"
+            f"'{name}' is no name of {one(kind)}: letters, digits, - and _, a letter or digit first and last{but}; "
+            "choose another folder or --name"
         )
     for plugin in registry().found.plugins:
         if (plugin.kind, plugin.name.lower()) == (kind, name.lower()):

@@ -11,8 +11,8 @@ from advss.configuration.settings import typed_setting
 from advss.errors import UsageError
 from advss.plugins import KINDS, Kind, Registry, build, complete, registry
 from advss.plugins.discovery import Plugin
+from advss.plugins.kinds import options_prefix
 from advss.plugins.options import completed, options_of
-from advss.plugins.registry import FLAGS
 from advss.switches import normal
 from advss.testing.unknown import unknown
 
@@ -63,7 +63,8 @@ def find(name: str, *, kind: Kind | None = None, options: Mapping[str, Any] | No
     for plugin in plugins:
         own = {key: value for key, value in (options or {}).items() if key not in of_others(plugin, plugins)}
         size = side(own.pop("size", 0)) if plugin.kind == "data" else 0
-        completed(plugin.offered, own, flag=f"{FLAGS[plugin.kind]}.", what=plugin.name)  # by type; __init__ is checked
+        prefix = options_prefix(plugin.kind, plugin.name)
+        completed(plugin.offered, own, flag=prefix, what=plugin.name)  # by type; __init__ is checked
         subjects.append(Subject(plugin, own, size))
     return subjects
 

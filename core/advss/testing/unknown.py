@@ -10,8 +10,8 @@ from advss.errors import LONGEST_LIST, did_you_mean
 from advss.plugins import KINDS, Kind, Registry
 from advss.plugins.discovery import Disabled, Plugin
 from advss.plugins.installed import GROUP, Installed
+from advss.plugins.kinds import LABELS, one
 from advss.plugins.names import recall
-from advss.plugins.registry import LABELS
 from advss.switches import normal
 
 PREFIX = "advss-"  # with which distributions' names usually begin, and which may be left out
@@ -23,7 +23,7 @@ def unknown(installed: Registry, kind: Kind | None, name: str) -> str:
     found, said = installed.found, f"unknown {LABELS[kind] if kind else 'plugin'} '{name}'"
     same = next((p for p in found.plugins if name in (p.name, _full(p))), None)
     if same:  # of another kind than was asked for
-        return f"{said}; '{name}' is a {LABELS[same.kind]}"
+        return f"{said}; '{name}' is {one(same.kind)}"
     own = next((d for d in found.installed if normal(name.partition(":")[0]) in _called(d)), None)
     off = next((d for d in found.disabled if _switches_off(d, name, own)), None)
     if off:
