@@ -184,6 +184,7 @@ class Bad(Evaluation):
         (None, "must return tensors by name, got NoneType"),
         ({}, "must return tensors by name, got dict"),
         ({"ra": 0.5}, "got float for 'ra'"),
+        ({"label": torch.zeros(4)}, "an answer is called 'label', which core keeps beside the answers"),
         ({"ra": torch.zeros(3)}, "'ra' must have a row for each of the 4 images, got shape (3,)"),
     ],
 )

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from advss.hookspecs import DataSource, Defense, FinetuneScheme, PretextTask
+from advss.hookspecs import DataSource, Defense, Evaluation, FinetuneScheme, PretextTask
 from advss.plugins import Kind, forget, registry
 from advss.plugins.discovery import Discovery, Plugin
 from advss.testing.subject import Subject
@@ -20,6 +20,7 @@ BASES: dict[type, Kind] = {
     PretextTask: "pretext",
     Defense: "defense",
     FinetuneScheme: "finetune",
+    Evaluation: "evaluation",
     DataSource: "data",
 }
 

@@ -1,4 +1,4 @@
-"""How a task's methods are called: with copies, and with Python's and NumPy's random state as at every call.
+"""How a plugin's methods are called: with copies, and with Python's and NumPy's random state as at every call.
 
 So what a method changes in place, or draws from a state that no run seeds, is told by one check and spoils no other.
 """
@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 UNSEEDED = "'s random state, which no run seeds; draw from the generator that is given, or where none is from torch's"
 
@@ -51,3 +51,20 @@ def changed(given: Mapping[str, Tensor], since: Iterable[Tensor]) -> list[str]:
 def _same(one: Tensor, other: Tensor) -> bool:
     """Equal, where nan is nan."""
     return torch.equal(one, other) or bool(((one == other) | one.isnan() & other.isnan()).all())
+
+
+def snapshot(root: nn.Module) -> dict[str, Any]:
+    """All of a network that an attack or a measurement must leave, by what messages call it."""
+    seen: dict[str, Any] = {f"'{name}'": t.clone() for name, t in root.state_dict().items()}
+    for name, p in root.named_parameters():
+        seen[f"the gradient of '{name}'"] = None if p.grad is None else p.grad.clone()
+        seen[f"requires_grad of '{name}'"] = p.requires_grad
+    seen |= {f"the mode of '{name}'": module.training for name, module in root.named_modules()}
+    return seen
+
+
+def as_it_was(one: Any, other: Any) -> bool:
+    """Whether two values of a :func:`snapshot` are the same."""
+    if isinstance(one, Tensor) and isinstance(other, Tensor):
+        return torch.equal(one, other)
+    return type(one) is type(other) and one == other

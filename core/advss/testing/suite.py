@@ -12,9 +12,11 @@ from advss.testing.checks import (
     deployed,
     device,
     doubts,
+    evaluations,
     leaves,
     losses,
     options,
+    reported,
     schemes,
     sources,
     state,
@@ -107,6 +109,24 @@ DEFENSE: tuple[Fact, ...] = (
     defenses.it_trains_in_bfloat16_and_channels_last,
     defenses.it_works_on_another_device,
 )
+EVALUATION: tuple[Fact, ...] = (
+    reported.its_counts_are_whole_numbers,
+    reported.its_title_is_one_line,
+    reported.options_take_what_the_line_says_of_every_attack,
+    evaluations.answers_have_a_row_an_image,
+    evaluations.answers_follow_from_the_generator_alone,
+    evaluations.model_and_images_are_left_alone,
+    evaluations.every_part_goes_on_from_what_the_one_before_gave,
+    evaluations.it_keeps_nothing_from_chunk_to_chunk,
+    evaluations.smaller_passes_change_no_answer,
+    evaluations.an_image_does_not_hang_on_how_the_others_fare,
+    evaluations.models_of_few_and_many_classes_are_measured_or_refused,
+    evaluations.images_without_a_right_answer_are_measured,
+    evaluations.nothing_is_right_under_attack_alone,
+    evaluations.it_works_on_another_device,
+    reported.its_figures_are_json,
+    reported.its_pictures_can_be_saved,
+)
 DATA: tuple[Fact, ...] = (
     sources.making_it_reads_nothing,
     sources.its_splits_are_there,
@@ -124,7 +144,7 @@ OF_KIND: dict[Kind, tuple[Fact, ...]] = {
     "pretext": (*TASK, *PRETEXT),
     "finetune": (*TASK, *FINETUNE),
     "defense": DEFENSE,
-    "evaluation": (),
+    "evaluation": EVALUATION,
     "data": DATA,
 }
 

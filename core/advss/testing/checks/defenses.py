@@ -6,12 +6,12 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from advss.ensemble.objective import TaskObjective
 from advss.errors import UsageError
 from advss.hookspecs import Defense
-from advss.testing.asked import UNSEEDED, unseeded
+from advss.testing.asked import UNSEEDED, as_it_was, snapshot, unseeded
 from advss.testing.checks.device import Place, everywhere
 from advss.testing.defended import (
     ConstantTerm,
@@ -63,12 +63,12 @@ def an_attack_leaves_the_network_as_found(subject: Subject) -> None:
     for objective, where in objectives():
         for p in objective.root.parameters():
             p.grad = torch.ones_like(p)  # so that a gradient that is added, or set to None, shows
-        before = _snapshot(objective.root)
+        before = snapshot(objective.root)
         attacked(defense_of(subject), objective)
-        after = _snapshot(objective.root)
+        after = snapshot(objective.root)
         for what, value in before.items():
             expect(
-                _equal(value, after[what]),
+                as_it_was(value, after[what]),
                 f"attack() changes {what} {where}; attack within `with objective.attacking():` and differentiate by "
                 "torch.autograd.grad, not by backward()",
             )
@@ -203,19 +203,3 @@ def _step(defense: Defense, objective: TaskObjective) -> list[Tensor]:
     for what, drawn in (("attack()", by_attack), ("loss()", by_loss)):
         expect(not drawn, f"{what} draws from {''.join(drawn[:1])}{UNSEEDED}")
     return [*inputs, total]
-
-
-def _snapshot(root: nn.Module) -> dict[str, Any]:
-    """All that an attack must leave."""
-    seen: dict[str, Any] = {f"'{name}'": t.clone() for name, t in root.state_dict().items()}
-    for name, p in root.named_parameters():
-        seen[f"the gradient of '{name}'"] = None if p.grad is None else p.grad.clone()
-        seen[f"requires_grad of '{name}'"] = p.requires_grad
-    seen |= {f"the mode of '{name}'": module.training for name, module in root.named_modules()}
-    return seen
-
-
-def _equal(one: Any, other: Any) -> bool:
-    if isinstance(one, Tensor) and isinstance(other, Tensor):
-        return torch.equal(one, other)
-    return type(one) is type(other) and one == other

@@ -6,11 +6,10 @@ import re
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import replace
 from functools import partial
 
 import torch
-from torch import Generator, nn
+from torch import Generator, Tensor, nn
 
 from advss.hookspecs import Batch, Views
 from advss.randomness import stream
@@ -41,10 +40,14 @@ class Place:
         """Parameters and buffers, in place."""
         module.to(self.device)
 
+    def tensor(self, t: Tensor) -> Tensor:
+        """A copy there."""
+        return t.to(self.device)
+
     def batch(self, batch: Batch) -> Batch:
         """A copy there."""
-        moved = {name: getattr(batch, name).to(self.device) for name in ("x", "raw", "index", "label")}
-        return replace(batch, **moved)
+        moved = {name: self.tensor(getattr(batch, name)) for name in ("x", "raw", "index", "label")}
+        return Batch(**moved, progress=batch.progress)
 
     def views(self, views: Views) -> Views:
         """The views there."""
@@ -70,11 +73,11 @@ class Pretended(Place):
         """What ``module.to(device)`` would move lies there from here on."""
         send_module(module)
 
-    def batch(self, batch: Batch) -> Batch:
+    def tensor(self, t: Tensor) -> Tensor:
         """A copy there."""
-        fields = {name: getattr(batch, name).clone() for name in ("x", "raw", "index", "label")}
-        send(*fields.values())
-        return replace(batch, **fields)
+        copy = t.clone()
+        send(copy)
+        return copy
 
     def views(self, views: Views) -> Views:
         """The views, which lie there from here on."""
