@@ -14,7 +14,7 @@ with a message that names the value and what to do, or says why it cannot be ask
 
 A room of core beside ``stages``: it uses everything below, and nothing but the command line uses it. ``verdicts`` says
 what a check is, ``checks`` holds the facts by what they are about, ``suite`` names those of each kind, ``stand_ins``,
-``ready``, ``defended`` and ``measured`` are what a plugin is tried on, ``elsewhere`` is a device that is only pretended.
+``ready``, ``defended`` and ``measured`` are what a plugin is tried on, ``elsewhere`` is a device that is pretended.
 
 What it cannot say: whether a plugin learns anything, whether it is fast, and what only a GPU knows (see ``elsewhere``).
 """
