@@ -114,6 +114,11 @@ class NanFigure(Sound):
         return {"mean": float(torch.zeros(0).mean())}
 
 
+class OwnAccuracy(Sound):
+    def figures(self, measured: Measured) -> dict[str, Any]:
+        return {"ra": 0.5}
+
+
 class OneNote(Sound):
     def figures(self, measured: Measured) -> dict[str, Any]:
         return {"notes": "they are random"}
@@ -165,10 +170,11 @@ BROKEN = [
         "option 'eps' has the default None, so it is given what --eval-eps says, and is annot.* int",
     ),
     (TwoNorms, shared, "option 'norm' has the default None, so it is given what --eval-norm says"),
-    (NoDict, figures, r"figures\(\) returns list; return a dict"),
+    (NoDict, figures, r"figures\(\) must return a dict, got list"),
     (ObjectFigure, figures, r"what figures\(\) returns cannot be written as JSON \(a Threat\); give finite"),
     (NanFigure, figures, r"what figures\(\) returns cannot be written as JSON .*give finite numbers"),
-    (OneNote, figures, r"figures\(\)\['notes'\] is 'they are random'; give a list of lines"),
+    (OwnAccuracy, figures, r"figures\(\) gives 'ra', which is counted from the bool answer of that name"),
+    (OneNote, figures, r"figures\(\)\['notes'\] must be a list of lines, got 'they are random'"),
     (OfWhatItMeasured, figures, "it raised AttributeError: 'OfWhatItMeasured' object has no attribute 'last'"),
     (DrawsAList, pictures, r"draw\(\) returns list; return figures by name"),
     (DrawsElsewhere, pictures, r"draw\(\) calls a figure '../means'; its name is part of a file's"),

@@ -15,6 +15,7 @@ from advss.config import RunConfig
 from advss.configuration.layers import read_environment
 from advss.configuration.settings import COMPONENTS, MEASURING, SETTINGS
 from advss.errors import UsageError
+from advss.naming import as_typed
 from advss.output import printed, tell
 
 PRETRAINING = (
@@ -77,7 +78,7 @@ def evaluate(arguments: Arguments) -> int:
     folders = [find(run, arguments) for run in arguments.positionals]
     check_plugins(arguments)
     settings = {flag: value for flag, value in arguments.settings.items() if flag != "runs-dir"}
-    configs = [stored_config(folder, settings, environ=os.environ, text=True) for folder in folders]
+    configs = [stored_config(folder, settings, environ=os.environ, text=True, measured=True) for folder in folders]
 
     from advss.cli.table import print_measured
     from advss.evaluations import evaluate as stage
@@ -174,10 +175,13 @@ def _finished(arguments: Arguments) -> Mapping[str, Any] | None:
 
     run = arguments.flag("resume")
     settings = {*arguments.settings, *read_environment(os.environ).settings}
-    if run is None or len(arguments.flags) > 1 or arguments.switches - {"quiet"} or settings - {*HARMLESS}:
+    if run is None or len(arguments.flags) > 1 or arguments.switches - {"quiet"}:
         return None
     folder = RunFolder(find(run, arguments))
-    return told_finished(folder, reporter_of(arguments)) if folder.finished else None
+    if folder.finished and any(flag.partition(".")[0] == "evaluate" for flag in settings):
+        raise UsageError(f"--evaluate: run {run} is finished; `advss evaluate {as_typed(run)}` measures it")
+    done = folder.finished and not settings - {*HARMLESS}
+    return told_finished(folder, reporter_of(arguments)) if done else None
 
 
 def _print_config(config: RunConfig) -> int:

@@ -98,7 +98,12 @@ def _without_places(layer: Layer) -> Layer:
 
 def to_yaml(config: RunConfig) -> str:
     """The configuration as a file for ``--config`` that resolves to an equal one."""
-    return yaml.safe_dump(to_mapping(config), sort_keys=False, default_flow_style=None, width=100, allow_unicode=True)
+    return dumped(to_mapping(config))
+
+
+def dumped(content: Mapping[str, Any]) -> str:
+    """A configuration by flag, in plain values, as its file has it."""
+    return yaml.safe_dump(dict(content), sort_keys=False, default_flow_style=None, width=100, allow_unicode=True)
 
 
 def to_mapping(config: RunConfig) -> dict[str, Any]:

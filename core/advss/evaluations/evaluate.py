@@ -75,7 +75,7 @@ def check(folder: RunFolder, settings: EvalSettings, chosen: Sequence[Choice] | 
     check_free(folder.path)
     checkpoint = load_checkpoint(classifier_of(folder))
     model = restored(checkpoint, what=str(checkpoint.path))
-    for choice in stored_config(folder.path).evaluate if chosen is None else chosen:
+    for choice in stored_config(folder.path, measured=True).evaluate if chosen is None else chosen:
         _victim(planned(choice, settings), model, checkpoint.manifest)
 
 
@@ -93,13 +93,15 @@ def evaluated(
     """
     began, config = time.monotonic(), session.config
     plans = [planned(c, settings or config.evaluation) for c in (config.evaluate if chosen is None else chosen)]
-    work = Measurer(session)
+    work, found, content = Measurer(session), list[Found](), Headline()
     with tracked(session.tracker, STAGE):
-        found = [work.measure(plan) for plan in plans]
-        content = work.headline(found)
-        heads = work.heads(found)
-        if heads:
-            work.record(content, seconds=time.monotonic() - began)
+        for plan in plans:
+            found.append(work.measure(plan))
+            if "ra" in found[-1][1]["figures"] and not content:
+                content = work.told(found)  # at once: whatever comes of the others, it stands
+        content = content or work.told(found)
+        if heads := work.heads(found):
+            work.took(time.monotonic() - began)
     result, contents = close(session, status=status), [one for _, one in found]
     if not heads and "ra" in content:
         result |= content | {"headline": {key: result.get(key) for key in content}}
@@ -163,7 +165,7 @@ class Measurer:
         return content
 
     def _draw(self, plan: Planned, this: Measurement, measured: Measured, stage: str) -> None:
-        for name, figure in plan.evaluation.draw(measured).items():
+        for name, figure in plan.drawn(measured).items():
             for path in save_figure(figure, self.session.folder.path / "figures" / f"{this.key}-{name}.png"):
                 self.session.tracker.artifact(path, stage=stage)
 
@@ -179,13 +181,21 @@ class Measurer:
             found = {f"test/{this.name}/{name}": value for name, value in numbers(content["figures"]).items()}
             self.session.tracker.metrics("", 0, found)
 
-    def record(self, content: Headline, *, seconds: float) -> None:
-        """Put a headline into result.json."""
+    def told(self, found: Sequence[Found]) -> Headline:
+        """The headline of measurements, which stands in result.json where it is the run's."""
+        content = self.headline(found)
+        if self.heads(found):
+            with writing(self.session.folder.path):
+                self.session.record(**content)
+            known = {f"test/{name}": content[name] for name in ("ta", "ra") if content.get(name) is not None}
+            self.session.tracker.metrics("", 0, known)
+        return content
+
+    def took(self, seconds: float) -> None:
+        """Put the time of all measurements into result.json."""
         with writing(self.session.folder.path):
             took = self.session.folder.read_result().get("seconds", {}) | {STAGE: round(seconds, 2)}
-            self.session.record(**content, seconds=took)
-        found = {f"test/{name}": content[name] for name in ("ta", "ra") if content.get(name) is not None}
-        self.session.tracker.metrics("", 0, found)
+            self.session.record(seconds=took)
 
     def headline(self, found: Sequence[Found]) -> Headline:
         """TA, RA and what they are of, as they stand in result.json, by the first measurement that has an RA."""

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from advss.measuring import Answers
 from advss.training.form import MisfitError
 
 OWN = ("label", "index")  # of the images, in the file of the answers
+ACCURACIES = ("ta", "ra")  # which the headline is made of
 
 
 def checked(answers: Any, count: int) -> dict[str, Tensor]:
@@ -29,3 +32,25 @@ def checked(answers: Any, count: int) -> dict[str, Tensor]:
             shape = tuple(answer.shape)
             raise MisfitError(f"the answer '{name}' must have a row for each of the {count} images, got shape {shape}")
     return {name: answer.detach().cpu() for name, answer in answers.items()}
+
+
+def accuracies(answers: Answers) -> dict[str, Tensor]:
+    """The answers that are right or wrong: bool (N,)."""
+    return {name: answer for name, answer in answers.items() if answer.dtype == torch.bool and answer.ndim == 1}
+
+
+def checked_figures(figures: Any, counted: Collection[str]) -> Mapping[str, Any]:
+    """What figures() gives beside the accuracies ``counted``.
+
+    Raises:
+        MisfitError: it is no mapping, has a name of an accuracy, or notes that are no lines.
+    """
+    if not isinstance(figures, Mapping):
+        raise MisfitError(f"figures() must return a dict, got {type(figures).__name__}")
+    for name in figures:
+        if name in {*counted, *ACCURACIES}:
+            raise MisfitError(f"figures() gives '{name}', which is counted from the bool answer of that name")
+    notes = figures.get("notes", [])
+    if not isinstance(notes, list) or not all(isinstance(note, str) and "\n" not in note for note in notes):
+        raise MisfitError(f"figures()['notes'] must be a list of lines, got {notes!r:.60}")
+    return figures

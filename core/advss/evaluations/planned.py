@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import nn
 
 from advss.arithmetic import Arithmetic, Computed
@@ -15,6 +15,7 @@ from advss.configuration.resolve import plain
 from advss.data.splits import Part
 from advss.errors import UsageError
 from advss.evaluations.chunks import Kept, Measuring
+from advss.evaluations.form import accuracies, checked_figures
 from advss.evaluations.intervals import accuracy_with_interval
 from advss.hookspecs import Evaluation
 from advss.measuring import Measured, Victim
@@ -23,6 +24,9 @@ from advss.plugins.measured import filled
 from advss.plugins.provenance import Record, used
 from advss.training.blame import blaming, fitting
 from advss.training.layout import FORMATS
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
@@ -82,7 +86,7 @@ class Planned:
         arithmetic = Arithmetic(bf16=self.settings.precision == "bf16", memory_format=FORMATS[layout])
         model.eval().to(memory_format=arithmetic.memory_format)
         victim = Victim(Computed(model, arithmetic), classes=classes, noise=noise)
-        with blaming(f"--evaluate {self.name}", self.records):
+        with self._called():
             try:
                 self.evaluation.check(victim)
             except UsageError:
@@ -98,18 +102,29 @@ class Planned:
             UsageError: a third party's evaluation raised, or gave what is not of the contract's form.
             Interrupted: a signal came; the parts of chunks that were done are kept.
         """
-        images, stage = self.images(test), f"--evaluate {self.name}"
-        with blaming(stage, self.records), fitting(stage, self.evaluation, self.records):
+        images = self.images(test)
+        with self._called():
             answers = how.answers(self.evaluation, victim, images, kept, title)
         return Measured(answers, images.labels, images.index, victim.classes)
 
     def figures(self, measured: Measured) -> dict[str, Any]:
         """An accuracy with its 95 % interval for each bool answer, and what the evaluation adds."""
-        counted = {n: a for n, a in measured.answers.items() if a.dtype == torch.bool and a.ndim == 1}
-        found = {name: accuracy_with_interval(answer) for name, answer in counted.items()}
-        with blaming(f"--evaluate {self.name}", self.records):
-            more: dict[str, Any] = plain(self.evaluation.figures(measured))
+        found = {name: accuracy_with_interval(answer) for name, answer in accuracies(measured.answers).items()}
+        with self._called():
+            more: dict[str, Any] = plain(checked_figures(self.evaluation.figures(measured), found))
         return found | more
+
+    def drawn(self, measured: Measured) -> Mapping[str, Figure]:
+        """The evaluation's pictures, by name."""
+        with self._called():
+            return self.evaluation.draw(measured)
+
+    @contextmanager
+    def _called(self) -> Iterator[None]:
+        """While the evaluation is called: what is wrong with it becomes one line that names it."""
+        stage = f"--evaluate {self.name}"
+        with blaming(stage, self.records), fitting(stage, self.evaluation, self.records):
+            yield
 
 
 def planned(choice: Choice, settings: EvalSettings) -> Planned:

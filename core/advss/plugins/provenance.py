@@ -77,7 +77,7 @@ def _suspect(record: Record) -> Suspect | None:
     return Suspect(LABELS["backbone"], name, distribution, record["version"], home) if home else None
 
 
-def choices_of(config: RunConfig, *stages: Literal["pretrain", "finetune"]) -> list[Chosen]:
+def choices_of(config: RunConfig, *stages: Literal["pretrain", "finetune", "evaluate"]) -> list[Chosen]:
     """Every plugin that a run's configuration names for its stages."""
     of_stage: dict[str, list[Chosen]] = {
         "pretrain": [
@@ -86,6 +86,7 @@ def choices_of(config: RunConfig, *stages: Literal["pretrain", "finetune"]) -> l
             *(("data", one) for one in (config.pretrain_data,) if one),
         ],
         "finetune": [("finetune", config.finetune), ("defense", config.finetune_defense)],
+        "evaluate": [("evaluation", one) for one in config.evaluate],
     }
     return [
         *(choice for stage in stages for choice in of_stage[stage]),

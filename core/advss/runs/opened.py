@@ -28,7 +28,7 @@ from advss.runs.lock import check_free, locked
 from advss.runs.own_data import own_data
 from advss.runs.reading import watched
 from advss.runs.session import Session, choose_device, followed, open_data
-from advss.runs.stored import found_config
+from advss.runs.stored import found_config, keep_evaluations
 from advss.tracking.journal import What
 from advss.tracking.tracker import Tracker
 from advss.training.checkpoints import has_checkpoint
@@ -78,6 +78,7 @@ def opened(
             keep_weights(weights, folder)
         if not folder.config.is_file():
             write_text(folder.config, to_yaml(dataclasses.replace(config, name=None)))
+        keep_evaluations(folder, config)
         config = dataclasses.replace(config, name=folder.name, device=str(device))
         session = stack.enter_context(open_session(config, folder, splits, reporter, lasts=lasts))
         session.weights, session.pretrain_splits = weights, pretrained
@@ -109,7 +110,7 @@ def _read_data(
 def _record_start(session: Session, command: Command) -> None:
     """Write down and track what a run is made of, as it begins or goes on."""
     config, folder, weights = session.config, session.folder, session.weights
-    plugins = used_by(choices_of(config, "pretrain", "finetune"))
+    plugins = used_by(choices_of(config, "pretrain", "finetune", "evaluate"))
     now = {"command": command, "plugins": plugins, "weights": weights and weights.described(), "status": "running"}
     session.record(**(blank_result(config, folder) | folder.read_result() | now))
     versions = {f"{p['kind']}.{p['name']}": f"{p['distribution']} {p['version']}" for p in plugins}

@@ -9,9 +9,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from advss.config import Choice, DataFlag, RunConfig, paths_in
-from advss.configuration.resolve import plain, resolve, to_mapping
+from advss.configuration.resolve import dumped, plain, resolve, to_mapping
 from advss.errors import UsageError
+from advss.files import write_text
 from advss.plugins.options import options_of
 from advss.plugins.provenance import saying_what_is_needed
 from advss.plugins.registry import registry
@@ -23,7 +26,7 @@ UNTRAINED: dict[str, Any] = {  # asks for no plugin of anyone's, nor for anythin
     **{"pretrain-data.limit": 0, "pretrain-data.size": 0},
     **{flag: getattr(RunConfig, flag.replace("-", "_")) for flag in _OF_TASKS},
 }
-HARMLESS = ("device", "checkpoint-minutes", "tracking", "runs-dir")  # may differ when a run is resumed
+HARMLESS = ("device", "checkpoint-minutes", "tracking", "runs-dir", "evaluate")  # may differ when a run is resumed
 
 
 def resolve_run(
@@ -51,7 +54,8 @@ def resume_config(
     Raises:
         UsageError: a setting given beside it that differs from the run's.
     """
-    was, now = resolve_run(run, {}, environ={}), resolve_run(run, said, environ=environ, text=text)
+    harmless = {flag: value for flag, value in said.items() if flag.partition(".")[0] in HARMLESS}
+    was, now = resolve_run(run, harmless, environ={}, text=text), resolve_run(run, said, environ=environ, text=text)
     before, after = (to_mapping(_wherever(config)) for config in (was, now))
     for key in after:
         if key not in HARMLESS and before.get(key) != after[key]:
@@ -59,6 +63,14 @@ def resume_config(
                 f"--resume: {run} has {key} {before.get(key)}, not {after[key]}; leave it out, or start a new run"
             )
     return replace(now, name=run.name, runs_dir=run.parent)
+
+
+def keep_evaluations(folder: RunFolder, config: RunConfig) -> None:
+    """Write down by what a run that is resumed is to be measured, where that is said anew."""
+    key, stored = "evaluate", yaml.safe_load(folder.config.read_text("utf-8"))
+    chosen = to_mapping(config)[key]
+    if stored.get(key) != chosen:
+        write_text(folder.config, dumped({**stored, key: chosen}))
 
 
 def _wherever(config: RunConfig) -> RunConfig:
@@ -72,7 +84,12 @@ def _wherever(config: RunConfig) -> RunConfig:
 
 
 def stored_config(
-    run: Path, said: Mapping[str, Any] | None = None, *, environ: Mapping[str, str] | None = None, text: bool = False
+    run: Path,
+    said: Mapping[str, Any] | None = None,
+    *,
+    environ: Mapping[str, str] | None = None,
+    text: bool = False,
+    measured: bool = False,
 ) -> RunConfig:
     """What a run's folder says of its data and seed, though a plugin that trained it may be gone by now.
 
@@ -81,15 +98,17 @@ def stored_config(
         said: settings that win over the folder's.
         environ: where variables ADVSS_... are looked up; default: nowhere.
         text: values of ``said`` are text from a command line.
+        measured: the evaluations are needed, too.
 
     Raises:
         UsageError: its config.yaml is missing, or it or ``said`` cannot be understood.
     """
     settings, variables = dict(said or {}), environ or {}
+    fewest = UNTRAINED if measured else UNTRAINED | {"evaluate": "none"}
     for fewer in ({}, UNTRAINED):
         with suppress(UsageError):
             return resolve_run(run, fewer | settings, environ=variables, text=text)
-    return resolve_run(run, UNTRAINED | {"evaluate": "none"} | settings, environ=variables, text=text)
+    return resolve_run(run, fewest | settings, environ=variables, text=text)
 
 
 def found_config(run: Path, where: Mapping[str, Any] | None, flag: DataFlag = "data") -> RunConfig:

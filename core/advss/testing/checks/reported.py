@@ -12,13 +12,14 @@ from advss.attacks import Threat
 from advss.config import EvalSettings
 from advss.configuration.resolve import plain
 from advss.errors import UsageError
+from advss.evaluations.form import accuracies, checked_figures
 from advss.figures import save_figure
 from advss.hookspecs import Evaluation
 from advss.plugins.measured import SHARED, filled
 from advss.plugins.options import convert, options_of
 from advss.testing.measured import chunk_for, evaluation_of, measured
 from advss.testing.subject import Subject
-from advss.testing.verdicts import BrokenError, expect
+from advss.testing.verdicts import BrokenError, as_in_training, expect
 
 FILE = re.compile(r"[\w.+-]+")  # of a figure's name, in a file's
 L2 = Threat(norm="l2", eps=0.25, step_size=0.05, steps=2)
@@ -66,8 +67,8 @@ def _expect_taken(option: Any, value: Any, *, flag: str) -> None:
 
 def its_figures_are_json(subject: Subject) -> None:
     """Beside the accuracies in the file of the measurement; by an object that has measured nothing itself."""
-    found: Any = evaluation_of(subject).figures(measured(evaluation_of(subject), chunk_for(subject)))
-    expect(isinstance(found, dict), f"figures() returns {type(found).__name__}; return a dict")
+    one = measured(evaluation_of(subject), chunk_for(subject))
+    found = as_in_training(checked_figures, evaluation_of(subject).figures(one), accuracies(one.answers))
     try:
         json.dumps(plain(found, other=_refused), allow_nan=False)
     except (TypeError, ValueError) as error:
@@ -75,9 +76,6 @@ def its_figures_are_json(subject: Subject) -> None:
             f"what figures() returns cannot be written as JSON ({error}); give finite numbers, text, tensors, "
             "lists and dicts"
         ) from error
-    notes = found.get("notes", [])
-    lines = isinstance(notes, list) and all(isinstance(note, str) and "\n" not in note for note in notes)
-    expect(lines, f"figures()['notes'] is {notes!r:.60}; give a list of lines")
 
 
 def _refused(value: object) -> object:
