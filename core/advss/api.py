@@ -1,4 +1,4 @@
-"""What Python code calls: a run, and a run's model and data."""
+"""What Python code calls: a run, what is measured of it, and its model and data."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from torch import Tensor, nn
 
 from advss.cli.progress import reporter_for
 from advss.config import DataFlag
-from advss.configuration.keywords import Keywords
-from advss.configuration.resolve import from_mapping
+from advss.configuration.keywords import Keywords, MeasuringKeywords
+from advss.configuration.resolve import by_flag, from_mapping
 from advss.data.splits import part_tensors
-from advss.errors import UsageError
+from advss.errors import UsageError, did_you_mean
+from advss.evaluations.evaluate import evaluate as measure
 from advss.models.entrance import guarded
 from advss.models.features import ImageFeatures
 from advss.runs.classifier import load_classifier
@@ -22,7 +23,7 @@ from advss.runs.folder import begun_by, classifier_of, encoder_of, find_run
 from advss.runs.own_data import own_data
 from advss.runs.stored import found_config, stored_config
 from advss.stages.fit import fit as fit_run
-from advss.training.reporting import Silent
+from advss.training.reporting import Reporter, Silent
 
 
 def fit(*, progress: bool = False, **settings: Unpack[Keywords]) -> dict[str, Any]:
@@ -41,7 +42,57 @@ def fit(*, progress: bool = False, **settings: Unpack[Keywords]) -> dict[str, An
         Interrupted: Ctrl-C or a signal, no Exception; all is saved, and ``advss fit --resume RUN`` goes on, where
             ``RUN`` is its attribute ``run``.
     """
-    return fit_run(from_mapping(settings), reporter=reporter_for(quiet=False) if progress else Silent())
+    return fit_run(from_mapping(settings), reporter=_reporter(progress))
+
+
+def evaluate(
+    run: str | Path,
+    *,
+    limit: int | None = None,
+    data: Mapping[str, str | Path] | None = None,
+    runs_dir: str | Path = "runs",
+    progress: bool = False,
+    **settings: Unpack[MeasuringKeywords],
+) -> dict[str, Any]:
+    """Measure a run's best classifier on its test images; what was measured before stays beside it.
+
+    Args:
+        run: a run's name or its folder, of an ensemble too.
+        limit: measure this many of the test images, as many of each class; None is what the run says.
+        data: where the data are now, if they were moved, as of :func:`load_data`.
+        runs_dir: where names are looked up.
+        progress: as of :func:`fit`.
+        **settings: the command line's options, with underscores, e.g. ``evaluate="pgd"``, several as a list,
+            ``evaluate={"pgd": {"steps": 50}}``, ``eval_eps=4 / 255``; what is not said is as the run has it.
+
+    Returns:
+        The content of the run's result.json, and ``measured``, a list: what stands in the file of each measurement, in
+        order, ``figures`` among it. Where the first of them with an RA is not the run's headline, its TA and RA stand
+        in the headline's place, and the headline under ``headline``.
+
+    Raises:
+        UsageError: there is no such run, or it cannot be measured so, before anything is measured.
+        Interrupted: as of :func:`fit`; the same again goes on from what was measured.
+    """
+    for keyword in settings:
+        if keyword not in MeasuringKeywords.__annotations__:
+            raise UsageError(f"unknown setting {keyword}{did_you_mean(keyword, MeasuringKeywords.__annotations__)}")
+    folder, said = find_run(run, Path(runs_dir)), by_flag(settings)
+    if limit is not None:
+        said["eval-limit"] = limit
+    config = stored_config(folder.path, said, measured=True)
+    return measure(
+        folder.path,
+        config.evaluation,
+        config.evaluate,
+        device=config.device,
+        where={option: str(place) for option, place in (data or {}).items()},
+        reporter=_reporter(progress),
+    )
+
+
+def _reporter(progress: bool) -> Reporter:
+    return reporter_for(quiet=False) if progress else Silent()
 
 
 def load_model(run: str | Path, *, runs_dir: str | Path = "runs") -> nn.Module:

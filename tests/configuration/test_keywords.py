@@ -14,7 +14,8 @@ import torch
 import yaml
 
 import advss
-from advss.configuration.keywords import Keywords
+from advss.cli.commands import COMMANDS
+from advss.configuration.keywords import Keywords, MeasuringKeywords
 from advss.configuration.resolve import from_mapping, plain, to_yaml
 from advss.configuration.settings import COMPONENTS, SETTINGS, python_keyword
 from advss.errors import UsageError
@@ -32,6 +33,11 @@ def test_every_setting_is_a_keyword_of_its_type() -> None:
     settings = {python_keyword(flag): written(setting.option.annotation) for flag, setting in SETTINGS.items()}
     components = {python_keyword(component): hints[python_keyword(component)] for component in COMPONENTS}
     assert hints == {"config": hints["config"], **components, **settings}
+
+
+def test_what_may_be_said_of_measuring_is_what_the_command_takes() -> None:
+    taken = [flag for flag in COMMANDS["evaluate"].grammar.settings if flag != "runs-dir"]
+    assert set(get_type_hints(MeasuringKeywords)) == {python_keyword(flag) for flag in taken}
 
 
 def test_keywords_lead_to_their_flags() -> None:

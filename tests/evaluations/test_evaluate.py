@@ -250,6 +250,33 @@ def test_the_measurement_just_made_is_printed_and_where_the_headline_stays(
     assert "of all 300 test images; in the table of the 60 attacked" in out
 
 
+def test_python_measures_as_the_command_does(run: Path) -> None:
+    found = advss.evaluate(run, evaluate=["clean", {"pgd": {"steps": 2}}], limit=40, eval_eps=EPS)
+    assert [one["evaluation"] for one in found["measured"]] == ["clean", "pgd"]
+    assert [one["images"]["count"] for one in found["measured"]] == [40, 40]
+    options = found["measured"][1]["options"]
+    assert (options["eps"], options["steps"]) == (EPS, 2)
+    line = ["evaluate", str(run), "--evaluate", "pgd", "--pgd.steps", "2", "--limit", "40", "--eval-eps", str(EPS)]
+    before = sorted((run / "evaluations").iterdir())
+    assert main([*line, "--quiet"]) == 0
+    assert sorted((run / "evaluations").iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("said", "line"),
+    [
+        ({"eval_step": 3}, "unknown setting eval_step; did you mean 'eval_steps'?"),
+        ({"pretext": "rotation"}, "unknown setting pretext; known: device, eval_batch_size"),
+        ({"evaluate": {"pgd": {"stps": 3}}}, "unknown option --pgd.stps of pgd; did you mean 'steps'?"),
+        ({"eval_eps": 8}, "must be at most 1 for linf, got 8.0"),
+    ],
+)
+def test_python_is_told_what_cannot_be_measured(run: Path, said: dict[str, Any], line: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        advss.evaluate(run, **said)
+    assert line in str(refused.value)
+
+
 def test_evaluating_an_unfinished_run_leaves_it_unfinished(settings: Settings, stopper: Callable[..., Silent]) -> None:
     config = settings("none", "none", stage={"epochs": 2})
     with pytest.raises(Interrupted, match="stopped by SIGTERM"):

@@ -30,13 +30,13 @@ PRETRAINING = (
 def fit(arguments: Arguments) -> int:
     """``advss fit``."""
     if result := _finished(arguments):
-        return _print_result(result)
+        return _print_run(result)
     config = configured(arguments)
     if "print-config" in arguments.switches:
         return _print_config(config)
     from advss.stages import fit as stages
 
-    return _print_result(stages.fit(config, resume="resume" in arguments.flags, reporter=reporter_of(arguments)))
+    return _print_run(stages.fit(config, resume="resume" in arguments.flags, reporter=reporter_of(arguments)))
 
 
 def pretrain(arguments: Arguments) -> int:
@@ -189,6 +189,17 @@ def _print_config(config: RunConfig) -> int:
 
     print(to_yaml(config), end="")
     return printed()
+
+
+def _print_run(result: Mapping[str, Any]) -> int:
+    """A run's result, and where more than its headline was measured, all of it."""
+    from advss.cli.table import print_measured
+
+    _print_result(result)
+    measured = result.get("evaluations", {}).values()
+    if any(one["file"] != (result.get("evaluation") or {}).get("file") for one in measured):
+        print_measured(measured)
+    return 0
 
 
 def _print_result(result: Mapping[str, Any]) -> int:

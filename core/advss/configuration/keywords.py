@@ -1,4 +1,4 @@
-"""The keywords of :func:`advss.fit`, so that editors complete them and type checkers judge them.
+"""The keywords of :func:`advss.fit` and :func:`advss.evaluate`, which editors complete and type checkers judge.
 
 They are the flags, with underscores. A test holds this page equal to the settings there are.
 """
@@ -12,7 +12,24 @@ from typing import Any, Literal, TypedDict
 Component = str | Mapping[str, Any]  # a name, or {name: {option: value}}
 
 
-class Keywords(TypedDict, total=False):
+class MeasuringKeywords(TypedDict, total=False):
+    """What may be said of how a run is measured."""
+
+    evaluate: Component | Sequence[Component]
+    device: str
+    eval_norm: Literal["linf", "l2", "l1"]
+    eval_eps: float | None
+    eval_step_size: float | None
+    eval_steps: int
+    eval_top_share: float | None
+    eval_restarts: int
+    eval_loss: Literal["ce", "margin", "dlr"]
+    eval_limit: int
+    eval_batch_size: int
+    eval_precision: Literal["float32", "bf16"]
+
+
+class Keywords(MeasuringKeywords, total=False):
     """What may be said of a run; :mod:`advss.config` says what each means."""
 
     config: str | Path | Sequence[str | Path]
@@ -23,7 +40,6 @@ class Keywords(TypedDict, total=False):
     data: Component
     pretrain_data: Component
     backbone: Component
-    evaluate: Component | Sequence[Component]
     diversity: float
     diversity_in: Literal["both", "attack", "loss"]
     diversity_sign: Literal["plus", "minus"]
@@ -39,7 +55,6 @@ class Keywords(TypedDict, total=False):
     split_seed: int | None
     name: str | None
     precision: Literal["auto", "float32", "bf16"]
-    device: str
     memory_format: Literal["auto", "contiguous", "channels_last"]
     runs_dir: str | Path
     checkpoint_minutes: float
@@ -79,15 +94,5 @@ class Keywords(TypedDict, total=False):
     finetune_ema: float
     finetune_crop: int
     finetune_flip: bool
-    eval_norm: Literal["linf", "l2", "l1"]
-    eval_eps: float | None
-    eval_step_size: float | None
-    eval_steps: int
-    eval_top_share: float | None
-    eval_restarts: int
-    eval_loss: Literal["ce", "margin", "dlr"]
-    eval_limit: int
-    eval_batch_size: int
     eval_valid_steps: int
     eval_valid_limit: int
-    eval_precision: Literal["float32", "bf16"]

@@ -65,6 +65,17 @@ def from_mapping(settings: Mapping[str, Any], *, environ: Mapping[str, str] | No
 
     ``config`` is a file, a recipe or a list of them. Values may be numpy's, torch's, paths or tuples.
     """
+    said = by_flag(settings)
+    configs = said.pop("config", [])
+    configs = configs if isinstance(configs, list) else [configs]
+    for config in configs:
+        if not isinstance(config, str):
+            raise UsageError(f"config: expected a file, a recipe or a list of them, got {config!r}")
+    return resolve(said, configs=configs, environ=environ)
+
+
+def by_flag(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Python's keywords as flags without their hyphens in front, their values in plain types."""
     flags = {python_keyword(flag): flag for flag in SETTINGS}
 
     def refuse(value: Any) -> Any:
@@ -75,12 +86,7 @@ def from_mapping(settings: Mapping[str, Any], *, environ: Mapping[str, str] | No
     said: dict[str, Any] = {}
     for keyword, value in settings.items():
         said[flags.get(keyword, keyword)] = plain(value, other=refuse)
-    configs = said.pop("config", [])
-    configs = configs if isinstance(configs, list) else [configs]
-    for config in configs:
-        if not isinstance(config, str):
-            raise UsageError(f"config: expected a file, a recipe or a list of them, got {config!r}")
-    return resolve(said, configs=configs, environ=environ)
+    return said
 
 
 def _without_places(layer: Layer) -> Layer:
