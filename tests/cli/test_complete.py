@@ -19,7 +19,7 @@ from advss.plugins import forget
 Complete = Callable[[str], list[str]]
 ACME = """
 from typing import Literal
-from advss.hookspecs import Defense, FinetuneScheme, PretextTask
+from advss.hookspecs import Defense, Evaluation, FinetuneScheme, PretextTask
 
 class Tilt(PretextTask):
     '''Tell the tilt.
@@ -37,9 +37,16 @@ class Wrap(Defense):
 class Rival(Defense):
     name = "pgd"
 
+class Dim(Evaluation):
+    '''Accuracy on dim images.'''
+    name = "dim"
+    def __init__(self, *, how: Literal["half", "quarter"] = "half"): pass
+
 def advss_pretext_tasks(): return [Tilt]
 def advss_defenses(): return [Wrap, Rival]
+def advss_evaluations(): return [Dim]
 """
+DIVERSITY = ["--diversity", *(f"--diversity-{word}" for word in ("every", "in", "pixels", "sign"))]
 BUILTIN_TASKS = ["jigsaw", "none", "rotation", "selfie"]
 
 Capture = pytest.CaptureFixture[str]
@@ -181,12 +188,25 @@ def test_bash_offers(offered_by_bash: Complete, line: str, words: list[str]) -> 
         ("advss fit -p no:ac", ["acme"]),
         ("advss --strict-plugins fit --pretext s", ["selfie"]),
         ("advss --str", ["--strict-plugins"]),
-        ("advss plugins new it --kind ", ["pretext", "defense", "finetune"]),
+        ("advss plugins new it --kind ", ["pretext", "defense", "finetune", "evaluation"]),
         ("advss plugins check tilt --kind=d", ["defense", "data"]),
         ("advss plugins show wr", ["wrap"]),
         ("advss evaluate --eval-n", ["--eval-norm"]),
         ("advss evaluate --eval-norm ", ["l1", "l2", "linf"]),
         ("advss evaluate --pretext", []),
+        ("advss evaluate it --evaluate d", ["dim"]),
+        ("advss evaluate it --evaluate n", ["none"]),
+        ("advss evaluate it --evaluate dim,p", ["dim,pgd"]),
+        ("advss fit --evaluate=clean,d", ["clean,dim"]),
+        ("advss fit --evaluate clean,dim --di", ["--dim.how", *DIVERSITY]),
+        ("advss fit --dim.", ["--dim.how"]),
+        ("advss fit --di", DIVERSITY),
+        ("advss evaluate it --pgd.st", ["--pgd.step_size", "--pgd.steps"]),
+        ("advss evaluate it --pgd.norm ", ["l1", "l2", "linf"]),
+        ("advss evaluate it --dim.how=q", ["quarter"]),
+        ("advss evaluate it --dim.how half --eval-no", ["--eval-norm"]),
+        ("advss certify it --pgd.", []),
+        ("advss evaluate it --li", ["--limit"]),
         ("advss evaluate --data.r", ["--data.root"]),
         ("advss nonsense ", []),
         ("advss fit --pretext 'sel", []),

@@ -18,6 +18,8 @@ EVERYWHERE = {"--help": "every command", "--version": "print the version", "--pr
 LEAVE_OUT = "no:NAME leaves a plugin or distribution out"
 STRICT = "--strict-plugins"
 MARKS = {"run": ("config.yaml",), "any run": ("config.yaml", "transfer.json", "result.json")}
+EVALUATE = "evaluate"  # whose options stand below the evaluation's name: --pgd.steps
+SEVERAL = {"pretext": "no pretraining", "evaluation": "nothing is measured"}  # kinds, and what none of them means
 BUILT_IN = "advss"  # the distribution whose plugins keep their short names
 
 
@@ -39,7 +41,7 @@ def candidates(typed: list[str], known: Vocabulary) -> Candidates:
         flag, _, value = current.partition("=")
         return [(f"{flag}={candidate}", doc) for candidate, doc in line.values(flag[2:], value)]
     if current.startswith("-"):
-        return line.flags_and_options()
+        return line.flags_and_options(current)
     after = _commands(words, known) if len(words) == 1 else ()  # `advss runs` alone is a command, `runs show` another
     return [*after, *line.positional(command["positionals"], current)]
 
@@ -92,14 +94,17 @@ class _Line:
                 elif not words[0].startswith("--"):
                     self.said[flag], *words = words
 
-    def flags_and_options(self) -> Iterator[tuple[str, str]]:
-        """The command's flags, and the options of what is chosen."""
+    def flags_and_options(self, typed: str) -> Iterator[tuple[str, str]]:
+        """The command's flags, and the options of what is chosen; of an evaluation that is typed, too."""
+        evaluations = self._chosen(EVALUATE) if EVALUATE in self.flags else []
+        for plugin in evaluations or self._evaluation(typed.removeprefix("--")):
+            yield from ((f"--{plugin['name']}.{option['name']}", option["doc"]) for option in plugin["options"])
         for flag, about in self.flags.items():
             if flag.endswith("."):  # where data are now, of whatever source
                 yield from ((f"--{flag}{place}", about["doc"]) for place in self._places())
                 continue
             yield f"--{flag}", about["doc"]
-            chosen = self._chosen(flag) if about["options"] else []
+            chosen = self._chosen(flag) if about["options"] and flag != EVALUATE else []
             for plugin in chosen:
                 member = f"{plugin['name']}." if len(chosen) > 1 else ""
                 for option in plugin["options"]:
@@ -129,19 +134,19 @@ class _Line:
     def _takes_value(self, flag: str) -> bool:
         if flag in self.flags:
             return self.flags[flag]["values"] is not None
-        return flag.partition(".")[0] in COMPONENTS and "." in flag
+        return bool(self._evaluation(flag)) or (flag.partition(".")[0] in COMPONENTS and "." in flag)
 
     def _named(self, what: str, typed: str) -> Candidates:
-        """Runs, recipes or plugins; several tasks stand with commas between them."""
+        """Runs, recipes or plugins; several tasks or evaluations stand with commas between them."""
         if what in MARKS:
             return [(name, "") for name in self._runs(what)]
         if what == "recipe":
             return self.recipes.items()
-        if what != "pretext":
+        if what not in SEVERAL:
             return self._plugins(what)
         before = typed.rpartition(",")[0]
         named = [(name, doc) for name, doc in self._plugins(what) if name not in before.split(",")]
-        return [(f"{before},{name}", doc) for name, doc in named] if before else [*named, ("none", "no pretraining")]
+        return [(f"{before},{name}", doc) for name, doc in named] if before else [*named, ("none", SEVERAL[what])]
 
     def _plugins(self, kind: str) -> list[tuple[str, str]]:
         """Names of one kind, or of all, by which they can be called."""
@@ -162,11 +167,19 @@ class _Line:
             found += sorted(claims, key=lambda plugin: plugin["distribution"] != BUILT_IN)[:1]
         return found
 
+    def _evaluation(self, flag: str) -> list[Known]:
+        """The evaluation whose option a flag is, as ``pgd.steps``."""
+        name, dot, _ = flag.partition(".")
+        if not dot or EVALUATE not in self.flags or name in COMPONENTS:
+            return []
+        return [p for p in self.plugins if (p["kind"], p["name"]) == (COMPONENTS[EVALUATE], name)][:1]
+
     def _option_values(self, flag: str) -> Candidates:
         """Values of an option of what is chosen, where they are few."""
         component, _, rest = flag.partition(".")
         name = rest.rpartition(".")[2].replace("-", "_")
-        options = [o for plugin in self._chosen(component) for o in plugin["options"] if o["name"] == name]
+        chosen = self._chosen(component) if component in COMPONENTS else self._evaluation(flag)
+        options = [o for plugin in chosen for o in plugin["options"] if o["name"] == name]
         if any(option["type"] == "defense" for option in options):
             return self._plugins("defense")
         return [(value, "") for option in options for value in option["values"]]

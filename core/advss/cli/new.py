@@ -43,7 +43,7 @@ def _kind(said: str | None) -> Kind:
 
 GRAMMAR = Grammar(
     "plugins new",
-    "write a plugin package to start from: it installs, passes its tests and learns as it is",
+    "write a plugin package to start from: it installs, passes its tests and works as it is",
     ("DIR",),
     {"kind": "what the plugin is: " + ", ".join(TEMPLATES), "name": "of the plugin; default: DIR's, without advss-"},
 )

@@ -103,6 +103,7 @@ def _words(grammar: Grammar) -> Words:
         option = SETTINGS[flag].option if flag in SETTINGS else None
         values = VALUES.get(flag) or (values_of(option.annotation) if option else [])
         flags[flag] = {"doc": option.doc if option else "", "values": values, "options": flag in COMPONENTS}
+    flags |= {short: flags[flag] for short, flag in grammar.short.items()}
     kinds: list[str] = list(TEMPLATES if grammar.command == "plugins new" else KINDS)
     few: dict[str, str | list[str]] = {**VALUES, "kind": kinds, "state": list(STATES), "sort": list(SORTED)}
     for flag, doc in grammar.flags.items():
