@@ -245,26 +245,3 @@ class RunConfig:
         options = {name: value for name, value in self.backbone.options.items() if name not in own}
         name = self.backbone.name.partition(".")[0] if self.start else self.backbone.name  # without timm's tag
         return Choice(name, options)
-
-
-@dataclass(frozen=True)
-class CertifySettings:
-    """Randomized smoothing's certificate (Cohen, Rosenfeld and Kolter 2019): the flags of ``advss certify``.
-
-    Attributes:
-        sigma: standard deviation of the noise, pixels in [0, 1]; default: what the model was fine-tuned on
-        n0: noisy copies of an image that choose its class
-        n: further noisy copies that bound the probability of that class
-        alpha: chance, for each image, that its radius is too large
-        limit: certify this many of the test images, as many of each class, whatever the seed; 0 takes all
-        batch_size: noisy copies at once; halved when memory runs out
-        other_sigma: certify at a --sigma that the model was not fine-tuned on
-    """
-
-    sigma: float | None = None
-    n0: int = 100
-    n: int = 10_000
-    alpha: float = 0.001
-    limit: int = 100
-    batch_size: int = 1000
-    other_sigma: bool = False

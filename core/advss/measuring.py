@@ -76,7 +76,7 @@ class Evaluation:
 
     name: ClassVar[str]
     most: int = 0  # images that are measured at most, as many of each class; 0 is all that --limit leaves
-    chunk: int = 0  # images that are measured together and share draws; 0 is --eval-batch-size
+    chunk: int = 0  # images that are measured together and share draws; 0 is --eval-batch-size, 1 reuses single images
 
     def title(self) -> str:
         """What is measured, in a few words: ``PGD-20 ℓ∞ 8/255``."""
@@ -84,6 +84,13 @@ class Evaluation:
 
     def check(self, model: Victim) -> None:
         """Before anything is measured: ValueError where it cannot be of such a model."""
+
+    def known_by(self, options: Mapping[str, Any], model: Victim) -> Mapping[str, Any]:
+        """What the answers hang on of all its options, as JSON has it: measurements that are alike in it are the same.
+
+        Leave out what changes no answer, and say what a model decides.
+        """
+        return options
 
     def measure(self, model: Victim, x_BCHW: Tensor, label_B: Tensor, generator: Generator) -> Answers:
         """Answers about the images of a chunk, which hang on these four alone; keep nothing on self.

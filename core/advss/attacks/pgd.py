@@ -97,7 +97,7 @@ class PGD:
         with as_victim(model):
             asked = Passes(model)
             logits_BK = asked.logits(x_BCHW)
-            self._check_classes(logits_BK.shape[1])
+            self.check(logits_BK.shape[1])
             clean_B = answers(logits_BK)
             found = Attacked(clean_B, clean_B.clone(), clean_B == label_B, x_BCHW.clone())
             for restart in range(self.restarts):
@@ -111,7 +111,8 @@ class PGD:
                 _tell(found, place_S, label_S, tried, answers(asked.logits(tried)))
         return found
 
-    def _check_classes(self, classes: int) -> None:
+    def check(self, classes: int) -> None:
+        """Raise ValueError where a model of so few classes cannot be attacked."""
         if self.loss == "dlr" and classes < DLR_CLASSES:
             raise ValueError(
                 f"loss dlr needs at least {DLR_CLASSES} classes, the model has {classes}: choose ce or margin"

@@ -25,6 +25,7 @@ class Grammar:
         switches: flags without a value, likewise.
         settings: flags of the settings and components it takes.
         short: other names of settings.
+        evaluation: the evaluation whose options some of its flags and switches are; what they mean is said there.
     """
 
     command: str
@@ -34,6 +35,7 @@ class Grammar:
     switches: dict[str, str] = field(default_factory=dict)
     settings: tuple[str, ...] = ()
     short: dict[str, str] = field(default_factory=dict)
+    evaluation: str = ""
 
 
 @dataclass

@@ -35,7 +35,7 @@ def transfer(arguments: Arguments) -> int:
     from advss.evaluations.transfer import transfer as attack
 
     runs, asked, reporter = _runs(arguments), _asked(arguments), reporter_of(arguments)
-    hint = "examples of the models that were done are kept: the same command goes on from them"
+    hint = "what was made of the examples is kept, the same command goes on"
     return _until_stopped(lambda: print_transfer(attack(runs, asked, reporter=reporter)), hint)
 
 

@@ -62,8 +62,9 @@ def print_help(grammar: Grammar, arguments: Arguments) -> None:
     console.print(f"Usage: advss {' '.join([grammar.command, *grammar.positionals])}{flags}\n\n{grammar.summary}.\n")
     everywhere = {"strict-plugins": STRICT, "help": "this"}
     values = {flag: "OPTION PATH" if flag.endswith(".") else f" {flag.upper()}" for flag in grammar.flags}
-    own = [(f"--{flag}{values[flag]}", doc) for flag, doc in grammar.flags.items()]
-    own += [(f"--{flag}", doc) for flag, doc in {**grammar.switches, **everywhere}.items()]
+    docs = _said_by(grammar.evaluation) if grammar.evaluation else {}
+    own = [(f"--{flag}{values[flag]}", doc or docs[flag]) for flag, doc in grammar.flags.items()]
+    own += [(f"--{flag}", doc or docs[flag]) for flag, doc in {**grammar.switches, **everywhere}.items()]
     if "pretext" in grammar.settings:
         _print_settings(console, arguments)
     elif grammar.settings:
@@ -75,6 +76,13 @@ def print_help(grammar: Grammar, arguments: Arguments) -> None:
         names |= {flag: f"--{short}, --{flag}" for short, flag in grammar.short.items()}
         print_rows(console, "Settings", [(name, documented(SETTINGS[flag].option)) for flag, name in names.items()])
     print_rows(console, "Flags", [*own, ("-p no:NAME", LEAVE_OUT)])
+
+
+def _said_by(evaluation: str) -> dict[str, str]:
+    """What an evaluation says of its options, by flag, with the default where it says one."""
+    options = options_of(registry().find("evaluation", evaluation))
+    said = {o.name.replace("_", "-"): (o.doc.removesuffix("."), o.default) for o in options}
+    return {flag: doc if default in (None, False) else f"{doc} ({default})" for flag, (doc, default) in said.items()}
 
 
 def _print_evaluations(console: Console) -> None:

@@ -55,7 +55,7 @@ def _going_on(command: str, run: str) -> str:
     """What to type after a command was stopped in a run's folder."""
     from advss.naming import as_typed
 
-    if command == "evaluate":
+    if command in ("evaluate", "certify"):
         return "; what was measured is kept, the same command goes on"
     if command not in ("fit", "pretrain", "finetune"):
         return "; the same command begins again"

@@ -53,10 +53,15 @@ def print_measured(contents: Iterable[Mapping[str, Any]], console: Console | Non
             title = "" if place else f"{content['title']}{again}"
             table.add_row(title, name, percent(one["accuracy"]), f"{low} to {high}", str(one["images"]))
     console.print(table)
+    print_notes(contents, console)
+    console.print()
+
+
+def print_notes(contents: Iterable[Mapping[str, Any]], console: Console) -> None:
+    """Print the notes of measurements, a line each."""
     for content in contents:
         for note in content["figures"].get("notes", ()):
             console.print(f"note: {content['title']}: {note}", markup=False, highlight=False, soft_wrap=True)
-    console.print()
 
 
 def print_doubt(measured: Mapping[str, Any], console: Console, *, of: str = "") -> None:

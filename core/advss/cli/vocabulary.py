@@ -76,9 +76,10 @@ def make_vocabulary() -> Vocabulary:
     from advss.plugins.names import files_of, recall
 
     found = installed()
+    plugins = recall(found)
     made: Vocabulary = {
-        "commands": {name: _words(command.grammar) for name, command in COMMANDS.items()},
-        "plugins": recall(found),
+        "commands": {name: _words(command.grammar, plugins) for name, command in COMMANDS.items()},
+        "plugins": plugins,
         "recipes": {name: read_config(name).description for name in recipes()},
     }
     ours = [str(m.__file__) for name, m in list(sys.modules.items()) if name.startswith("advss.")]
@@ -89,7 +90,7 @@ def make_vocabulary() -> Vocabulary:
     return made
 
 
-def _words(grammar: Grammar) -> Words:
+def _words(grammar: Grammar, plugins: list[Known]) -> Words:
     from advss.cli.arguments import EVERYWHERE
     from advss.cli.new import TEMPLATES
     from advss.configuration.settings import SETTINGS
@@ -106,10 +107,12 @@ def _words(grammar: Grammar) -> Words:
     flags |= {short: flags[flag] for short, flag in grammar.short.items()}
     kinds: list[str] = list(TEMPLATES if grammar.command == "plugins new" else KINDS)
     few: dict[str, str | list[str]] = {**VALUES, "kind": kinds, "state": list(STATES), "sort": list(SORTED)}
+    own = [p for p in plugins if (p["kind"], p["name"]) == ("evaluation", grammar.evaluation)]
+    docs = {option["name"].replace("_", "-"): option["doc"] for plugin in own for option in plugin["options"]}
     for flag, doc in grammar.flags.items():
-        flags[flag] = {"doc": doc, "values": few.get(flag, []), "options": False}
+        flags[flag] = {"doc": doc or docs.get(flag, ""), "values": few.get(flag, []), "options": False}
     switches = {**grammar.switches, **dict.fromkeys(EVERYWHERE, "")}
-    flags |= {flag: {"doc": doc, "values": None, "options": False} for flag, doc in switches.items()}
+    flags |= {f: {"doc": doc or docs.get(f, ""), "values": None, "options": False} for f, doc in switches.items()}
     positionals = [POSITIONALS.get(name, "") for name in grammar.positionals]
     if grammar.command.startswith("runs "):  # of comparisons and damaged runs, too
         positionals = [kind.replace("run", "any run") for kind in positionals]

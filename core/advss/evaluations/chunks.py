@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,14 +32,29 @@ STAGE = "evaluate"
 
 
 class Kept:
-    """What chunks gave, as far as they were measured: one file for the last part of each, its sha256 in its name."""
+    """What chunks gave, as far as they were measured: one file for the last part of each, its sha256 in its name.
 
-    def __init__(self, folder: Path | None, key: Mapping[str, object]) -> None:
-        self.folder, self.key = folder, json.dumps(key, sort_keys=True)
+    Args:
+        folder: of these files; None keeps nothing.
+        key: what they are of.
+        whole: what is known of whole chunks from elsewhere, by their first image.
+    """
 
-    def read(self, first: int) -> tuple[int, dict[str, Tensor]]:
-        """How many parts of the chunk that begins with image ``first`` are done, and what they gave."""
-        for path in self._files(first):
+    def __init__(
+        self, folder: Path | None, key: Mapping[str, object], whole: Mapping[int, Mapping[str, Tensor]] | None = None
+    ) -> None:
+        self.folder, self.key, self.whole = folder, json.dumps(key, sort_keys=True), whole or {}
+        self.files = dict[int, list[Path]]()  # by the first image of a chunk, most parts first: a kill may leave two
+        for path in folder.glob("*-*-*.safetensors") if folder else ():
+            self.files.setdefault(int(path.stem.split("-")[0]), []).append(path)
+        for found in self.files.values():
+            found.sort(key=lambda path: int(path.stem.split("-")[1]), reverse=True)
+
+    def read(self, first: int, parts: int) -> tuple[int, Answers]:
+        """How many of the parts of the chunk that begins with image ``first`` are done, and what they gave."""
+        if first in self.whole:
+            return parts, self.whole[first]
+        for path in self.files.get(first, ()):
             data = path.read_bytes()
             if hashlib.sha256(data + self.key.encode()).hexdigest()[:16] == path.stem.rpartition("-")[2]:
                 return int(path.stem.split("-")[1]), load_bytes(data)
@@ -49,21 +64,22 @@ class Kept:
         """Keep what the first ``done`` parts of a chunk gave, in place of what fewer gave."""
         if self.folder is None:
             return
-        data, before = save_bytes({name: t.contiguous() for name, t in answers.items()}), self._files(first)
+        data = save_bytes({name: t.contiguous() for name, t in answers.items()})
         digest = hashlib.sha256(data + self.key.encode()).hexdigest()[:16]
-        write_bytes(self.folder / f"{first}-{done}-{digest}.safetensors", data)
-        for path in before:
-            path.unlink(missing_ok=True)
+        path = self.folder / f"{first}-{done}-{digest}.safetensors"
+        write_bytes(path, data)
+        for before in self.files.get(first, ()):
+            if before != path:
+                before.unlink(missing_ok=True)
+        self.files[first] = [path]
 
-    def remove(self) -> None:
-        """All of it is stored elsewhere now."""
-        if self.folder is not None:
+    def remove(self, firsts: Iterable[int]) -> None:
+        """What these chunks gave is stored elsewhere now; where they were all, the folder goes."""
+        for first in firsts:
+            for path in self.files.pop(first, ()):
+                path.unlink(missing_ok=True)
+        if self.folder is not None and not self.files:
             shutil.rmtree(self.folder, ignore_errors=True)
-
-    def _files(self, first: int) -> list[Path]:
-        """Those of a chunk, most parts first: a kill may leave two."""
-        found = self.folder.glob(f"{first}-*-*.safetensors") if self.folder else ()
-        return sorted(found, key=lambda path: int(path.stem.split("-")[1]), reverse=True)
 
 
 @dataclass(frozen=True)
@@ -95,8 +111,10 @@ class Measuring:
         size, parts = evaluation.chunk or self.chunk, tuple(evaluation.parts(len(model.classes)))
         places = torch.arange(len(images))
         chunks = [images.select(places[start : start + size]) for start in range(0, len(images), size)]
-        begun = [kept.read(int(chunk.index[0])) for chunk in chunks]
+        begun = [kept.read(int(chunk.index[0]), len(parts)) for chunk in chunks]
         done = sum(count * len(chunk) for (count, _), chunk in zip(begun, chunks, strict=True))
+        if known := sum(len(chunk) for (count, _), chunk in zip(begun, chunks, strict=True) if count == len(parts)):
+            self.reporter.say(f"{title}: {known} of {len(images)} images were measured before, in the same way")
         self.reporter.start(title, steps=len(images) * len(parts), done=done, epochs=1)
         try:
             with self.stop.asked_by(model), as_victim(model):

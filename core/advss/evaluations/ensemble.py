@@ -184,6 +184,7 @@ def _of_some(session: Session, some: Sequence[Finished], place: int, of: int) ->
     for choice in config.evaluate[:1]:
         plan = planned(choice, config.evaluation)
         victim = plan.victim(model, classes=session.splits.classes, noise=0.0)
+        plan.check(victim)
         how = Measuring(session.device, config.seed, config.evaluation.batch_size, session.reporter, session.stop)
         measured = plan.measured(victim, test, how, Kept(None, {}), f"{STAGE} {place}/{of}")
         known_by = {"evaluation": plan.name, "options": plan.options}

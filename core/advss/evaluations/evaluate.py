@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,8 @@ from advss.attacks.evaluation import answered
 from advss.config import Choice, EvalSettings
 from advss.data.splits import Part, part_tensors
 from advss.evaluations.chance import against_chance
-from advss.evaluations.chunks import STAGE, Kept, Measuring
+from advss.evaluations.chunks import STAGE, Measuring
+from advss.evaluations.made import make
 from advss.evaluations.measurement import Measurement
 from advss.evaluations.planned import Planned, planned
 from advss.figures import save_figure
@@ -54,7 +54,7 @@ def evaluate(
 
     Returns:
         The content of result.json, and ``measured``: what stands in the files of these measurements, in order, with
-        ``measured_before`` where that is what was measured before. Where the first of them with an RA is not the run's
+        ``file``, its place in the run's folder, and ``measured_before`` where that was measured before. Where the first of them with an RA is not the run's
         headline, its TA and RA stand in the headline's place, and the headline under ``headline``.
 
     Raises:
@@ -76,7 +76,8 @@ def check(folder: RunFolder, settings: EvalSettings, chosen: Sequence[Choice] | 
     checkpoint = load_checkpoint(classifier_of(folder))
     model = restored(checkpoint, what=str(checkpoint.path))
     for choice in stored_config(folder.path, measured=True).evaluate if chosen is None else chosen:
-        _victim(planned(choice, settings), model, checkpoint.manifest)
+        plan = planned(choice, settings)
+        plan.check(victim_of(plan, model, checkpoint.manifest))
 
 
 def evaluated(
@@ -102,7 +103,7 @@ def evaluated(
         content = content or work.told(found)
         if heads := work.heads(found):
             work.took(time.monotonic() - began)
-    result, contents = close(session, status=status), [one for _, one in found]
+    result, contents = close(session, status=status), [{**one, "file": this.reference["file"]} for this, one in found]
     if not heads and "ra" in content:
         result |= content | {"headline": {key: result.get(key) for key in content}}
     return result, contents
@@ -126,7 +127,8 @@ class Measurer:
     def measure(self, plan: Planned) -> Found:
         """One evaluation, or what the same measured before."""
         session, this = self.session, self._measurement(plan)
-        victim = _victim(plan, self.model, self.checkpoint.manifest)
+        victim = victim_of(plan, self.model, self.checkpoint.manifest)
+        plan.check(victim)
         stage, known = f"{STAGE}/{this.key}", this.kept()
         if known:
             content = known[0] | {"measured_before": True}
@@ -137,8 +139,7 @@ class Measurer:
         return this, content
 
     def _measured(self, plan: Planned, this: Measurement, victim: Victim, stage: str) -> dict[str, Any]:
-        began, session = time.monotonic(), self.session
-        kept = Kept(this.unfinished, {**this.known_by, "device": session.device.type, "torch": torch.__version__})
+        session = self.session
         how = Measuring(
             session.device,
             session.config.seed,
@@ -146,20 +147,9 @@ class Measurer:
             session.reporter,
             session.stop,
         )
-        measured = plan.measured(victim, session.splits.test, how, kept, f"{STAGE} {plan.name}")
-        figures = plan.figures(measured)
-        content = this.keep(
-            {
-                "title": plan.title,
-                "figures": figures,
-                "seconds": round(time.monotonic() - began, 2),
-                "device": str(session.device),
-                "advss": version("advss"),
-            },
-            measured,
-        )
-        kept.remove()
-        session.tracker.metrics(stage, 0, {f"test/{name}": value for name, value in numbers(figures).items()})
+        content, measured = make(plan, this, victim, session.splits.test, how, f"{STAGE} {plan.name}")
+        found = {f"test/{name}": value for name, value in numbers(content["figures"]).items()}
+        session.tracker.metrics(stage, 0, found)
         session.tracker.artifact(this.path, stage=stage)
         self._draw(plan, this, measured, stage)
         return content
@@ -219,6 +209,7 @@ class Measurer:
     def _measurement(self, plan: Planned) -> Measurement:
         session = self.session
         known_by = plan.known_by(
+            victim_of(plan, self.model, self.checkpoint.manifest),
             data=session.splits.fingerprint.of("test").sha256,
             count=len(plan.images(session.splits.test)),
             seed=session.config.seed,
@@ -251,7 +242,7 @@ def headline_of(known_by: Mapping[str, Any], content: Mapping[str, Any]) -> Head
     }
 
 
-def _victim(plan: Planned, model: nn.Module, manifest: Mapping[str, Any]) -> Victim:
+def victim_of(plan: Planned, model: nn.Module, manifest: Mapping[str, Any]) -> Victim:
     """In the memory layout in which it trained, which was found to be the faster."""
     layout = manifest.get("memory_format", "contiguous")
     return plan.victim(model, classes=manifest["classes"], noise=float(manifest.get("noise", 0.0)), layout=layout)

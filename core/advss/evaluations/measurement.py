@@ -7,10 +7,13 @@ measured before, and the same again takes its own place.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,9 +21,10 @@ from safetensors.torch import load as load_bytes
 from safetensors.torch import save as save_bytes
 from torch import Tensor
 
-from advss.files import write_bytes, write_json
+from advss.files import saving, write_bytes, write_json
 from advss.measuring import Measured
 from advss.runs.folder import RunFolder
+from advss.runs.lock import check_free
 
 FOLDER = "evaluations"
 
@@ -28,6 +32,20 @@ FOLDER = "evaluations"
 def digest_of(known_by: Mapping[str, Any]) -> str:
     """What all that figures hang on comes to in the name of a file."""
     return hashlib.sha256(json.dumps(known_by, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def check_writable(folder: RunFolder) -> None:
+    """Make the folder of a run's measurements, so that hours are not spent on what cannot be kept.
+
+    Raises:
+        UsageError: it cannot be made or written to, or another process trains in the run's folder.
+    """
+    check_free(folder.path)
+    kept = folder.path / FOLDER
+    with saving(kept):
+        kept.mkdir(exist_ok=True)
+        if not os.access(kept, os.W_OK):
+            raise PermissionError(errno.EACCES, "permission denied")
 
 
 @dataclass(frozen=True)
@@ -54,20 +72,29 @@ class Measurement:
         return self.path.with_suffix(".safetensors")
 
     @property
+    def images_apart(self) -> bool:
+        """Whether each image is measured on its own, so that its answers serve whatever others are measured."""
+        return bool(self.known_by["images"]["chunk"] == 1)
+
+    @property
+    def of_chunks(self) -> dict[str, Any]:
+        """All that the answers about a chunk hang on: nothing beyond it where that is an image."""
+        images = self.known_by["images"]
+        apart = {key: value for key, value in images.items() if key != "count"}
+        return {**self.known_by, "images": apart if self.images_apart else images}
+
+    @property
     def unfinished(self) -> Path:
         """The folder of what is measured of it while it is not done."""
-        return self.path.with_suffix(".part")
+        return self.path.with_name(f"{self.name}-{digest_of(self.of_chunks)}.part")
 
     @property
     def reference(self) -> dict[str, Any]:
         """How result.json names it: its file in the run's folder, and what it is known by."""
         return {"file": f"{FOLDER}/{self.key}.json", **self.known_by}
 
-    def keep(self, content: Mapping[str, Any], measured: Measured | None = None) -> dict[str, Any]:
+    def keep(self, content: Mapping[str, Any], measured: Measured) -> dict[str, Any]:
         """Write it down, the answers first, each file whole or not at all; returns what stands in the figures' file."""
-        if measured is None:
-            write_json(self.path, whole := {**self.known_by, **content})
-            return whole
         data = save_bytes({**measured.answers, "label": measured.label, "index": measured.index})
         whole = {**self.known_by, **content, "answers_sha256": hashlib.sha256(data).hexdigest()}
         write_bytes(self.answers, data)
@@ -83,6 +110,26 @@ class Measurement:
         if not isinstance(content, dict) or content.get("answers_sha256") != hashlib.sha256(data).hexdigest():
             return None
         return content, load_bytes(data)
+
+    def rows(self) -> dict[int, dict[str, Tensor]]:
+        """What is known of single images, by place in the test set, from measurements that differ in these alone."""
+        found: dict[int, dict[str, Tensor]] = {}
+        for other in self._others() if self.images_apart else ():
+            if (known := other.kept()) is None:
+                continue
+            answers = {name: answer for name, answer in known[1].items() if name != "label"}
+            for row, place in enumerate(answers.pop("index").tolist()):
+                found[place] = {name: answer[row : row + 1] for name, answer in answers.items()}
+        return found
+
+    def _others(self) -> Iterator[Self]:
+        """The measurements that differ in the number of images."""
+        for path in sorted(self.path.parent.glob(f"{self.name}-*.json")):
+            with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):  # it is no measurement's file
+                content = json.loads(path.read_text("utf-8"))
+                other = replace(self, known_by={key: content[key] for key in self.known_by})
+                if other.of_chunks == self.of_chunks:
+                    yield other
 
     def heads(self, own: Self | None) -> bool:
         """Whether it is the run's one of its name: what ``own``, the run's own settings, measure.

@@ -55,20 +55,23 @@ class Planned:
         limits = [count for count in (self.settings.limit, self.evaluation.most) if count]
         return test.subset(min(limits, default=0))
 
-    def known_by(self, *, data: str, count: int, seed: int, checkpoint: str) -> dict[str, Any]:
+    def known_by(self, victim: Victim, *, data: str, count: int, seed: int, checkpoint: str) -> dict[str, Any]:
         """All that its answers hang on, but the machine's arithmetic.
 
         Args:
+            victim: the classifier.
             data: sha256 of the test images.
             count: how many of them.
             seed: of the draws.
             checkpoint: sha256 of the classifier's.
         """
         record = self.records[0]
+        with self._called():
+            options = plain(self.evaluation.known_by(dict(self.options), victim))
         return {
             "evaluation": self.name,
             "plugin": f"{record['distribution']} {record['version']}",
-            "options": dict(self.options),
+            "options": options,
             "images": {"data": data, "count": count, "chunk": self.evaluation.chunk or self.settings.batch_size},
             "precision": self.settings.precision,
             "seed": seed,
@@ -78,14 +81,13 @@ class Planned:
     def victim(
         self, model: nn.Module, *, classes: Sequence[str], noise: float = 0.0, layout: str = "contiguous"
     ) -> Victim:
-        """A model as it is measured, by a name of :data:`advss.training.layout.FORMATS` in that memory layout.
-
-        Raises:
-            UsageError: it cannot be measured so.
-        """
+        """A model as it is measured, by a name of :data:`advss.training.layout.FORMATS` in that memory layout."""
         arithmetic = Arithmetic(bf16=self.settings.precision == "bf16", memory_format=FORMATS[layout])
         model.eval().to(memory_format=arithmetic.memory_format)
-        victim = Victim(Computed(model, arithmetic), classes=classes, noise=noise)
+        return Victim(Computed(model, arithmetic), classes=classes, noise=noise)
+
+    def check(self, victim: Victim) -> None:
+        """Raise UsageError where a model cannot be measured so, before it is."""
         with self._called():
             try:
                 self.evaluation.check(victim)
@@ -93,7 +95,6 @@ class Planned:
                 raise
             except ValueError as error:
                 raise UsageError(f"--evaluate {self.name}: {error}") from error
-        return victim
 
     def measured(self, victim: Victim, test: Part, how: Measuring, kept: Kept, title: str) -> Measured:
         """The answers about its images.

@@ -13,30 +13,30 @@ Letters: N images, M models. The outcome, ``transfer.json``, holds:
 - ``sets``: source -> attacked model -> places in the test set of the images whose example succeeds;
 - ``overlap``: source -> ``others`` (the source left out, as in Figure 5), ``all``, and ``others_right``, the others on
   ``all_right`` alone -> ``regions``, ``union`` and ``not_shared``, see :func:`advss.evaluations.overlap.overlap`;
-- ``attack``, as ``ra_attack`` of a run's result; ``images``: of which data, of which run's
-  configuration, how many, their sha256.
+- ``attack``: its title and options; ``images``: of which data, of which run's configuration, how many of the test
+  images, and the sha256 of all of these.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import torch
 from torch import Tensor
 
-from advss.attacks.evaluation import answered
-from advss.data.splits import Part, Splits
-from advss.data.statistics import digest
+from advss.config import Choice
+from advss.data.splits import Part
 from advss.evaluations.chance import against_chance
-from advss.evaluations.evaluate import read_images, share
-from advss.evaluations.examples import Examples, Making, attack_of, check_writable
+from advss.evaluations.chunks import Measuring
+from advss.evaluations.evaluate import share
 from advss.evaluations.overlap import draw_asr, draw_overlap, overlap
+from advss.evaluations.planned import planned
+from advss.evaluations.tried import Model, Trying, attackable
 from advss.files import write_text
 from advss.runs.finished import Asked, Finished, open_finished
 from advss.runs.folder import RunFolder, make_folder, plan_folder
@@ -50,6 +50,7 @@ from advss.training.reporting import Reporter
 
 KIND: Final = "transfer"
 OUTCOME = "transfer.json"
+EXAMPLES = "examples"  # the evaluation that makes them
 
 Outcome = dict[str, Any]
 Successes = dict[str, dict[str, Tensor]]  # source -> attacked model -> (N,) bool: its example succeeds
@@ -59,7 +60,8 @@ def transfer(runs: Sequence[str | Path], asked: Asked, *, reporter: Reporter) ->
     """Attack each run's model once and try its examples on all the others, on the first run's test images.
 
     Each model is attacked with the draws of its own run's seed, so that the matrix' diagonal is 1 - RA as ``advss
-    evaluate`` measures it on these images. Examples are kept in the runs' folders and serve the next call.
+    evaluate`` measures it on these images. Examples are what ``advss evaluate --evaluate examples`` keeps in a run's
+    folder, and serve the next call.
 
     Args:
         runs: names or folders, at least two, of the same test images and classes.
@@ -71,18 +73,15 @@ def transfer(runs: Sequence[str | Path], asked: Asked, *, reporter: Reporter) ->
 
     Raises:
         UsageError: bad input, before anything is made.
-        Interrupted: a signal came; the examples of the models that were done are kept, and nothing else is left.
+        Interrupted: a signal came; the chunks of examples that were done are kept, and nothing else is left.
     """
-    members = open_finished(runs, asked.where)
-    planned, device = plan_folder(asked.runs_dir, asked.name, kind=KIND), choose_device(asked.device)
+    members, plan = open_finished(runs, asked.where), planned(Choice(EXAMPLES), asked.evaluation)
+    place, device = plan_folder(asked.runs_dir, asked.name, kind=KIND), choose_device(asked.device)
     first = members[0].config
     with watched(reporter) as watch:
         splits = own_data(first, members[0].folder, ("test",), watch)
-    images = splits.test.subset(asked.evaluation.limit)
-    for member in members:
-        check_writable(member)
-    fingerprint = digest(images.images, images.labels)
-    folder = make_folder(planned, resume=False, named=asked.name is not None)
+    models = [attackable(member, plan, splits) for member in members]
+    folder = make_folder(place, resume=False, named=asked.name is not None)
     keep_freed_memory()
     with (
         _nothing_left(folder),
@@ -92,24 +91,28 @@ def transfer(runs: Sequence[str | Path], asked: Asked, *, reporter: Reporter) ->
         ),
     ):
         reporter.say(f"transfer {folder.path}")
-        tracker.params({"models": [m.label for m in members], **attack_of(asked.evaluation)})
+        attack = {"title": plan.title, **plan.options}
+        tracker.params({"models": [m.label for m in members], **attack})
         log_data(tracker, splits, first)
-        making = Making(images, fingerprint, asked.evaluation, device, reporter, stop)
+        trying = Trying(plan, splits, Measuring(device, 0, asked.evaluation.batch_size, reporter, stop))
         with tracked(tracker, KIND):
-            outcome = _measured(members, making, splits)
+            outcome = _measured(models, trying) | {"attack": attack, "images": _data(members[0], trying)}
         tracker.begin()  # not before: what is broken off leaves nothing
         _write(outcome, folder, tracker)
     return outcome | {"folder": str(folder.path)}
 
 
-def _measured(members: Sequence[Finished], making: Making, splits: Splits) -> Outcome:
-    """The content of transfer.json."""
-    made, succeeded = _succeeded(members, making)
-    ran = [_ran(m, made[m.label]) | _against_chance(m, making, splits.classes) for m in members]
-    count, sha256 = len(making.images), making.fingerprint
-    data = {"data": splits.name, "run": members[0].label, "count": count, "sha256": sha256}
-    outcome = _outcome([m.label for m in members], ran, made, succeeded, making.images)
-    return outcome | {"attack": attack_of(making.settings), "images": data}
+def _measured(models: Sequence[Model], trying: Trying) -> Outcome:
+    """What the models' answers come to."""
+    made, succeeded = _succeeded(models, trying)
+    ran = [_ran(model, made[model.label], trying) for model in models]
+    clean = {label: answers["ta"] for label, answers in made.items()}
+    return _outcome([model.label for model in models], ran, clean, succeeded, trying.images)
+
+
+def _data(first: Finished, trying: Trying) -> Outcome:
+    sha256 = trying.splits.fingerprint.of("test").sha256
+    return {"data": trying.splits.name, "run": first.label, "count": len(trying.images), "sha256": sha256}
 
 
 @contextmanager
@@ -122,46 +125,25 @@ def _nothing_left(folder: RunFolder) -> Iterator[None]:
         raise
 
 
-def _succeeded(members: Sequence[Finished], making: Making) -> tuple[dict[str, Examples], Successes]:
-    """Each model's examples, without their images, and on which models they succeed; one model's at a time is held."""
-    made: dict[str, Examples] = {}
+def _succeeded(models: Sequence[Model], trying: Trying) -> tuple[dict[str, Mapping[str, Tensor]], Successes]:
+    """What each model answers, and on which models its examples succeed; one model's examples at a time are held."""
+    made: dict[str, Mapping[str, Tensor]] = {}
     succeeded: Successes = {}
-    for source in members:
-        examples = making.examples(source)
-        right = {m.label: examples.robust if m is source else _right(m, examples, making) for m in members}
+    for source in models:
+        found = trying.examples(source)
+        right = {m.label: found["ra"] if m is source else trying.right(m, found["x"]) for m in models}
         succeeded[source.label] = {label: ~right_N for label, right_N in right.items()}
-        made[source.label] = examples.without_images()
+        made[source.label] = {name: found[name] for name in ("ta", "answer")}
     return made, succeeded
-
-
-def _against_chance(member: Finished, making: Making, classes: Sequence[str]) -> Outcome:
-    """What the model's answers to the unperturbed images say of what it has learnt."""
-    answer_N = _answers(member, partial(read_images, making.images, making.device), making)
-    return against_chance(answer_N, making.images.labels, classes)
-
-
-def _right(member: Finished, examples: Examples, making: Making) -> Tensor:
-    """Which of another model's examples this one classifies right: (N,) bool."""
-    answer_N = _answers(member, lambda start, end: examples.x[start:end].to(making.device), making)
-    return answer_N == making.images.labels
-
-
-def _answers(member: Finished, read: Callable[[int, int], Tensor], making: Making) -> Tensor:
-    """What a model answers about the images, or the examples of them, that ``read`` gives: (N,)."""
-    model = member.model.to(making.device)
-    with making.stop.asked_by(model):
-        answer_N = answered(model, read, len(making.images), making.settings.batch_size)
-    return answer_N
 
 
 def _outcome(
     labels: Sequence[str],
     ran: Sequence[Outcome],
-    made: Mapping[str, Examples],
+    clean: Mapping[str, Tensor],
     succeeded: Successes,
     images: Part,
 ) -> Outcome:
-    clean = {label: made[label].clean for label in labels}
     all_right = _places(images, torch.stack(list(clean.values())).all(0))
     sets = {
         source: {label: _places(images, success_N) for label, success_N in of_source.items()}
@@ -180,13 +162,16 @@ def _outcome(
     }
 
 
-def _ran(member: Finished, examples: Examples) -> Outcome:
+def _ran(model: Model, answers: Mapping[str, Tensor], trying: Trying) -> Outcome:
+    """What a model is, and whether its answers to the unperturbed images say that it has learnt anything."""
+    run = model.run
     return {
-        "model": member.label,
-        "folder": str(member.folder.path),
-        "sha256": member.manifest["sha256"],
-        "seed": member.config.seed,
-        "examples": str(examples.path),
+        "model": run.label,
+        "folder": str(run.folder.path),
+        "sha256": run.manifest["sha256"],
+        "seed": run.config.seed,
+        "examples": str(model.this.answers),
+        **against_chance(answers["answer"], trying.images.labels, trying.splits.classes),
     }
 
 
@@ -232,4 +217,5 @@ def _write(outcome: Outcome, folder: RunFolder, tracker: Tracker) -> None:
         for kind in ("asr", "asr_both_right")
         for row, column in cells
     }
+    rates |= {f"{kind}/{label}": outcome[kind][row] for kind in ("ta", "error") for row, label in enumerate(labels)}
     tracker.metrics("", 0, {name: rate for name, rate in rates.items() if rate is not None})

@@ -6,15 +6,16 @@ Letters: B noisy copies of one batch, C channels, H W the image's sides, K class
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from statistics import NormalDist
 
 import torch
-from scipy.stats import binomtest, norm
 from torch import Generator, Tensor, nn
 
 from advss.attacks.evaluation import NO_ANSWER, answers
 
 ABSTAIN = -1
+NORMAL = NormalDist()  # Φ and Φ⁻¹
 DRAWN_AT_ONCE = 50  # copies whose noise is one draw: the same whatever the batch, so that it does not change the noise
 
 
@@ -25,13 +26,10 @@ class SmoothedClassifier:
         base: f, in eval mode: images (B, C, H, W) -> logits (B, K). Noisy pixels leave [0, 1], as the theorem has it.
         classes: K.
         sigma: σ, pixels in [0, 1].
-        between: called after every batch, to interrupt.
     """
 
-    def __init__(
-        self, base: nn.Module, *, classes: int, sigma: float, between: Callable[[], None] = lambda: None
-    ) -> None:
-        self.base, self.classes, self.sigma, self.between = base, classes, sigma, between
+    def __init__(self, base: nn.Module, *, classes: int, sigma: float) -> None:
+        self.base, self.classes, self.sigma = base, classes, sigma
 
     def certify(
         self, x_CHW: Tensor, *, n0: int, n: int, alpha: float, generator: Generator, batch_size: int
@@ -52,7 +50,7 @@ class SmoothedClassifier:
         top = int(self.count(x_CHW, n0, generator=generator, batch_size=batch_size).argmax())
         counts_K = self.count(x_CHW, n, generator=generator, batch_size=batch_size)
         p_A = lower_bound(int(counts_K[top]), n, alpha)
-        return (top, self.sigma * float(norm.ppf(p_A))) if p_A > 0.5 else (ABSTAIN, 0.0)
+        return (top, self.sigma * NORMAL.inv_cdf(p_A)) if p_A > 0.5 else (ABSTAIN, 0.0)
 
     @torch.inference_mode()
     def count(self, x_CHW: Tensor, n: int, *, generator: Generator, batch_size: int) -> Tensor:
@@ -62,9 +60,8 @@ class SmoothedClassifier:
         """
         counts_K = torch.zeros(self.classes, dtype=torch.int64, device=x_CHW.device)
         for copies_BCHW in self._noisy(x_CHW, n, generator, batch_size):
-            answer_B = self._answers(copies_BCHW)
+            answer_B = answers(self.base(copies_BCHW))
             counts_K += torch.bincount(answer_B[answer_B != NO_ANSWER], minlength=self.classes)
-            self.between()
         return counts_K
 
     def _noisy(self, x_CHW: Tensor, n: int, generator: Generator, batch_size: int) -> Iterator[Tensor]:
@@ -79,26 +76,18 @@ class SmoothedClassifier:
             for start in range(0, len(copies_BCHW), batch_size):
                 yield copies_BCHW[start : start + batch_size]
 
-    def _answers(self, copies_BCHW: Tensor) -> Tensor:
-        """The answers to a batch (B,); in halves where the device's memory is too small."""
-        try:
-            answer_B = answers(self.base(copies_BCHW))
-        except torch.OutOfMemoryError:
-            if len(copies_BCHW) == 1:
-                raise
-            answer_B = torch.cat([self._answers(half) for half in copies_BCHW.chunk(2)])
-        return answer_B
-
 
 def lower_bound(hits: int, n: int, alpha: float) -> float:
     """The one-sided lower Clopper–Pearson bound, at level 1 - ``alpha``, of what happened ``hits`` times in ``n``."""
+    from scipy.stats import binomtest  # half a second, which nobody waits for who certifies nothing
+
     interval = binomtest(hits, n, alternative="greater").proportion_ci(confidence_level=1 - alpha, method="exact")
     return float(interval.low)
 
 
 def largest_radius(sigma: float, n: int, alpha: float) -> float:
     """σ·Φ⁻¹(α^(1/n)): the radius of an image of whose ``n`` copies none is misclassified; none has a larger one."""
-    return sigma * float(norm.ppf(alpha ** (1 / n)))
+    return sigma * NORMAL.inv_cdf(alpha ** (1 / n))
 
 
 def fewest_copies(alpha: float) -> int:

@@ -9,8 +9,10 @@ advss_api = (1, 0)
 
 @hookimpl
 def advss_evaluations() -> list[type[Evaluation]]:
-    """Accuracy on clean images, and under PGD."""
+    """Accuracy on clean images, under PGD, and certified; the examples that PGD makes."""
+    from advss_evaluations.certify import Certify
     from advss_evaluations.clean import Clean
+    from advss_evaluations.examples import Examples
     from advss_evaluations.pgd import PGD
 
-    return [Clean, PGD]
+    return [Clean, PGD, Certify, Examples]

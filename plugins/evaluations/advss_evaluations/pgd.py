@@ -46,12 +46,25 @@ class PGD(Evaluation):
         self.attack = attack.PGD(restarts=1 if restarts is None else restarts, loss=loss or "ce")
 
     def title(self) -> str:
-        """``PGD-20 ×2 ℓ∞ 8/255``."""
-        restarts = self.attack.restarts
+        """``PGD-20 ×2 ℓ∞ 8/255``; on which loss, where it is not cross-entropy."""
+        restarts, loss = self.attack.restarts, self.attack.loss
         times = f" ×{restarts}" if restarts > 1 else ""
-        return f"PGD-{self.threat.steps}{times} {self.threat}"
+        return f"PGD-{self.threat.steps}{times} {'' if loss == 'ce' else f'{loss} '}{self.threat}"
+
+    def check(self, model: Victim) -> None:
+        """There are as many classes as the loss needs."""
+        self.attack.check(len(model.classes))
 
     def measure(self, model: Victim, x_BCHW: Tensor, label_B: Tensor, generator: Generator) -> Answers:
-        """Which images are right, clean and under attack."""
-        found = self.attack(model, x_BCHW, label_B, self.threat, generator)
-        return {"ta": found.clean_B == label_B, "ra": found.robust_B}
+        """Which images are right, clean and under attack, and the classes answered, ``NO_ANSWER`` where none is."""
+        return told(self.attack(model, x_BCHW, label_B, self.threat, generator), label_B)
+
+
+def told(found: attack.Attacked, label_B: Tensor) -> dict[str, Tensor]:
+    """What is kept of each image: right clean (``ta``) and under attack (``ra``), and the classes answered."""
+    return {
+        "ta": found.clean_B == label_B,
+        "ra": found.robust_B,
+        "answer": found.clean_B,
+        "attacked": found.attacked_B,
+    }
