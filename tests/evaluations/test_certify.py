@@ -1,38 +1,40 @@
-"""``advss certify`` on a run: what it writes, that nothing is lost or measured twice, and what it refuses."""
+"""The evaluation ``certify`` on a run: what it writes, that nothing is lost or measured twice, and what it refuses."""
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from statistics import NormalDist
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Generator, Tensor
 
 import advss
-from advss.config import CertifySettings
+from advss.config import Choice, EvalSettings
 from advss.data.splits import open_splits
 from advss.errors import UsageError
-from advss.evaluations.certified import draw_certified
-from advss.evaluations.certify import certify
+from advss.evaluations.evaluate import evaluate
 from advss.models.smoothed import ABSTAIN, SmoothedClassifier
 from advss.tracking.journal import read_records
 from advss.training.checkpoints import load_checkpoint, save_checkpoint
 from advss.training.reporting import Silent
 from advss.training.signals import Interrupted
+from advss_evaluations.certify import Certify
 
 SIGMA = 0.25
-SETTINGS = CertifySettings(n0=20, n=60, alpha=0.01, limit=8, batch_size=60)
+OPTIONS = {"n0": 20, "n": 60, "alpha": 0.01, "limit": 8, "batch_size": 60}
 BEST = Path("finetune/best.safetensors")
 
 
 def tell_noise(run: Path, **noise: float) -> None:
-    """Make the checkpoint say on which noise it was trained; nothing: as an old one that does not say."""
+    """Make the checkpoint say on which noise it was trained; nothing: as one that does not say."""
     checkpoint = load_checkpoint(run / BEST)
     manifest = {key: value for key, value in checkpoint.manifest.items() if key not in ("noise", "sha256")}
     save_checkpoint(run / BEST, checkpoint.tensors, {**manifest, **noise})
@@ -69,9 +71,15 @@ def run(trained: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+def _undrawn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing takes longer than all else here; one test draws."""
-    monkeypatch.setattr("advss.evaluations.certify.draw_certified", lambda *_, **__: ())
+    if "drawing" not in request.fixturenames:
+        monkeypatch.setattr(Certify, "draw", lambda *_: {})
+
+
+@pytest.fixture
+def drawing() -> None:
+    """The test draws."""
 
 
 @pytest.fixture
@@ -80,141 +88,128 @@ def instant(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(SmoothedClassifier, "certify", lambda *_, **__: (1, 0.1))
 
 
-def certified(run: Path, reporter: Silent | None = None, **settings: Any) -> dict[str, Any]:
-    return certify(run, replace(SETTINGS, **settings), device="cpu", reporter=reporter or Silent())
+def certified(run: Path, reporter: Silent | None = None, **options: Any) -> dict[str, Any]:
+    chosen = [Choice("certify", {**OPTIONS, **options})]
+    result = evaluate(run, EvalSettings(), chosen, device="cpu", reporter=reporter or Silent())
+    (content,) = result["measured"]
+    return dict(content)
 
 
-def timeless(content: dict[str, Any]) -> dict[str, Any]:
-    """Without what differs from one measurement to the next."""
-    rows = [{key: value for key, value in row.items() if key != "seconds"} for row in content["results"]]
-    return {key: value for key, value in content.items() if key != "seconds"} | {"results": rows}
+def answers(run: Path, content: dict[str, Any]) -> dict[str, Tensor]:
+    """The answers by image of a measurement."""
+    return load_file((run / content["file"]).with_suffix(".safetensors"))
 
 
-def written(run: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads((run / certificate(run)).read_text())
-    return content
-
-
-def certificate(run: Path) -> Path:
-    """The one certificate's place in the run."""
-    (file,) = (run / "evaluations").glob("certify-*.json")
-    return file.relative_to(run)
+def by_place(run: Path, content: dict[str, Any]) -> dict[int, tuple[Any, ...]]:
+    """Place in the test set -> label, certified class and radius."""
+    found = answers(run, content)
+    columns = [found[name].tolist() for name in ("label", "predicted", "radius")]
+    return dict(zip(found["index"].tolist(), zip(*columns, strict=True), strict=True))
 
 
 class Count(Silent):
-    """Counts the images that were measured."""
+    """Counts the images that were certified."""
 
     images = 0
 
     def step(self, *, step: int, images: int, metrics: Any) -> None:
-        self.images += 1
+        self.images += images
+
+
+def kept(run: Path) -> list[str]:
+    return sorted(path.name for path in (run / "evaluations").glob("certify-*"))
 
 
 # ---------------------------------------------------------------- what is written
 def test_a_certificate_has_the_promised_keys(run: Path) -> None:
     content = certified(run)
-    places = {key: content.pop(key) for key in ("file", "figure")}
-    assert written(run) == content
-    assert places == {"file": str(certificate(run)), "figure": f"figures/{certificate(run).stem}.png"}
-    assert {key: type(value) for key, value in content.items()} == {
-        "sigma": float,
-        "n0": int,
-        "n": int,
-        "alpha": float,
-        "seed": int,
-        "model_sha256": str,
-        "data_sha256": str,
-        "images": int,
-        "clean_accuracy": float,
-        "abstained": float,
-        "acr": float,
-        "radius": list,
-        "accuracy": list,
-        "seconds": float,
-        "chance": float,
-        "largest_class": dict,
-        "most_answered": dict,
-        "doubt": type(content["doubt"]),
-        "results": list,
+    file = content.pop("file")
+    assert json.loads((run / file).read_text()) == content
+    assert {Path(name).suffix for name in kept(run)} == {".json", ".safetensors"}
+    assert content["options"] == {"sigma": 0.25, "n0": 20, "n": 60, "alpha": 0.01}
+    assert (content["images"]["count"], content["images"]["chunk"]) == (8, 1)
+    assert content["checkpoint"] == load_checkpoint(run / BEST).manifest["sha256"]
+    assert content["title"] == "smoothing n 60, α 0.01"
+    figures = content["figures"]
+    numbers = {"sigma", "acr", "abstained", "chance"}
+    assert {name for name, one in figures.items() if isinstance(one, float)} == numbers
+    assert {name for name, one in figures.items() if isinstance(one, dict) and "interval" in one} == {
+        *("clean_accuracy", "accuracy_0.25"),  # 0.25 Φ⁻¹(0.01^(1/60)) is 0.36
     }
-    assert (content["sigma"], content["n0"], content["n"], content["alpha"], content["images"]) == (
-        0.25,
-        20,
-        60,
-        0.01,
-        8,
-    )
-    assert content["model_sha256"] == load_checkpoint(run / BEST).manifest["sha256"]
-    assert {key: type(value) for key, value in content["results"][0].items()} == {
-        "index": int,
-        "label": int,
-        "predicted": int,
-        "radius": float,
-        "seconds": float,
+    assert {"radius", "accuracy", "largest_class", "most_answered", "doubt", "notes"} < figures.keys()
+    found = answers(run, content | {"file": file})
+    assert {name: (one.dtype, len(one)) for name, one in found.items()} == {
+        "index": (torch.int64, 8),
+        "label": (torch.int64, 8),
+        "predicted": (torch.int64, 8),
+        "radius": (torch.float64, 8),
+        "sigma": (torch.float64, 8),
+        "clean_accuracy": (torch.bool, 8),
     }
 
 
 def test_figures_are_those_of_the_images(run: Path) -> None:
     content = certified(run, limit=30)
-    rows = content["results"]
-    right = [row for row in rows if row["predicted"] == row["label"]]
+    figures, rows = content["figures"], list(by_place(run, content).values())
+    right = [radius for label, predicted, radius in rows if predicted == label]
     assert len(rows) == 30
-    assert content["abstained"] == sum(row["predicted"] == ABSTAIN for row in rows) / 30
-    assert content["acr"] == pytest.approx(sum(row["radius"] for row in right) / 30)
-    assert content["clean_accuracy"] == content["accuracy"][0] == len(right) / 30
-    assert content["accuracy"] == [sum(r["radius"] >= radius for r in right) / 30 for radius in content["radius"]]
-    assert content["radius"][-2] <= SIGMA * NormalDist().inv_cdf(0.01 ** (1 / 60)) < content["radius"][-1]
-    assert 0 < content["abstained"] < 1  # else these digits tell nothing
-    assert 0 < content["clean_accuracy"] < 1
+    assert figures["abstained"] == sum(predicted == ABSTAIN for _, predicted, _ in rows) / 30
+    assert figures["acr"] == pytest.approx(sum(right) / 30)
+    assert figures["clean_accuracy"]["accuracy"] == figures["accuracy"][0] == len(right) / 30
+    assert figures["accuracy"] == [sum(r >= radius for r in right) / 30 for radius in figures["radius"]]
+    assert figures["radius"][-2] <= SIGMA * NormalDist().inv_cdf(0.01 ** (1 / 60)) < figures["radius"][-1]
+    assert 0 < figures["abstained"] < 1  # else these digits tell nothing
+    assert 0 < figures["clean_accuracy"]["accuracy"] < 1
 
 
 @pytest.mark.usefixtures("instant")
 def test_images_are_a_balanced_part_of_the_test_images(run: Path) -> None:
-    rows = certified(run, limit=10)["results"]
+    ten = by_place(run, certified(run, limit=10))
     _, label = advss.load_data(run)
-    places = {row["index"] for row in rows}
-    assert sorted(row["label"] for row in rows) == list(range(10))
-    assert len(places) == 10
-    assert len(certified(run, limit=0)["results"]) == len(label)
+    assert sorted(own for own, _, _ in ten.values()) == list(range(10))
+    assert len(by_place(run, certified(run, limit=0))) == len(label)
 
 
 def test_radii_are_those_of_noise_drawn_by_other_means(run: Path) -> None:
     """No radius is larger than what 500 other copies allow, but for 1 image in 10,000."""
-    sure = [row for row in certified(run, limit=20)["results"] if row["predicted"] != ABSTAIN][:6]
+    rows = by_place(run, certified(run, limit=30))
+    sure = {place: row for place, row in rows.items() if row[1] != ABSTAIN}
     x, label = advss.load_data(run)
     order = open_splits("digits", {}, limit=200, seed=0).test.index.tolist()
     model, normal = advss.load_model(run), NormalDist()
     generator = torch.Generator().manual_seed(99)
-    assert len(sure) == 6
-    for row in sure:
-        place = order.index(row["index"])
+    assert len(sure) >= 3  # else these digits tell nothing
+    for place, (own, predicted, radius) in list(sure.items())[:6]:
+        at = order.index(place)
         with torch.no_grad():
-            said = model(x[place] + SIGMA * torch.randn(500, 3, 32, 32, generator=generator)).argmax(1)
-        share = float((said == row["predicted"]).double().mean())
-        assert row["label"] == int(label[place])
-        assert 0.5 < normal.cdf(row["radius"] / SIGMA) <= share + 4 * (share * (1 - share) / 500) ** 0.5 + 1 / 500
+            said = model(x[at] + SIGMA * torch.randn(500, 3, 32, 32, generator=generator)).argmax(1)
+        share = float((said == predicted).double().mean())
+        assert own == int(label[at])
+        assert 0.5 < normal.cdf(radius / SIGMA) <= share + 4 * (share * (1 - share) / 500) ** 0.5 + 1 / 500
 
 
-def test_figure_and_metrics_are_tracked(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("advss.evaluations.certify.draw_certified", draw_certified)
+@pytest.mark.usefixtures("drawing")
+def test_figure_and_metrics_are_tracked(run: Path) -> None:
     content = certified(run)
-    records = list(read_records(run / "metrics.jsonl"))
-    name = certificate(run).stem
-    stage = f"certify/{name}"
+    name, figures = Path(content["file"]).stem, content["figures"]
+    records, stage = list(read_records(run / "metrics.jsonl")), f"evaluate/{name}"
     (metrics,) = [r for r in records if r.kind == "metrics" and r.stage == stage]
-    assert metrics.payload["values"]["certify/acr"] == content["acr"]
-    assert metrics.payload["values"]["certify/accuracy_0.25"] == content["accuracy"][content["radius"].index(0.25)]
+    found = metrics.payload["values"]
+    assert found["test/acr"] == figures["acr"]
+    assert found["test/accuracy_0.25"] == figures["accuracy"][figures["radius"].index(0.25)]
     artifacts = [r.payload["path"] for r in records if r.kind == "artifact" and r.stage == stage]
-    assert artifacts == [f"evaluations/{name}.json", f"figures/{name}.png", f"figures/{name}.svg"]
-    assert (run / content["figure"]).read_bytes().startswith(b"\x89PNG")
-    assert [r.payload["status"] for r in records if r.kind == "end" and r.stage == stage] == ["FINISHED"]
+    drawn = [f"figures/{name}-certified.{ending}" for ending in ("png", "svg")]
+    assert artifacts == [f"evaluations/{name}.json", *drawn]
+    assert (run / drawn[0]).read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.usefixtures("instant")
-def test_result_json_stays_as_it_was(run: Path) -> None:
-    before = (run / "result.json").read_text()
-    certified(run)
-    assert (run / "result.json").read_text() == before
+def test_the_headline_stays_as_it_was(run: Path) -> None:
+    before = json.loads((run / "result.json").read_text())
+    content = certified(run)
+    after = json.loads((run / "result.json").read_text())
+    assert after["evaluations"].pop("certify")["file"] == content["file"]
+    assert {**after, "folder": before["folder"]} == before
 
 
 @pytest.mark.usefixtures("instant")
@@ -224,16 +219,21 @@ def test_another_certificate_stands_beside_the_first(run: Path, more: dict[str, 
     before = (run / first["file"]).read_text()
     second = certified(run, **more)
     assert (run / first["file"]).read_text() == before
-    assert len({first["file"], second["file"]} & {str(f.relative_to(run)) for f in run.glob("evaluations/*")}) == 2
-    assert first["figure"] != second["figure"]
+    assert first["file"] != second["file"]
+
+
+@pytest.mark.usefixtures("instant")
+@pytest.mark.parametrize("same", [{"batch_size": 7}, {"sigma": SIGMA}, {"other_sigma": True}])
+def test_what_changes_no_answer_is_the_same_certificate(run: Path, same: dict[str, Any]) -> None:
+    assert certified(run, **same)["file"] == certified(run)["file"]
 
 
 # ---------------------------------------------------------------- nothing is lost, nothing hangs on the order
 def test_an_image_does_not_hang_on_how_many_are_certified(run: Path, tmp_path: Path) -> None:
     other = Path(shutil.copytree(run, tmp_path / "other"))
-    few, many = (timeless(certified(r, limit=limit))["results"] for r, limit in ((run, 4), (other, 12)))
-    assert [row for row in many if row["index"] in {r["index"] for r in few}] == few
-    assert len(few) == 4
+    few, many = (by_place(r, certified(r, limit=limit)) for r, limit in ((run, 4), (other, 12)))
+    assert {place: many[place] for place in few} == few
+    assert (len(few), len(many)) == (4, 12)
 
 
 def test_each_image_has_noise_of_its_own(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -250,47 +250,73 @@ def test_each_image_has_noise_of_its_own(run: Path, monkeypatch: pytest.MonkeyPa
 
 def test_batch_size_changes_nothing(run: Path, tmp_path: Path) -> None:
     other = Path(shutil.copytree(run, tmp_path / "other"))
-    assert timeless(certified(run)) == timeless(certified(other, batch_size=7))
+    assert by_place(run, certified(run)) == by_place(other, certified(other, batch_size=7))
 
 
+@pytest.mark.parametrize("limit", [8, 6])
 def test_going_on_after_a_signal_gives_the_same_certificate(
-    run: Path, tmp_path: Path, stopper: Callable[..., Silent], capsys: pytest.CaptureFixture[str]
+    run: Path, tmp_path: Path, stopper: Callable[..., Silent], capsys: pytest.CaptureFixture[str], limit: int
 ) -> None:
-    whole = certified(Path(shutil.copytree(run, tmp_path / "whole")))
+    other = Path(shutil.copytree(run, tmp_path / "whole"))
+    whole = by_place(other, certified(other, limit=limit))
     with pytest.raises(Interrupted, match="SIGTERM"):
-        certified(run, reporter=stopper("certify", "step", 3))
-    assert not list(run.glob("evaluations/certify-*"))
+        certified(run, reporter=stopper("evaluate certify", "step", 3))
+    assert [Path(name).suffix for name in kept(run)] == [".part"]
+    assert len(list((run / "evaluations" / kept(run)[0]).iterdir())) == 3
     rest = Count()
-    assert timeless(certified(run, reporter=rest)) == timeless(whole)
-    assert rest.images == 5
-    assert "3 of 8 images were certified before" in capsys.readouterr().err
+    assert by_place(run, certified(run, reporter=rest, limit=limit)) == whole
+    before = limit - rest.images
+    assert 0 < before <= 3
+    assert f"{before} of {limit} images were measured before" in capsys.readouterr().err
+
+
+def test_a_signal_is_heard_within_an_image(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    counted = SmoothedClassifier.count
+
+    def kill(self: SmoothedClassifier, x_CHW: Tensor, n: int, **rest: Any) -> Tensor:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return counted(self, x_CHW, n, **rest)
+
+    monkeypatch.setattr(SmoothedClassifier, "count", kill)
+    with pytest.raises(Interrupted, match="SIGTERM"):
+        certified(run)
+    assert kept(run) == []
 
 
 @pytest.mark.usefixtures("instant")
-def test_images_are_kept_while_it_runs(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_image_is_kept_at_once(run: Path) -> None:
     """As a kill would find them, which leaves no time to save."""
-    monkeypatch.setattr("advss.evaluations.certify.SAVE_EVERY_S", 0.0)
-    kept: list[int] = []
+    found: list[int] = []
 
     class Look(Silent):
         def step(self, *, step: int, images: int, metrics: Any) -> None:
-            (file,) = (run / "certify").glob("*.json")
-            kept.append(len(json.loads(file.read_text())["results"]))
+            found.append(len(list((run / "evaluations").glob("certify-*.part/*"))))
 
     certified(run, reporter=Look(), limit=3)
-    assert kept == [1, 2, 3]
+    assert found == [1, 2, 3]
+    assert not list((run / "evaluations").glob("*.part"))
 
 
 def test_a_finished_certificate_is_not_measured_again(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = certified(run, limit=4)
-    certified(run, limit=2)  # nor is anything lost by asking for less in between, or for something else
     certified(run, n=61, limit=2)
 
     def fail(*_: object, **__: object) -> tuple[int, float]:
         raise AssertionError
 
     monkeypatch.setattr(SmoothedClassifier, "certify", fail)
-    assert certified(run, limit=4) == first
+    assert certified(run, limit=4) == first | {"measured_before": True}
+    two = certified(run, limit=2)
+    assert by_place(run, two).items() < by_place(run, first).items()
+    assert two["file"] != first["file"]
+
+
+def test_only_images_that_are_new_are_certified(run: Path, tmp_path: Path) -> None:
+    other, count = Path(shutil.copytree(run, tmp_path / "other")), Count()
+    whole = by_place(other, certified(other, limit=12))
+    few = by_place(run, certified(run, limit=4))
+    assert by_place(run, certified(run, limit=12, reporter=count)) == whole
+    assert count.images == 12 - len(few.keys() & whole.keys()) == 8
 
 
 @pytest.mark.parametrize("changed", [{"n": 61}, {"n0": 21}, {"alpha": 0.02}, {"sigma": 0.3, "other_sigma": True}])
@@ -313,65 +339,60 @@ def test_another_model_is_measured_anew(run: Path) -> None:
     assert count.images == 2
 
 
+@pytest.mark.usefixtures("instant")
+def test_answers_that_are_damaged_are_measured_anew(run: Path) -> None:
+    file = (run / certified(run, limit=2)["file"]).with_suffix(".safetensors")
+    file.write_bytes(file.read_bytes()[:-1] + b"x")
+    count = Count()
+    certified(run, limit=4, reporter=count)
+    assert count.images == 4
+
+
 # ---------------------------------------------------------------- sigma
 @pytest.mark.parametrize("noise", [{}, {"noise": 0.0}], ids=["absent", "zero"])
 def test_a_model_that_saw_no_noise_says_what_to_type(noise: dict[str, float], run: Path) -> None:
     tell_noise(run, **noise)
-    with pytest.raises(UsageError, match=r"without noise, .*`advss certify .*digits --sigma .* --other-sigma`"):
+    with pytest.raises(UsageError, match=r"without noise, .* by --certify\.sigma .* --certify\.other_sigma"):
         certified(run)
-    with pytest.raises(UsageError, match=r"--sigma 0\.5: .* without noise \(sigma 0\); add --other-sigma"):
+    with pytest.raises(UsageError, match=r"sigma 0\.5: .* without noise \(sigma 0\); add --certify\.other_sigma"):
         certified(run, sigma=0.5)
 
 
 @pytest.mark.usefixtures("instant")
 def test_another_sigma_is_refused_unless_it_is_meant(run: Path) -> None:
-    with pytest.raises(UsageError, match=r"--sigma 0\.5: .* noise of sigma 0\.25; .*--other-sigma"):
+    with pytest.raises(UsageError, match=r"sigma 0\.5: .* noise of sigma 0\.25; .*--certify\.other_sigma"):
         certified(run, sigma=0.5)
-    assert certified(run, sigma=0.5, other_sigma=True, limit=1)["sigma"] == 0.5
-    assert certified(run, sigma=0.25, limit=1)["sigma"] == 0.25
+    assert certified(run, sigma=0.5, other_sigma=True, limit=1)["figures"]["sigma"] == 0.5
+    assert certified(run, sigma=0.25, limit=1)["figures"]["sigma"] == 0.25
 
 
 # ---------------------------------------------------------------- refusals
 @pytest.mark.parametrize(
-    ("settings", "message"),
+    ("options", "message"),
     [
-        ({"n0": 0}, "--n0: must be at least 1, got 0"),
-        ({"n": 0}, "--n: must be at least 1, got 0"),
-        ({"batch_size": -1}, "--batch-size: must be at least 1, got -1"),
-        ({"limit": -1}, "--limit: expected a number of test images"),
-        ({"alpha": 0.0}, "--alpha: must be above 0 and below 0.5, got 0"),
-        ({"alpha": 0.5}, "--alpha: must be above 0 and below 0.5, got 0.5"),
-        ({"alpha": float("nan")}, "--alpha: must be above 0"),
-        ({"sigma": 0.0}, "--sigma: must be above 0 and finite, got 0"),
-        ({"sigma": float("inf")}, "--sigma: must be above 0 and finite, got inf"),
-        ({"sigma": float("nan")}, "--sigma: must be above 0 and finite, got nan"),
-        ({"sigma": 64.0}, r"--sigma: must be at most 4, got 64\.0: pixels are .* so say 64/255"),
-        ({"n": 9, "alpha": 0.001}, r"--n: 9 copies can certify nothing .* use --n 10 or more"),
+        ({"n0": 0}, "--certify.n0 must be at least 1, got 0"),
+        ({"n": 0}, "--certify.n must be at least 1, got 0"),
+        ({"batch_size": -1}, "--certify.batch_size must be at least 1, got -1"),
+        ({"limit": -1}, "--certify.limit must be a number of test images"),
+        ({"alpha": 0.0}, "--certify.alpha must be above 0 and below 0.5, got 0"),
+        ({"alpha": 0.5}, "--certify.alpha must be above 0 and below 0.5, got 0.5"),
+        ({"alpha": float("nan")}, "--certify.alpha must be above 0"),
+        ({"sigma": 0.0}, "--certify.sigma must be above 0 and finite, got 0"),
+        ({"sigma": float("inf")}, "--certify.sigma must be above 0 and finite, got inf"),
+        ({"sigma": float("nan")}, "--certify.sigma must be above 0 and finite, got nan"),
+        ({"sigma": 64.0}, r"--certify.sigma must be at most 4, got 64\.0: pixels are .* so say 64/255"),
+        ({"n": 9, "alpha": 0.001}, r"--certify.n must be at least 10, got 9: .* certify nothing at alpha 0.001"),
     ],
     ids=lambda value: str(value) if isinstance(value, dict) else "",
 )
-def test_settings_that_cannot_be_measured_are_one_line(settings: dict[str, Any], message: str, run: Path) -> None:
+def test_settings_that_cannot_be_measured_are_one_line(options: dict[str, Any], message: str, run: Path) -> None:
     with pytest.raises(UsageError, match=message) as error:
-        certified(run, **settings)
+        certified(run, **options)
     assert "\n" not in str(error.value)
-    assert not (run / "certify").exists()
+    assert kept(run) == []
 
 
 def test_a_run_without_a_classifier_is_refused(run: Path) -> None:
     shutil.rmtree(run / "finetune")
     with pytest.raises(UsageError, match="has no fine-tuned model; run `advss finetune --from"):
-        certified(run)
-
-
-def test_an_unknown_run_is_named(run: Path) -> None:
-    with pytest.raises(UsageError, match="there is no run"):
-        certified(run.with_name("other"))
-
-
-@pytest.mark.usefixtures("instant")
-def test_kept_images_that_are_damaged_are_named(run: Path) -> None:
-    certified(run, limit=1)
-    (file,) = (run / "certify").glob("*.json")
-    file.write_text('{"results": [1]}')
-    with pytest.raises(UsageError, match=rf"{file.name} is damaged .* remove it"):
         certified(run)

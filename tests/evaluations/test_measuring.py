@@ -126,6 +126,38 @@ def test_what_was_kept_of_another_measurement_or_is_damaged_is_not_used(tmp_path
     assert len(one.measured) == 4
 
 
+class Single(Drawing):
+    """Measures each image on its own."""
+
+    chunk = 1
+
+
+def test_images_that_are_measured_one_by_one_are_kept_until_they_are_stored(tmp_path: Path) -> None:
+    """What was measured of other images than those of a smaller measurement outlives it."""
+    killed, few, rest = Single(fatal=9), Single(), Single()
+    with pytest.raises(KeyboardInterrupt):
+        answers(killed, Constant(), part(10), kept=tmp_path)
+    some = part(10).select(torch.arange(2))
+    answers(few, Constant(), some, kept=tmp_path)
+    Kept(tmp_path, {"a": 1}).remove([0, 1])
+    whole = answers(Single(), Constant(), part(10))
+    found = answers(rest, Constant(), part(10), kept=tmp_path)
+    assert (few.measured, len(rest.measured)) == ([], 2 * 2 + 1 + 2 * 5)
+    assert torch.equal(found["sum"], whole["sum"])
+    Kept(tmp_path, {"a": 1}).remove(range(10))
+    assert not tmp_path.exists()
+
+
+def test_of_rows_that_are_known_none_is_measured() -> None:
+    images, one = part(3), Single()
+    whole = answers(Single(), Constant(), images)
+    rows = {place: {name: answer[place : place + 1] for name, answer in whole.items()} for place in (0, 2)}
+    victim = Victim(Constant(), classes="ab")
+    found = how().answers(one, victim, images, Kept(None, {}, rows), "x")
+    assert one.measured == [("first", 1), ("second", 1)]
+    assert all(torch.equal(found[name], whole[name]) for name in whole)
+
+
 class Narrow(nn.Module):
     """A small network that has memory for 3 images, in passes forward or backward."""
 

@@ -19,7 +19,6 @@ import advss
 from advss.config import Choice, EvalSettings
 from advss.data.splits import open_splits
 from advss.errors import UsageError
-from advss.evaluations import examples as examples_module
 from advss.evaluations import transfer as transfer_module
 from advss.evaluations.chunks import Kept, Measuring
 from advss.evaluations.evaluate import evaluate
@@ -32,6 +31,7 @@ from advss.tracking.journal import read_metrics
 from advss.training.checkpoints import load_checkpoint, save_checkpoint
 from advss.training.reporting import Silent
 from advss.training.signals import Interrupted, StopRequest
+from advss_evaluations.examples import Examples
 
 EVALUATION = EvalSettings(eps=2 / 255, step_size=1 / 255, steps=2, restarts=2, batch_size=40)
 FEW = replace(EVALUATION, limit=20)
@@ -59,7 +59,7 @@ def model(runs: Path, name: str) -> torch.nn.Module:
 
 
 def kept(runs: Path, name: str) -> dict[str, Tensor]:
-    (file,) = (runs / name / "examples").glob("*.safetensors")
+    (file,) = (runs / name / "evaluations").glob("examples-*.safetensors")
     return load_file(file)
 
 
@@ -128,19 +128,14 @@ def test_kept_examples_lie_in_the_ball_around_the_test_images(compared: Compared
 
 
 def by_hand(net: torch.nn.Module, x: Tensor, label: Tensor, generator: torch.Generator) -> Tensor:
-    """One PGD as the paper's section 3.1 has it, on the images that the model is right about; the others, after it."""
-    right = net(x).argmax(1) == label
-    made = x.clone()
-    for chosen in (right, ~right):
-        clean, target = x[chosen], label[chosen]
-        start = torch.empty_like(clean).uniform_(-EVALUATION.threat.eps, EVALUATION.threat.eps, generator=generator)
-        z = (clean + start).clamp(0, 1)
-        for _ in range(EVALUATION.steps):
-            z.requires_grad_()
-            (gradient,) = torch.autograd.grad(F.cross_entropy(net(z), target, reduction="sum"), z)
-            moved = z.detach() + EVALUATION.threat.step_size * gradient.sign()
-            z = torch.min(torch.max(moved, clean - EVALUATION.threat.eps), clean + EVALUATION.threat.eps).clamp(0, 1)
-        made[chosen] = z.detach()
+    """One PGD as the paper's section 3.1 has it, on all images; those that it would heal stand for themselves."""
+    right, eps = net(x).argmax(1) == label, EVALUATION.threat.eps
+    made = (x + torch.empty_like(x).uniform_(-eps, eps, generator=generator)).clamp(0, 1)
+    for _ in range(EVALUATION.steps):
+        made.requires_grad_()
+        (gradient,) = torch.autograd.grad(F.cross_entropy(net(made), label, reduction="sum"), made)
+        moved = made.detach() + EVALUATION.threat.step_size * gradient.sign()
+        made = torch.min(torch.max(moved, x - eps), x + eps).clamp(0, 1)
     healed = (~right) & (net(made).argmax(1) == label)
     made[healed] = x[healed]
     return made.detach()
@@ -151,7 +146,7 @@ def test_off_diagonals_are_those_of_an_attack_written_by_hand(runs: Path) -> Non
     outcome = between(runs, "a", "b", evaluation=settings)
     x, label = advss.load_data("a", runs_dir=runs)
     for column, (source, target) in enumerate((("a", "b"), ("b", "a"))):
-        made = by_hand(model(runs, source), x, label, stream("cpu", 0, "evaluate", 0))
+        made = by_hand(model(runs, source), x, label, stream("cpu", 0, "evaluate", "", 0))
         wrong = (model(runs, target)(made).argmax(1) != label).double().mean()
         assert outcome["asr"][1 - column][column] == pytest.approx(float(wrong), abs=1e-12)
 
@@ -219,7 +214,7 @@ def test_the_folder_holds_what_was_returned_and_figures(compared: Compared) -> N
     assert json.loads((folder / "transfer.json").read_text()) | {"folder": str(folder)} == outcome
     drawn = {file.name for file in (folder / "figures").iterdir()}
     assert drawn == {"asr.png", "asr.svg", "venn.png", "venn.svg"}
-    assert outcome["attack"]["restarts"] == 2
+    assert (outcome["attack"]["title"], outcome["attack"]["restarts"]) == ("examples of PGD-2 ×2 ℓ∞ 2/255", 2)
     assert (outcome["images"]["count"], outcome["images"]["run"]) == (100, "a")
 
 
@@ -229,12 +224,41 @@ def test_rates_are_tracked(compared: Compared) -> None:
     assert metrics.values["asr/b/a"] == outcome["asr"][1][0]
     assert metrics.values["asr_both_right/c/a"] == outcome["asr_both_right"][2][0]
     known = [rate for row in outcome["asr_both_right"] for rate in row if rate is not None]
-    assert len(metrics.values) == 9 + len(known)
+    assert [metrics.values[f"error/{name}"] for name in "abc"] == outcome["error"]
+    assert [metrics.values[f"ta/{name}"] for name in "abc"] == outcome["ta"]
+    assert len(metrics.values) == 9 + len(known) + 6
+
+
+def test_of_four_models_the_three_counts_stand_apart(runs: Path) -> None:
+    """d is a that answers class 3 alone: it has nine images in ten wrong, and no attack does anything to it."""
+    shutil.copytree(runs / "a", runs / "d")
+    best = load_checkpoint(runs / "d/finetune/best.safetensors")
+    best.tensors["head.bias"][3] += 1e6
+    save_checkpoint(best.path, best.tensors, {k: v for k, v in best.manifest.items() if k != "sha256"})
+    outcome = between(runs, "a", "b", "c", "d", evaluation=FEW)
+    x, label = advss.load_data("a", runs_dir=runs)
+    order = open_splits("digits", {}, limit=100).test.index.tolist()
+    chosen = [order.index(place) for place in kept(runs, "a")["index"].tolist()]
+    x, label = x[chosen], label[chosen]
+    with torch.no_grad():
+        right = {name: model(runs, name)(x).argmax(1) == label for name in "abcd"}
+        fell = {(s, t): model(runs, t)(kept(runs, s)["x"]).argmax(1) != label for s in "abcd" for t in "abcd"}
+    for row, target in enumerate("abcd"):
+        assert outcome["error"][row] == pytest.approx(float((~right[target]).double().mean()))
+        for column, source in enumerate("abcd"):
+            both = right[source] & right[target]
+            assert outcome["asr"][row][column] == pytest.approx(float(fell[source, target].double().mean()))
+            assert outcome["both_right"][row][column] == int(both.sum())
+            expected = float(fell[source, target][both].double().mean()) if both.any() else None
+            assert outcome["asr_both_right"][row][column] == expected
+    assert outcome["asr"][3] == pytest.approx([0.9] * 4)
+    assert {rate for rate in outcome["asr_both_right"][3] if rate is not None} == {0.0}
+    assert {"".join(region["models"]) for region in outcome["overlap"]["a"]["all"]["regions"]} >= {"d", "abcd"}
 
 
 # ---------------------------------------------------------------- kept examples
 def files(runs: Path) -> dict[str, tuple[bytes, int]]:
-    found = sorted(runs.glob("*/examples/*"))
+    found = sorted(runs.glob("*/evaluations/examples-*.safetensors"))
     return {str(file.relative_to(runs)): (file.read_bytes(), file.stat().st_mtime_ns) for file in found}
 
 
@@ -246,7 +270,7 @@ def forbidden(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
         def fail(*args: object, **kwargs: object) -> None:
             raise AssertionError("examples were made")
 
-        monkeypatch.setattr(examples_module, "adversarial_examples", fail)
+        monkeypatch.setattr(Examples, "measure", fail)
 
     return forbid
 
@@ -261,7 +285,7 @@ def test_a_second_call_reuses_the_examples_and_says_so(runs: Path, forbidden: Ca
 
 
 CHANGES: list[dict[str, Any]] = [{"steps": 1}, {"eps": 0.03}, {"restarts": 1}, {"norm": "l2"}, {"batch_size": 50}]
-CHANGES += [{"step_size": 0.01}, {"limit": 30}]
+CHANGES += [{"step_size": 0.01}, {"limit": 30}, {"loss": "margin"}, {"precision": "bf16"}]
 
 
 def test_another_attack_makes_its_own_examples(runs: Path, forbidden: Callable[[], None]) -> None:
@@ -278,14 +302,13 @@ def test_another_checkpoint_makes_its_own_examples(runs: Path) -> None:
     best.tensors["head.bias"] += 1.0
     save_checkpoint(best.path, best.tensors, {k: v for k, v in best.manifest.items() if k != "sha256"})
     between(runs, "a", "b", name="again")
-    assert len(list((runs / "a/examples").glob("*.safetensors"))) == 2
-    assert len(list((runs / "b/examples").glob("*.safetensors"))) == 1
+    assert [len(list(runs.glob(f"{name}/evaluations/examples-*.safetensors"))) for name in "ab"] == [2, 1]
 
 
 def test_damaged_examples_are_made_anew(runs: Path) -> None:
     first = between(runs, "a", "b")
     whole = files(runs)
-    (file,) = (runs / "a/examples").glob("*.safetensors")
+    (file,) = (runs / "a/evaluations").glob("examples-*.safetensors")
     data = bytearray(file.read_bytes())
     data[len(data) // 2] ^= 64
     file.write_bytes(data)
@@ -293,16 +316,17 @@ def test_damaged_examples_are_made_anew(runs: Path) -> None:
     assert {name: data for name, (data, _) in files(runs).items()} == {n: data for n, (data, _) in whole.items()}
 
 
-def test_stopped_it_keeps_what_is_done_and_leaves_nothing_else(
-    runs: Path, stopper: Callable[..., Silent], forbidden: Callable[[], None]
-) -> None:
+def test_stopped_it_keeps_what_is_done_and_leaves_nothing_else(runs: Path, stopper: Callable[..., Silent]) -> None:
+    settings, elsewhere = replace(FEW, batch_size=10), Path(shutil.copytree(runs, runs.parent / "elsewhere"))
+    whole = between(elsewhere, "a", "b", evaluation=settings)
     with pytest.raises(Interrupted):
-        between(runs, "a", "b", reporter=stopper("examples b", "step", 20))
-    assert [name.split("/")[0] for name in files(runs) if name.endswith(".safetensors")] == ["a"]
+        between(runs, "a", "b", evaluation=settings, reporter=stopper("examples b", "step", 10))
+    assert [name.split("/")[0] for name in files(runs)] == ["a"]
     assert not (runs / "transfer").exists()
     said = Said()
-    between(runs, "a", "b", reporter=said)
+    assert between(runs, "a", "b", evaluation=settings, reporter=said)["sets"] == whole["sets"]
     assert [line for line in said.lines if line.startswith("examples of a: those kept")]
+    assert "examples b: 10 of 20 images were measured before, in the same way" in said.lines
 
 
 # ---------------------------------------------------------------- models that have learnt nothing
@@ -332,8 +356,26 @@ def test_without_a_name_the_folder_is_named_by_the_date(runs: Path) -> None:
 def test_a_folder_of_examples_that_cannot_be_made_is_one_line_before_any_attack(
     runs: Path, forbidden: Callable[[], None]
 ) -> None:
-    (runs / "b/examples").write_text("in the way")
+    shutil.rmtree(runs / "b/evaluations")
+    (runs / "b/evaluations").write_text("in the way")
     forbidden()
-    with pytest.raises(UsageError, match=r"cannot save .*b/examples"):
+    with pytest.raises(UsageError, match=r"cannot save .*b/evaluations"):
         between(runs, "a", "b")
     assert not (runs / "transfer").exists()
+
+
+def test_a_loss_that_needs_more_classes_is_one_line_before_any_attack(
+    runs: Path, forbidden: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forbidden()
+    monkeypatch.setattr("advss.attacks.pgd.DLR_CLASSES", 11)
+    with pytest.raises(UsageError, match="loss dlr needs at least 11 classes, the model has 10: choose ce or margin"):
+        between(runs, "a", "b", evaluation=replace(FEW, loss="dlr"))
+    assert not (runs / "transfer").exists()
+
+
+def test_examples_are_those_that_evaluate_keeps(runs: Path, forbidden: Callable[[], None]) -> None:
+    evaluate(runs / "a", FEW, [Choice("examples")], device="cpu", reporter=Silent())
+    said = Said()
+    between(runs, "a", "b", reporter=said)
+    assert [line for line in said.lines if line.startswith("examples of a: those kept in")]

@@ -12,15 +12,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from advss.cli.main import main
-from advss.config import RunConfig
+from advss.config import Choice, RunConfig
 from advss.errors import UsageError
-from advss.evaluations.certified import Certified
-from advss.evaluations.certify import Kept
 from advss.evaluations.evaluate import evaluate
 from advss.runs import lock
 from advss.runs.folder import RunFolder, make_folder
@@ -188,7 +185,7 @@ def test_evaluating_holds_no_lock_and_loses_nothing_that_is_written_meanwhile(se
             seen.append(free(run))
 
     again = replace(config.evaluation, restarts=2)
-    assert evaluate(run, again, device="cpu", reporter=Looking())["status"] == "finished"
+    assert evaluate(run, again, [Choice("pgd")], device="cpu", reporter=Looking())["status"] == "finished"
     assert seen == [True]
 
 
@@ -199,12 +196,3 @@ def test_measured_is_written_though_another_process_began_to_train(
         pass
     end = "what was measured is written all the same"
     assert capsys.readouterr().err == f"advss: warning: run {tmp_path} {SAID}; {end}\n"
-
-
-def test_two_that_certify_keep_the_images_of_both(tmp_path: Path) -> None:
-    identity: dict[str, Any] = {"sigma": 0.25, "n": 100}
-    one, other = (Kept(RunFolder(tmp_path), identity) for _ in range(2))
-    for kept, index in ((one, 3), (other, 5)):
-        kept.add(Certified(index, 0, 0, 0.1, seconds=0.0))
-        kept.save()
-    assert sorted(Kept(RunFolder(tmp_path), identity).images) == [3, 5]

@@ -117,8 +117,10 @@ def test_what_others_have_of_it_is_told(stored: Stored) -> None:
 # ---------------------------------------------------------------- pruning
 def test_a_finished_run_keeps_its_best_checkpoints_and_all_that_is_measured(stored: Stored) -> None:
     folder = stored("one")
-    aged(folder / "examples/0123.safetensors")
-    kept = [aged(folder / "evaluations" / name) for name in ("pgd-1.json", "pgd-1.safetensors", "0-1-2.safetensors")]
+    for name in ("examples-1.safetensors", "examples-2.part/0-1-2.safetensors"):
+        aged(folder / "evaluations" / name)
+    measured = ("pgd-1.json", "pgd-1.safetensors", "examples-1.json", "certify-1.part/0-1-2.safetensors")
+    kept = [aged(folder / "evaluations" / name) for name in measured]
     kept.append(aged(folder / "initial.safetensors"))
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     freed, damaged = prune(folder)
@@ -135,7 +137,7 @@ def test_a_finished_run_keeps_its_best_checkpoints_and_all_that_is_measured(stor
     lock = (folder / ".lock").stat().st_size
     assert freed == size - sum((folder / name).stat().st_size for name in names(folder)) + lock
     assert damaged == []
-    assert not (folder / "examples").exists()
+    assert not (folder / "evaluations/examples-2.part").exists()
     assert spare(folder) == {}
 
 
@@ -143,10 +145,10 @@ def test_an_unfinished_run_loses_nothing_but_what_a_killed_write_left(stored: St
     folder = stored("one", status="running")
     before = names(folder)
     aged(folder / "pretrain/.last.safetensors.new")
-    aged(folder / "examples/0123.safetensors")
+    aged(folder / "evaluations/examples-1.safetensors")
     (folder / ".result.json.7-8.new").write_bytes(b"being written")
     prune(folder)
-    assert names(folder) == sorted([*before, ".lock", ".result.json.7-8.new", "examples/0123.safetensors"])
+    assert names(folder) == sorted([*before, ".lock", ".result.json.7-8.new", "evaluations/examples-1.safetensors"])
 
 
 def test_beside_a_damaged_checkpoint_the_others_are_kept(stored: Stored) -> None:
@@ -218,7 +220,9 @@ def test_pruned_runs_are_averaged_and_attacked(pruned: Path) -> None:
     runs = [pruned / "a", pruned / "b"]
     assert ensemble(runs, asked(pruned, "ab"), reporter=Silent())["ta"] is not None
     assert transfer(runs, asked(pruned, "t"), reporter=Silent())["models"] == ["a", "b"]
-    assert list((pruned / "a/examples").iterdir())
+    assert list((pruned / "a/evaluations").glob("examples-*.safetensors"))
+    assert prune(pruned / "a")[0] > 0
+    assert transfer(runs, asked(pruned, "t2"), reporter=Silent())["models"] == ["a", "b"]
 
 
 def test_a_pruned_run_loads_and_is_finished(pruned: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
 from advss.cli.arguments import Arguments
@@ -90,13 +91,12 @@ def _prune(folders: list[Path]) -> None:
 
 def _kinds(files: Iterable[str]) -> list[str]:
     """What files are, in a few words, each once: ``pretrain/last``, ``examples``."""
-    parts = [PurePosixPath(name).parts for name in files]
-    kinds = [part[0] if part[0] == removal.EXAMPLES else "/".join((*part[:-1], _stem(part[-1]))) for part in parts]
-    return sorted(set(kinds))
+    return sorted({"examples" if fnmatchcase(name, removal.EXAMPLES) else _stem(name) for name in files})
 
 
 def _stem(name: str) -> str:
-    return name if name.startswith(".") else name.removesuffix(".json").removesuffix(".safetensors")
+    hidden = PurePosixPath(name).name.startswith(".")
+    return name if hidden else name.removesuffix(".json").removesuffix(".safetensors")
 
 
 def _print_going(going: Mapping[Path, tuple[str, int]]) -> None:

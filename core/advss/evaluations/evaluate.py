@@ -54,8 +54,9 @@ def evaluate(
 
     Returns:
         The content of result.json, and ``measured``: what stands in the files of these measurements, in order, with
-        ``file``, its place in the run's folder, and ``measured_before`` where that was measured before. Where the first of them with an RA is not the run's
-        headline, its TA and RA stand in the headline's place, and the headline under ``headline``.
+        ``file``, its place in the run's folder, and ``measured_before`` where that is what was measured before. Where
+        the first of them with an RA is not the run's headline, its TA and RA stand in the headline's place, and the
+        headline under ``headline``.
 
     Raises:
         UsageError: the run has no classifier or no data, or cannot be measured so.

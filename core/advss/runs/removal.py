@@ -1,7 +1,8 @@
 """What goes of a run's folder: all of it, or what neither measuring nor resuming needs.
 
 Measuring, averaging, going on from a run and loading it read the best checkpoints; resuming reads the last ones, and a
-finished run is never resumed. Examples are made again where they are gone. Whatever is measured is kept.
+finished run is never resumed. Examples, as large as the images, are made again where they are gone; of whatever else is
+measured all is kept.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from advss.runs.lock import held, in_use, locked
 from advss.tracking.journal import NAME as JOURNAL
 
 STAGES = ("pretrain", "finetune")
-EXAMPLES = "examples"
+EXAMPLES = "evaluations/examples-*.safetensors"  # of unfinished ones, in folders, too
 ENDED_S = 600.0  # a file half written that has not grown for so long is written by nobody
 OWN = ("result.json", COMPARISON, JOURNAL)  # nobody else's folder has one of them
 
@@ -116,7 +117,7 @@ def _served(files: Files) -> Iterator[str]:
         if {f"{stage}/best.safetensors", f"{stage}/best.json"} <= files.keys():
             patterns = (f"{stage}/last.*", f"{stage}/best.previous.*")
             yield from (name for name in files if any(fnmatchcase(name, pattern) for pattern in patterns))
-    yield from (name for name in files if name.startswith(f"{EXAMPLES}/"))
+    yield from (name for name in files if fnmatchcase(name, EXAMPLES))
 
 
 def _left_over(path: Path) -> bool:
@@ -150,8 +151,9 @@ def prune(folder: Path) -> tuple[int, list[str]]:
                 going = {name: size for name, size in going.items() if name not in beside}
         for name in going:
             _unlink(folder / name)
-        with suppress(OSError):  # there is none, or something is left in it
-            (folder / EXAMPLES).rmdir()
+        for parent in {(folder / name).parent for name in going if fnmatchcase(name, EXAMPLES)}:
+            with suppress(OSError):  # something is left in it
+                parent.rmdir()
     return sum(going.values()), kept
 
 
