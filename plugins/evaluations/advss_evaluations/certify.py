@@ -72,7 +72,7 @@ class Certify(Evaluation):
             )
         if self.other_sigma or self._sigma(model) == model.noise:
             return
-        was = f"on noise of sigma {model.noise:g}; leave sigma out, or" if model.noise else "without noise (sigma 0);"
+        was = f"on noise of sigma {model.noise:g}; leave --certify.sigma out, or" if model.noise else "without noise (sigma 0);"
         raise ValueError(
             f"--certify.sigma {self.sigma:g}: the model was fine-tuned {was} add --certify.other_sigma to mean it"
         )
