@@ -72,9 +72,9 @@ class Certify(Evaluation):
             )
         if self.other_sigma or self._sigma(model) == model.noise:
             return
-        was = f"on noise of sigma {model.noise:g}; leave --certify.sigma out, or" if model.noise else "without noise (sigma 0);"
+        seen = f"on noise of sigma {model.noise:g}; leave --certify.sigma out, or" if model.noise else "without noise;"
         raise ValueError(
-            f"--certify.sigma {self.sigma:g}: the model was fine-tuned {was} add --certify.other_sigma to mean it"
+            f"--certify.sigma {self.sigma:g}: the model was fine-tuned {seen} add --certify.other_sigma to mean it"
         )
 
     def known_by(self, options: Mapping[str, Any], model: Victim) -> Mapping[str, Any]:
