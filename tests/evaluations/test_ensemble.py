@@ -103,6 +103,15 @@ def test_single_members_of_the_same_seed_have_their_runs_own_ra(made: Made) -> N
         assert (rows[(name,)]["ta"], rows[(name,)]["ra"]) == (alone["ta"], alone["ra"])
 
 
+@pytest.mark.parametrize(("evaluate", "attacked"), [("clean", False), ("clean,pgd", True)])
+def test_subsets_have_the_ra_that_the_whole_has(runs: Path, evaluate: str, attacked: bool) -> None:
+    config = yaml.safe_load((runs / "a/config.yaml").read_text())
+    (runs / "a/config.yaml").write_text(yaml.safe_dump(config | {"evaluate": evaluate.split(",")}))
+    result = averaged(runs, "a", "b", subsets=True)
+    assert [row["ra"] is not None for row in [result, *result["subsets"]]] == [attacked] * 4
+    assert all(row["ta"] is not None for row in result["subsets"])
+
+
 def test_a_pair_among_the_subsets_is_what_the_pair_alone_would_be(made: Made) -> None:
     runs, result = made
     pair = averaged(runs, "a", "b", name="pair")

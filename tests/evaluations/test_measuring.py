@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +12,8 @@ from torch import Generator, Tensor, nn
 
 from advss.config import Choice, EvalSettings
 from advss.data.images import InMemory
-from advss.data.splits import Part
+from advss.data.splits import Part, part_tensors
+from advss.errors import UsageError
 from advss.evaluations.chunks import Kept, Measuring
 from advss.evaluations.planned import planned
 from advss.hookspecs import Evaluation
@@ -53,6 +55,37 @@ def test_constant_classifier_has_equal_ta_and_ra() -> None:
     victim = plan.victim(Constant(), classes="ab")
     figures = plan.figures(plan.measured(victim, images, how(), Kept(None, {}), "x"))
     assert (figures["ta"]["accuracy"], figures["ra"]["accuracy"], figures["ra"]["images"]) == (0.7, 0.7, 10)
+
+
+def test_examples_are_drawn_as_by_pgd_and_fell_what_it_fells() -> None:
+    images, found = part(24, ones=12), []
+    settings = EvalSettings(eps=0.01, step_size=0.005, steps=3, restarts=2)
+    model = Narrow()
+    for name in ("pgd", "examples"):
+        plan = planned(Choice(name), settings)
+        found.append(plan.measured(plan.victim(model, classes="ab"), images, how(), Kept(None, {}), "x").answers)
+    by_pgd, by_examples = found
+    x, clean = by_examples["x"], part_tensors(images)[0]
+    assert all(torch.equal(by_pgd[name], by_examples[name]) for name in ("ta", "ra", "answer"))
+    with torch.no_grad():
+        assert torch.equal(model(x).argmax(1) == images.labels, by_examples["ra"])
+        assert torch.equal(model(x).argmax(1), by_examples["attacked"])
+        assert torch.equal(model(clean).argmax(1), by_examples["answer"])
+    assert float((x - clean).abs().max()) <= 0.01 + 1e-6
+    assert 0 < by_pgd["ra"].sum() < by_pgd["ta"].sum()
+
+
+@pytest.mark.parametrize(
+    ("options", "title"), [({}, "PGD-20 ×2 ℓ∞ 8/255"), ({"loss": "margin"}, "PGD-20 ×2 margin ℓ∞ 8/255")]
+)
+def test_pgds_title_names_a_loss_that_is_not_cross_entropy(options: dict[str, Any], title: str) -> None:
+    assert planned(Choice("pgd", options), EvalSettings(restarts=2)).title == title
+
+
+def test_a_loss_that_needs_more_classes_is_told_before_anything_is_measured() -> None:
+    plan = planned(Choice("pgd", {"loss": "dlr"}), EvalSettings())
+    with pytest.raises(UsageError, match="--evaluate pgd: loss dlr needs at least 3 classes, the model has 2"):
+        plan.check(plan.victim(Constant(), classes="ab"))
 
 
 class Counting(Constant):

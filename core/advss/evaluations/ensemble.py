@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from advss.config import RunConfig
+from advss.config import Choice, RunConfig
 from advss.configuration.resolve import to_yaml
 from advss.data.fingerprint import Fingerprint
 from advss.errors import UsageError
@@ -160,10 +160,13 @@ def _measure(session: Session, members: Sequence[Finished], *, subsets: bool) ->
     if not subsets:
         return result
     chosen = [some for size in range(1, len(members)) for some in combinations(members, size)]
-    rows = [{"members": [member.label for member in members], **{key: result[key] for key in _MEASURED}}]
+    rows = [{"members": [member.label for member in members], **{key: result.get(key) for key in _MEASURED}}]
+    by = next(
+        (c for c in session.config.evaluate if c.name == (result.get("evaluation") or {}).get("evaluation")), None
+    )
     with tracked(session.tracker, STAGE):
         for place, some in enumerate(chosen, 2):
-            measured = _of_some(session, some, place, len(chosen) + 1)
+            measured = _of_some(session, some, by, f"{STAGE} {place}/{len(chosen) + 1}")
             rows.append({"members": [member.label for member in some], **measured})
             took = {STAGE: round(time.monotonic() - began, 2)}
             session.record(subsets=sorted(rows, key=lambda row: len(row["members"])), seconds=took)
@@ -177,18 +180,18 @@ _MEASURED = (
 )
 
 
-def _of_some(session: Session, some: Sequence[Finished], place: int, of: int) -> Result:
-    """What stands in result.json of a smaller average; one member alone is that member."""
+def _of_some(session: Session, some: Sequence[Finished], by: Choice | None, title: str) -> Result:
+    """What stands in result.json of a smaller average, its RA ``by`` the headline's; one member alone is that member."""
     model: nn.Module = AveragedClassifier([m.model for m in some]) if len(some) > 1 else some[0].model
     config, test, found = session.config, session.splits.test, learnt(model.eval(), session)
-    for choice in config.evaluate[:1]:
-        plan = planned(choice, config.evaluation)
+    if by:
+        plan = planned(by, config.evaluation)
         victim = plan.victim(model, classes=session.splits.classes, noise=0.0)
         plan.check(victim)
         how = Measuring(session.device, config.seed, config.evaluation.batch_size, session.reporter, session.stop)
-        measured = plan.measured(victim, test, how, Kept(None, {}), f"{STAGE} {place}/{of}")
+        measured = plan.measured(victim, test, how, Kept(None, {}), title)
         known_by = {"evaluation": plan.name, "options": plan.options}
         found |= headline_of(known_by, {"title": plan.title, "figures": plan.figures(measured)})
     names = "+".join(member.label for member in some)
-    session.tracker.metrics(STAGE, 0, {f"test/{name}/{names}": found[name] for name in ("ta", "ra")})
-    return {key: found[key] for key in _MEASURED}
+    session.tracker.metrics(STAGE, 0, {f"test/{name}/{names}": found[name] for name in ("ta", "ra") if name in found})
+    return {key: found.get(key) for key in _MEASURED}
