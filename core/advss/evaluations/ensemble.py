@@ -161,9 +161,8 @@ def _measure(session: Session, members: Sequence[Finished], *, subsets: bool) ->
         return result
     chosen = [some for size in range(1, len(members)) for some in combinations(members, size)]
     rows = [{"members": [member.label for member in members], **{key: result.get(key) for key in _MEASURED}}]
-    by = next(
-        (c for c in session.config.evaluate if c.name == (result.get("evaluation") or {}).get("evaluation")), None
-    )
+    name = (result.get("evaluation") or {}).get("evaluation")  # the headline's
+    by = next((choice for choice in session.config.evaluate if choice.name.rpartition(":")[2] == name), None)
     with tracked(session.tracker, STAGE):
         for place, some in enumerate(chosen, 2):
             measured = _of_some(session, some, by, f"{STAGE} {place}/{len(chosen) + 1}")
@@ -181,7 +180,7 @@ _MEASURED = (
 
 
 def _of_some(session: Session, some: Sequence[Finished], by: Choice | None, title: str) -> Result:
-    """What stands in result.json of a smaller average, its RA ``by`` the headline's; one member alone is that member."""
+    """What stands in result.json of a smaller average, RA ``by`` an evaluation; one member alone is that member."""
     model: nn.Module = AveragedClassifier([m.model for m in some]) if len(some) > 1 else some[0].model
     config, test, found = session.config, session.splits.test, learnt(model.eval(), session)
     if by:
