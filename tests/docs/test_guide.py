@@ -25,7 +25,7 @@ from advss.cli.arguments import sort_words
 from advss.cli.check import DISCOVERED
 from advss.cli.commands import COMMANDS
 from advss.cli.main import main
-from advss.plugins import forget, registry
+from advss.plugins import Kind, forget, registry
 from advss.testing.subject import find
 from advss.testing.suite import checks_of
 from advss.testing.verdicts import judge
@@ -36,6 +36,7 @@ PAGES = sorted(path.name for path in DOCS.glob("*.md"))
 GUIDE = "write-a-pretext-task.md"
 BLOCK = re.compile(r"^```(\w*)(?: title=\"([^\"]+)\")?\n(.*?)^```$", re.M | re.S)
 ELLIPSIS = "..."
+KINDS: dict[str, Kind] = {"defenses.md": "defense", "finetune.md": "finetune", "evaluations.md": "evaluation"}
 
 
 @dataclass(frozen=True)
@@ -155,14 +156,13 @@ def test_its_python_can_be_compiled(followed: str) -> None:
             compile(block.text, followed, "exec")
 
 
-@on("defenses.md", "finetune.md")
+@on(*KINDS)
 def test_its_class_keeps_the_contract_that_discovery_asks(followed: str) -> None:
     code = next(block.text for block in blocks(followed) if block.language == "python")
     namespace: dict[str, Any] = {}
     exec(code, namespace)
     (offered,) = [thing for thing in namespace.values() if isinstance(thing, type) and "name" in thing.__dict__]
-    kind: Any = "defense" if followed == "defenses.md" else "finetune"
-    generated = registry().find(kind, vars(offered)["name"])
+    generated = registry().find(KINDS[followed], vars(offered)["name"])
     assert offered.__mro__[1] is generated.__mro__[1]
 
 

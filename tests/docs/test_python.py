@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import math
 import re
 import shlex
 from collections.abc import Callable
@@ -23,6 +24,7 @@ from advss.configuration.resolve import from_mapping
 from advss.data.sources import cifar10c
 from advss.ensemble.objective import TaskObjective
 from advss.hookspecs import Loss, Task, Views
+from advss.measuring import Victim
 from advss.plugins import registry
 from advss.plugins.discovery import Discovery, Plugin
 from advss.plugins.kinds import Kind
@@ -69,7 +71,12 @@ def verdicts(plugin: Plugin, **options: Any) -> list[Verdict]:
 
 
 @pytest.mark.parametrize(
-    ("kind", "page", "name"), [("defense", "defenses.md", "Flat"), ("finetune", "finetune.md", "Beside")]
+    ("kind", "page", "name"),
+    [
+        ("defense", "defenses.md", "Flat"),
+        ("finetune", "finetune.md", "Beside"),
+        ("evaluation", "evaluations.md", "Noises"),
+    ],
 )
 def test_a_further_class_of_a_page_keeps_the_contract(
     kind: Kind, page: str, name: str, monkeypatch: pytest.MonkeyPatch
@@ -148,6 +155,37 @@ def test_a_trained_model_is_measured_on_corrupted_images(tmp_path: Path, monkeyp
     (code,) = [code for code in python_of("configuration.md") if "cifar10c" in code]
     exec(code.replace("NAME", "it"), namespace)
     assert float(namespace["accuracy"]) == pytest.approx(0.1)  # the same answer to ten images of ten classes
+
+
+# ---------------------------------------------------------------- evaluations
+@pytest.mark.parametrize("name", ["Noisy", "Noises"])
+def test_the_pages_evaluations_count_what_stays_right_under_noise(name: str) -> None:
+    class Bright(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.stack([0.6 - x[:, 0, 0, 0], x[:, 0, 0, 0] - 0.6], 1)
+
+    x, label = torch.full((4000, 3, 1, 1), 0.5), torch.zeros(4000, dtype=torch.int64)
+    evaluation, found = offered("evaluations.md", name)(), dict[str, Tensor]()
+    for seed, part in enumerate(evaluation.parts(2)):
+        draws = torch.Generator().manual_seed(seed)
+        found = evaluation.measure_part(part, found, Victim(Bright(), classes="ab"), x, label, draws)
+    shares = {answer: float(right.float().mean()) for answer, right in found.items()}
+    phi = {sigma: 0.5 * (1 + math.erf(0.1 / sigma / 2**0.5)) for sigma in (0.05, 0.1, 0.2)}
+    if name == "Noisy":
+        assert shares == {"ta": 1.0, "noisy": pytest.approx(phi[0.1], abs=0.02)}
+    else:
+        alone = [phi[0.05], phi[0.05] * phi[0.1], phi[0.05] * phi[0.1] * phi[0.2]]
+        assert list(shares.values()) == [pytest.approx(share, abs=0.03) for share in alone]
+
+
+def test_the_page_on_measuring_measures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(shlex.split(RUN)) == 0
+    capsys.readouterr()
+    (code,) = python_of("measuring.md")
+    exec(code.replace("NAME", "it").replace("50", "2"), {})
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(" 0.")[0] for line in lines] == ["clean", "PGD-2 ℓ∞ 8/255"]
 
 
 # ---------------------------------------------------------------- features

@@ -163,8 +163,8 @@ def unlike(some: Answers, others: Answers, *, near: bool = False) -> str:
         others: of as many images.
         near: whether numbers may differ in their last digits.
     """
-    if list(some) != list(others):
-        return ", ".join(sorted(set(some) ^ set(others))) or ", ".join(others)
+    if set(some) != set(others):
+        return ", ".join(sorted(set(some) ^ set(others)))
     rtol, atol = (1e-4, 1e-5) if near else (0.0, 0.0)
     close = partial(torch.allclose, rtol=rtol, atol=atol, equal_nan=True)
     for name, one in some.items():
