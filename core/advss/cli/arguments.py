@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from advss.configuration.settings import COMPONENTS, SETTINGS, nearest_flag
+from advss.configuration.settings import COMPONENTS, SETTINGS, nearest_flag, typed_setting
 from advss.errors import UsageError
 from advss.switches import is_switch, take_switch
 
@@ -112,12 +112,14 @@ def _sort_flag(word: str, left: list[str], arguments: Arguments, grammar: Gramma
     elif left and not left[0].startswith("--") and not is_switch(left[0]):
         value = left.pop(0)
     elif own or not (component or _is_switch(flag)):
-        raise UsageError(f"--{flag} needs a value")
+        raise UsageError(f"--{name} needs a value")
     else:
         value = "true"
     if own:
         arguments.flags.setdefault(flag, []).append(value)
     else:
+        if name in grammar.short:
+            typed_setting(flag, value, origin=f"--{name}")  # judged here, where it is known what was typed
         arguments.settings[flag] = value
 
 

@@ -13,6 +13,7 @@ from advss.configuration.assembly import Assignments, assembled
 from advss.configuration.layers import Layer, Said
 from advss.configuration.radius import LENGTHS, Unsaid, drop_lengths, lines, order, unsaid
 from advss.configuration.settings import COMPONENTS, SETTINGS, Section, typed_setting
+from advss.configuration.together import check_together
 from advss.errors import UsageError, did_you_mean, of_flag
 from advss.output import tell
 from advss.plugins.kinds import Kind
@@ -102,7 +103,7 @@ class _Folded:
             members = self.history[place + 1].members.get(component, ())
             said = [
                 (member, _option_path(path, member), value)
-                for path, value in part.options
+                for path, value in sorted(part.options, key=lambda one: "#" in one[0][0])  # of one, after of all
                 for member in self._targets(component, path, value, members)
             ]
             for member, inner, value in sorted(said, key=lambda one: order(one[1])):
@@ -168,7 +169,7 @@ class _Folded:
             evaluation=self._evaluation(sections["eval"]),
             **sections["run"],
         )
-        _check(config)
+        check_together(config)
         return config
 
     def _evaluation(self, said: Mapping[str, Any]) -> EvalSettings:
@@ -251,15 +252,24 @@ def _has_option(component: str, member: Choice, option: str) -> bool:
 
 
 def _unknown(component: str, path: tuple[str, ...], said: Said, members: list[Choice]) -> str:
+    keys = [member.key for member in members]
+    names = ", ".join(keys)
+    if component == "evaluate" and len(path) > 1 and path[0] not in keys:
+        return _of_no_evaluation(path[0], said, keys)
     if not members:
         return f"{said.origin}: no {component} is chosen"
-    names = ", ".join(member.key for member in members)
-    if len(path) > 1:
-        keys = [member.key for member in members]
-        if path[0] not in keys:
-            return f"{said.origin}: '{path[0]}' is not among what --{component} chooses: {names}"
+    if len(path) > 1 and path[0] not in keys:
+        return f"{said.origin}: '{path[0]}' is not among what --{component} chooses: {names}"
     known = [option.name for member in members for option in options_of(_class_of(component, member))]
     return f"unknown option {said.origin} of {names}{did_you_mean(path[-1], known)}"
+
+
+def _of_no_evaluation(name: str, said: Said, chosen: list[str]) -> str:
+    """What is wrong with an option below a name that ``--evaluate`` does not choose, or that no evaluation has."""
+    known, short = registry().names("evaluation"), name.partition("#")[0]
+    if short in known:
+        return f"{said.origin}: --evaluate does not choose it; say --evaluate {','.join([*chosen, short])}"
+    return f"unknown flag {said.origin}: there is no evaluation '{name}'{did_you_mean(name, [*known, *COMPONENTS])}"
 
 
 def _stage(name: Section, said: dict[str, Any]) -> StageSettings:
@@ -273,23 +283,3 @@ def _stage(name: Section, said: dict[str, Any]) -> StageSettings:
     if settings.optimizer == "sgd" and settings.nesterov and not settings.momentum:
         raise UsageError(f"--{name}-nesterov true needs a --{name}-momentum above 0, such as 0.9")
     return settings
-
-
-def _check(config: RunConfig) -> None:
-    said = ", ".join(member.key for member in config.pretext) or "none"
-    if config.diversity and len(config.pretext) < 2:
-        raise UsageError(f"--diversity {config.diversity} needs two or more pretext tasks, got --pretext {said}")
-    for name in ("in", "sign", "every", "pixels"):
-        value = getattr(config, f"diversity_{name}")
-        if not config.diversity and value != getattr(RunConfig, f"diversity_{name}"):
-            raise UsageError(f"--diversity-{name} {value} has no effect with --diversity 0; give --diversity 0.1, say")
-    if config.pretrain_data and not config.pretraining.epochs:
-        none = "--pretrain-epochs 0" if config.pretext else "--pretext none"
-        raise UsageError(f"--pretrain-data {config.pretrain_data.name}: nothing is pretrained by {none}")
-    for name in ("limit", "size"):
-        if (said_of := getattr(config, f"pretrain_data_{name}")) and not config.pretrain_data:
-            raise UsageError(f"--pretrain-data.{name} {said_of}: no --pretrain-data is chosen")
-    tails = ["auto", *(["fresh"] if config.pretext or config.start else []), *(member.key for member in config.pretext)]
-    if config.finetune_tail not in tails:
-        hint = did_you_mean(config.finetune_tail, tails)
-        raise UsageError(f"--finetune-tail {config.finetune_tail} is no task of --pretext {said}{hint}")

@@ -72,7 +72,7 @@ def read_layer(content: Mapping[str, Any], *, where: str = "", text: bool = Fals
     for key, value in content.items():
         head, _, rest = str(key).partition(".")
         flag = head.replace("_", "-") + (f".{rest}" if rest else "")
-        origin = f"{where}: {flag}" if where else f"--{flag}"
+        origin = f"{where}: {flag}" if where else f"--{as_typed(flag)}"
         if flag in SETTINGS:
             layer.settings[flag] = Said(value, origin)
         elif flag.partition(".")[0] in COMPONENTS:
@@ -92,6 +92,12 @@ def read_layer(content: Mapping[str, Any], *, where: str = "", text: bool = Fals
             hint = hint or nearest_flag(flag, [*SETTINGS, *COMPONENTS], write=write)
             raise UsageError(f"unknown setting {origin}{hint}")
     return layer
+
+
+def as_typed(flag: str) -> str:
+    """A flag as it is typed: ``evaluate.pgd.eps`` is ``pgd.eps``."""
+    component, _, option = flag.partition(".")
+    return option if component == "evaluate" and "." in option else flag
 
 
 def read_environment(environ: Mapping[str, str]) -> Layer:
@@ -118,7 +124,8 @@ def read_environment(environ: Mapping[str, str]) -> Layer:
 def _variable_hint(variable: str, known: Mapping[str, str]) -> str:
     component, option = _option_of(variable.removeprefix("ADVSS_").lower().replace("_", "-"))
     if option:
-        return f": options of components have no variable; use --{component}.{option}"
+        name = component if component != "evaluate" else "NAME"
+        return f": options of components have no variable; use --{name}.{option}"
     return did_you_mean(variable, [*known, *SPECIAL_VARIABLES])
 
 
