@@ -116,6 +116,7 @@ def settings(tmp_path: Path) -> Settings:
             pretraining=both,
             finetuning=both,
             evaluation=EVALUATION,
+            evaluate=(Choice("pgd", {}, "pgd"),),
             limit=80,
             name="run",
             device="cpu",

@@ -35,6 +35,7 @@ STOREYS = [
         "named",
         "naming",
         "files",
+        "memory",
         "figures",
         "errors",
         "switches",

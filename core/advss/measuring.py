@@ -15,6 +15,8 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from advss.memory import ran_out
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -37,7 +39,9 @@ class Victim(nn.Module):
         """Logits, with the gradients that the caller enables."""
         try:
             return self._split(x_BCHW)
-        except torch.OutOfMemoryError:
+        except RuntimeError as error:
+            if not ran_out(error):
+                raise
             self.halve(len(x_BCHW))
             return self.forward(x_BCHW)
 

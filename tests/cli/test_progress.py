@@ -62,7 +62,21 @@ def test_a_log_says_how_far_it_is_where_there_are_no_epochs(monkeypatch: pytest.
     seconds = (6, 12, 18, 24, 31, 39, 49)  # 6 s apart, then further
     assert written(target).splitlines() == [
         "reading images",
-        *(f"reading images: {100 * second:,} of 6,000" for second in seconds),
+        *(f"reading images: {100 * second:,} of 6,000, {60 - second} s left" for second in seconds),
+    ]
+
+
+def test_the_time_left_is_by_what_was_done_since_it_went_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr("advss.cli.progress.time.monotonic", lambda: now)
+    target = console(terminal=False)
+    reporter = reporter_for(quiet=False, console=target, of="a: ")
+    reporter.start("evaluate pgd", steps=1000, done=800, epochs=1)
+    now = 60.0
+    reporter.step(step=810, images=10, metrics={})
+    assert written(target).splitlines() == [
+        "a: evaluate pgd, from step 800",
+        "a: evaluate pgd: 810 of 1,000, 19 min left",
     ]
 
 

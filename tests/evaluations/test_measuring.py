@@ -194,9 +194,10 @@ def test_of_rows_that_are_known_none_is_measured() -> None:
 class Narrow(nn.Module):
     """A small network that has memory for 3 images, in passes forward or backward."""
 
-    def __init__(self, *, forward: int = 99, backward: int = 99) -> None:
+    def __init__(self, *, forward: int = 99, backward: int = 99, gpu: bool = True) -> None:
         super().__init__()
         torch.manual_seed(0)
+        self.gpu = gpu
         self.layer, self.most, self.backward, self.passes = nn.Linear(48, 2), forward, backward, list[int]()
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
@@ -209,22 +210,37 @@ class Narrow(nn.Module):
 
     def _hold(self, most: int, count: int) -> None:
         if count > most:
-            raise torch.OutOfMemoryError("no memory")
+            if self.gpu:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+            raise RuntimeError(
+                "[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate memory"
+            )
 
 
 @pytest.mark.parametrize("memory", [{"forward": 3}, {"backward": 3}, {"forward": 1}])
-def test_memory_that_runs_out_splits_passes_and_changes_no_answer(memory: dict[str, int]) -> None:
+@pytest.mark.parametrize("gpu", [True, False])
+def test_memory_that_runs_out_splits_passes_and_changes_no_answer(memory: dict[str, int], gpu: bool) -> None:
     plan, images, found = (
         planned(Choice("pgd"), EvalSettings(eps=0.01, step_size=0.005, steps=3)),
         part(24, ones=12),
         [],
     )
-    for model in (Narrow(), Narrow(**memory)):
+    for model in (Narrow(), Narrow(**memory, gpu=gpu)):
         victim = plan.victim(model, classes="ab")
         found.append(plan.measured(victim, images, how(chunk=8), Kept(None, {}), "x").answers)
     assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
     assert 0 < found[0]["ra"].sum() < found[0]["ta"].sum()
     assert max(model.passes) <= 8
+
+
+def test_another_error_is_no_lack_of_memory() -> None:
+    class Failing(Constant):
+        def forward(self, x_BCHW: Tensor) -> Tensor:
+            raise RuntimeError(f"{len(x_BCHW)} images")
+
+    plan = planned(Choice("clean"), EvalSettings())
+    with pytest.raises(RuntimeError, match="4 images"):
+        plan.measured(plan.victim(Failing(), classes="ab"), part(4), how(), Kept(None, {}), "x")
 
 
 def test_memory_for_no_image_is_an_error() -> None:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from advss.attacks.victim import as_victim
+from advss.memory import ran_out
 
 NO_ANSWER = -2  # -1 is an image without a label
 
@@ -47,8 +48,8 @@ def in_chunks(
     while start < count:
         try:
             measured = measure(start, min(start + chunk, count))
-        except torch.OutOfMemoryError:
-            if chunk == 1:
+        except RuntimeError as error:
+            if not ran_out(error) or chunk == 1:
                 raise
             chunk = max(1, chunk // 2)
             continue

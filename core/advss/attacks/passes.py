@@ -17,6 +17,7 @@ from torch import Generator, Tensor, nn
 from advss.attacks.evaluation import answers
 from advss.attacks.threat import Threat
 from advss.attacks.victim import as_victim
+from advss.memory import ran_out
 
 Loss = Callable[[Tensor, slice], Tensor]  # logits of images, and which of all they are -> (B,), what is to grow
 
@@ -62,8 +63,8 @@ class Passes:
             part = slice(start, min(count, start + self.at_once))
             try:
                 parts.append(ask(part))
-            except torch.OutOfMemoryError:
-                if part.stop - start <= 1:
+            except RuntimeError as error:
+                if not ran_out(error) or part.stop - start <= 1:
                     raise
                 self.at_once = (part.stop - start + 1) // 2
                 continue

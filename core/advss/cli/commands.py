@@ -8,12 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from advss.cli import certify, check, compare, new, plugins, runs
+from advss.cli import certify, check, compare, evaluate, new, plugins, runs
 from advss.cli.arguments import Arguments, Command, Grammar
-from advss.cli.context import WHERE, check_plugins, find, find_tracked, reporter_of, runs_dir_of, where_now
+from advss.cli.context import check_plugins, find, find_tracked, reporter_of, runs_dir_of
 from advss.config import RunConfig
 from advss.configuration.layers import read_environment
-from advss.configuration.settings import COMPONENTS, MEASURING, SETTINGS
+from advss.configuration.settings import COMPONENTS, SETTINGS
 from advss.errors import UsageError
 from advss.naming import as_typed
 from advss.output import printed, tell
@@ -68,31 +68,6 @@ def finetune(arguments: Arguments) -> int:
 
     start = None if source is None else _start(source, arguments)
     return _print_result(stages.finetune(config, source=start, resume=resume, reporter=reporter_of(arguments)))
-
-
-def evaluate(arguments: Arguments) -> int:
-    """``advss evaluate RUN...``: what each is to be measured by is judged before any is."""
-    from advss.runs.folder import RunFolder
-    from advss.runs.stored import stored_config
-
-    folders = [find(run, arguments) for run in arguments.positionals]
-    check_plugins(arguments)
-    settings = {flag: value for flag, value in arguments.settings.items() if flag != "runs-dir"}
-    configs = [stored_config(folder, settings, environ=os.environ, text=True, measured=True) for folder in folders]
-
-    from advss.cli.table import print_measured
-    from advss.evaluations import evaluate as stage
-
-    reporter, where = reporter_of(arguments), where_now(arguments)
-    for folder, config in zip(folders, configs, strict=True) if len(folders) > 1 else ():
-        stage.check(RunFolder(folder), config.evaluation, config.evaluate)
-    for folder, config in zip(folders, configs, strict=True):
-        measured = stage.evaluate(
-            folder, config.evaluation, config.evaluate, device=config.device, where=where, reporter=reporter
-        )
-        _print_result(measured)
-        print_measured(measured["measured"])
-    return 0
 
 
 def sync(arguments: Arguments) -> int:
@@ -229,18 +204,7 @@ _GRAMMARS = [
             _EVERYTHING,
         ),
     ),
-    (
-        evaluate,
-        Grammar(
-            "evaluate",
-            "measure the classifiers of runs: TA and RA, or what --evaluate names",
-            ("RUN...",),
-            WHERE,
-            {"quiet": _PRINTING["quiet"]},
-            ("evaluate", "device", "runs-dir", *MEASURING),
-            {"limit": "eval-limit"},
-        ),
-    ),
+    (evaluate.evaluate, evaluate.GRAMMAR),
     (certify.certify, certify.GRAMMAR),
     *compare.GRAMMARS,
     *runs.GRAMMARS,

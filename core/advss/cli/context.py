@@ -18,11 +18,11 @@ DATA = "data."
 WHERE = {DATA: "where the run's data are now, if they were moved, such as --data.root DIR"}
 
 
-def reporter_of(arguments: Arguments) -> Reporter:
-    """The reporter that suits where stderr goes, or a quiet one."""
+def reporter_of(arguments: Arguments, *, of: str = "") -> Reporter:
+    """The reporter that suits where stderr goes, or a quiet one; ``of`` stands before what it says of stages."""
     from advss.cli.progress import reporter_for
 
-    return reporter_for(quiet="quiet" in arguments.switches)
+    return reporter_for(quiet="quiet" in arguments.switches, of=of)
 
 
 def check_plugins(arguments: Arguments, *, computing: bool = True) -> Registry:

@@ -18,21 +18,21 @@ EVERY_S = 5.0  # at least, between two lines of one stage
 RECENT = 20  # steps over which the speed is averaged
 
 
-def reporter_for(*, quiet: bool, console: Console | None = None) -> Reporter:
-    """The reporter that suits where stderr goes."""
+def reporter_for(*, quiet: bool, console: Console | None = None, of: str = "") -> Reporter:
+    """The reporter that suits where stderr goes; ``of`` stands before what it says of stages."""
     console = console or Console(stderr=True)
     if quiet:
         return Quiet(console)
     # without widgets a notebook shows no bar, and rich warns of it at every step
     bar = console.is_terminal or (console.is_jupyter and find_spec("ipywidgets") is not None)
-    return Bar(console) if bar else Lines(console)
+    return Bar(console, of) if bar else Lines(console, of)
 
 
 class Quiet:
     """Says what must be said, and no progress."""
 
-    def __init__(self, console: Console) -> None:
-        self.console = console
+    def __init__(self, console: Console, of: str = "") -> None:
+        self.console, self.of = console, of
 
     def start(self, stage: str, *, steps: int, done: int, epochs: int) -> None:
         """Say nothing."""
@@ -57,11 +57,11 @@ class Lines(Quiet):
 
     def start(self, stage: str, *, steps: int, done: int, epochs: int) -> None:
         """Name the stage."""
-        self.stage, self.steps, self.epochs = stage, steps, epochs
+        self.stage, self.steps, self.done, self.epochs = f"{self.of}{stage}", steps, done, epochs
         self.images, self.began = 0, time.monotonic()
         self.said = self.began
         length = f": {epochs} epochs of {steps // epochs:,} steps" if epochs > 1 else ""
-        self.say(f"{stage}{length}{f', from step {done:,}' if done else ''}")
+        self.say(f"{self.stage}{length}{f', from step {done:,}' if done else ''}")
 
     def step(self, *, step: int, images: int, metrics: Mapping[str, float]) -> None:
         """Count the images; say how far it is, the seldomer the longer it takes."""
@@ -69,7 +69,8 @@ class Lines(Quiet):
         now = time.monotonic()
         if self.epochs == 1 and now - self.said > max(EVERY_S, (now - self.began) / 5) and step < self.steps:
             self.said = now
-            self.say(f"{self.stage}: {step:,} of {self.steps:,}")
+            left_s = (now - self.began) * (self.steps - step) / max(step - self.done, 1)
+            self.say(f"{self.stage}: {step:,} of {self.steps:,}, {_lasting(left_s)} left")
 
     def epoch(self, *, epoch: int, epochs: int, metrics: Mapping[str, float]) -> None:
         """Say how the epoch went: the loss, what validation measured, and the time of both together.
@@ -90,8 +91,8 @@ class Lines(Quiet):
 class Bar(Quiet):
     """A bar with loss, TA, RA (in pretraining: the tasks' own accuracies), images a second and the time left."""
 
-    def __init__(self, console: Console) -> None:
-        super().__init__(console)
+    def __init__(self, console: Console, of: str = "") -> None:
+        super().__init__(console, of)
         self.progress: Progress | None = None
 
     def start(self, stage: str, *, steps: int, done: int, epochs: int) -> None:
@@ -107,9 +108,9 @@ class Bar(Quiet):
             console=self.console,
             expand=True,
         )
-        self.stage, self.loss, self.accuracies = stage, "", ""
+        self.stage, self.loss, self.accuracies = f"{self.of}{stage}", "", ""
         self.recent = deque([(time.monotonic(), 0)], maxlen=RECENT)
-        self.task = self.progress.add_task(stage, total=steps, completed=done, measured="", speed="")
+        self.task = self.progress.add_task(self.stage, total=steps, completed=done, measured="", speed="")
         self.progress.start()
 
     def step(self, *, step: int, images: int, metrics: Mapping[str, float]) -> None:
@@ -137,6 +138,13 @@ class Bar(Quiet):
         if self.progress is not None:
             self.progress.stop()
             self.progress = None
+
+
+def _lasting(seconds: float) -> str:
+    """A time: ``12 s``, ``12 min``, ``2.5 h``."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def _accuracies(metrics: Mapping[str, float]) -> str:

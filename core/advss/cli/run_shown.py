@@ -17,7 +17,7 @@ from advss.data.fingerprint import PARTS, Fingerprint
 from advss.errors import UsageError
 from advss.naming import as_typed
 from advss.output import printed
-from advss.runs.folder import RunFolder, begun_by, check_links, to_finetune
+from advss.runs.folder import RunFolder, begun_by, check_links, to_evaluate, to_finetune
 from advss.runs.listing import Row, files_of, find_listed, number, printable, row_of, tunes
 
 PURPOSE = {"train": "to train on", "valid": "to validate on", "test": "to test"}
@@ -104,7 +104,7 @@ def _next(row: Row, result: Mapping[str, Any]) -> str:
         return f"advss {begun_by(result)} --resume {as_typed(row.folder)}"
     if row.state != "finished" or row.kind == "transfer":
         return ""
-    return f"advss evaluate {as_typed(row.folder)}" if tunes(result) else to_finetune(row.folder, result)
+    return to_evaluate(row.folder) if tunes(result) else to_finetune(row.folder, result)
 
 
 def print_run(row: Row, found: Mapping[str, Any], console: Console | None = None) -> None:

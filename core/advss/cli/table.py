@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from advss.naming import as_typed
-from advss.runs.folder import to_finetune
+from advss.runs.folder import to_evaluate, to_finetune
 from advss.tracking.store import SENT
 
 
@@ -92,7 +92,7 @@ def _places(result: Mapping[str, Any], folder: Path) -> list[tuple[str, str]]:
         places.append(("numbers", str(folder / result["evaluation"]["file"])))
     if models and result.get("ta") is None:
         tuned = models[0].parent.name == "finetune"
-        places.append(("next", f"advss evaluate {as_typed(folder)}" if tuned else to_finetune(folder, result)))
+        places.append(("next", to_evaluate(folder) if tuned else to_finetune(folder, result)))
     return places
 
 

@@ -10,6 +10,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,10 +21,12 @@ from torch import Tensor
 
 from advss.attacks.victim import as_victim
 from advss.data.splits import Part, part_tensors
+from advss.errors import UsageError
 from advss.evaluations.form import checked
 from advss.files import write_bytes
 from advss.hookspecs import Evaluation
 from advss.measuring import Answers, Victim
+from advss.memory import ran_out
 from advss.randomness import stream
 from advss.training.reporting import Reporter
 from advss.training.signals import StopRequest
@@ -33,6 +36,9 @@ STAGE = "evaluate"
 
 class Kept:
     """What chunks gave, as far as they were measured: one file for the last part of each, its sha256 in its name.
+
+    Several processes may measure the same at once: each finds and keeps what the others would, and the first that is
+    done removes it.
 
     Args:
         folder: of these files; None keeps nothing.
@@ -44,6 +50,7 @@ class Kept:
         self, folder: Path | None, key: Mapping[str, object], whole: Mapping[int, Mapping[str, Tensor]] | None = None
     ) -> None:
         self.folder, self.key, self.whole = folder, json.dumps(key, sort_keys=True), whole or {}
+        self.useless = 0  # files that were read, and are damaged or of another key
         self.files = dict[int, list[Path]]()  # by the first image of a chunk, most parts first: a kill may leave two
         for path in folder.glob("*-*-*.safetensors") if folder else ():
             self.files.setdefault(int(path.stem.split("-")[0]), []).append(path)
@@ -55,9 +62,11 @@ class Kept:
         if first in self.whole:
             return parts, self.whole[first]
         for path in self.files.get(first, ()):
-            data = path.read_bytes()
-            if hashlib.sha256(data + self.key.encode()).hexdigest()[:16] == path.stem.rpartition("-")[2]:
-                return int(path.stem.split("-")[1]), load_bytes(data)
+            with suppress(FileNotFoundError):  # another process has replaced it
+                data = path.read_bytes()
+                if hashlib.sha256(data + self.key.encode()).hexdigest()[:16] == path.stem.rpartition("-")[2]:
+                    return int(path.stem.split("-")[1]), load_bytes(data)
+                self.useless += 1
         return 0, {}
 
     def write(self, first: int, done: int, answers: Answers) -> None:
@@ -67,7 +76,12 @@ class Kept:
         data = save_bytes({name: t.contiguous() for name, t in answers.items()})
         digest = hashlib.sha256(data + self.key.encode()).hexdigest()[:16]
         path = self.folder / f"{first}-{done}-{digest}.safetensors"
-        write_bytes(path, data)
+        try:
+            write_bytes(path, data)
+        except UsageError as error:
+            if not isinstance(error.__cause__, FileNotFoundError):
+                raise
+            write_bytes(path, data)  # another process was done, and had removed the folder
         for before in self.files.get(first, ()):
             if before != path:
                 before.unlink(missing_ok=True)
@@ -112,6 +126,9 @@ class Measuring:
         places = torch.arange(len(images))
         chunks = [images.select(places[start : start + size]) for start in range(0, len(images), size)]
         begun = [kept.read(int(chunk.index[0]), len(parts)) for chunk in chunks]
+        if kept.useless:
+            what = "damaged, or of another device or PyTorch: what they held is measured again"
+            self.reporter.say(f"{kept.folder}: {kept.useless} files of what was measured are {what}")
         done = sum(count * len(chunk) for (count, _), chunk in zip(begun, chunks, strict=True))
         if known := sum(len(chunk) for (count, _), chunk in zip(begun, chunks, strict=True) if count == len(parts)):
             self.reporter.say(f"{title}: {known} of {len(images)} images were measured before, in the same way")
@@ -160,5 +177,7 @@ class _Chunk:
             try:
                 found = self.evaluation.measure_part(part, known, self.model, x_BCHW, label_B, draws)
                 return checked(found, len(label_B))
-            except torch.OutOfMemoryError:
+            except RuntimeError as error:
+                if not ran_out(error):
+                    raise
                 self.model.halve(len(label_B))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -14,13 +13,16 @@ from torch import Tensor, nn
 from advss.attacks.evaluation import answered
 from advss.config import Choice, EvalSettings
 from advss.data.splits import Part, part_tensors
+from advss.errors import UsageError
 from advss.evaluations.chance import against_chance
-from advss.evaluations.chunks import STAGE, Measuring
+from advss.evaluations.chunks import STAGE, Kept, Measuring
+from advss.evaluations.intervals import numbers
 from advss.evaluations.made import make
 from advss.evaluations.measurement import Measurement
 from advss.evaluations.planned import Planned, planned
 from advss.figures import save_figure
 from advss.measuring import Measured, Victim
+from advss.plugins import registry
 from advss.runs.classifier import restored
 from advss.runs.folder import RunFolder, classifier_of, find_run
 from advss.runs.lock import check_free, writing
@@ -31,6 +33,14 @@ from advss.training.checkpoints import load_checkpoint
 from advss.training.reporting import Reporter
 
 Headline = dict[str, Any]
+LEARNT = (
+    "ta_all",
+    "test_images",
+    "chance",
+    "largest_class",
+    "most_answered",
+    "doubt",
+)  # of all test images, unattacked
 
 
 def evaluate(
@@ -76,7 +86,11 @@ def check(folder: RunFolder, settings: EvalSettings, chosen: Sequence[Choice] | 
     check_free(folder.path)
     checkpoint = load_checkpoint(classifier_of(folder))
     model = restored(checkpoint, what=str(checkpoint.path))
-    for choice in stored_config(folder.path, measured=True).evaluate if chosen is None else chosen:
+    chosen = stored_config(folder.path, measured=True).evaluate if chosen is None else chosen
+    if not chosen:
+        known = ", ".join(registry().names("evaluation"))
+        raise UsageError(f"run {folder.path}: --evaluate is none, so nothing is to be measured; choose from {known}")
+    for choice in chosen:
         plan = planned(choice, settings)
         plan.check(victim_of(plan, model, checkpoint.manifest))
 
@@ -93,7 +107,7 @@ def evaluated(
     Returns:
         As :func:`evaluate`, and apart what stands in the files of the measurements.
     """
-    began, config = time.monotonic(), session.config
+    config = session.config
     plans = [planned(c, settings or config.evaluation) for c in (config.evaluate if chosen is None else chosen)]
     work, found, content = Measurer(session), list[Found](), Headline()
     with tracked(session.tracker, STAGE):
@@ -101,13 +115,13 @@ def evaluated(
             found.append(work.measure(plan))
             if "ra" in found[-1][1]["figures"] and not content:
                 content = work.told(found)  # at once: whatever comes of the others, it stands
-        content = content or work.told(found)
-        if heads := work.heads(found):
-            work.took(time.monotonic() - began)
-    result, contents = close(session, status=status), [{**one, "file": this.reference["file"]} for this, one in found]
+        if found and not content:
+            content = work.told(found)
+        work.took(found)
+    heads, result = work.heads(found), close(session, status=status)
     if not heads and "ra" in content:
         result |= content | {"headline": {key: result.get(key) for key in content}}
-    return result, contents
+    return result, [one | {"file": this.reference["file"]} for this, one in found]
 
 
 Found = tuple[Measurement, dict[str, Any]]  # a measurement, and what stands in the file of its figures
@@ -121,7 +135,7 @@ class Measurer:
         self.checkpoint = load_checkpoint(session.folder.best("finetune"))
         self.model = restored(self.checkpoint, what=str(self.checkpoint.path))
         self.own = {
-            choice.name.rpartition(":")[2]: self._measurement(planned(choice, session.config.evaluation))
+            choice.key or choice.name.rpartition(":")[2]: self._measurement(planned(choice, session.config.evaluation))
             for choice in session.config.evaluate
         }
 
@@ -132,8 +146,11 @@ class Measurer:
         plan.check(victim)
         stage, known = f"{STAGE}/{this.key}", this.kept()
         if known:
+            Kept(this.unfinished, {}).remove(known[1]["index"].tolist())  # where it was killed before it could
             content = known[0] | {"measured_before": True}
         else:
+            if this.path.exists():
+                session.reporter.say(f"{this.path} or the answers beside it are damaged: measured again")
             with tracked(session.tracker, stage):
                 content = self._measured(plan, this, victim, stage)
         self._record(this, content)
@@ -162,35 +179,37 @@ class Measurer:
 
     def _record(self, this: Measurement, content: Mapping[str, Any]) -> None:
         """Name it in result.json, where it is the run's one of its name."""
+        name = next((key for key, own in self.own.items() if own == this), this.name)  # pgd#2, where the run has two
         with writing(self.session.folder.path):
-            if not this.heads(self.own.get(this.name)):
+            if not this.heads(self.own.get(name), name):
                 return
             known = self.session.folder.read_result().get("evaluations", {})
             entry = {**this.reference, "title": content["title"], "figures": content["figures"]}
-            self.session.record(evaluations={**known, this.name: entry})
-        if this.name != next(iter(self.own), None):  # whose TA and RA are the headline's
-            found = {f"test/{this.name}/{name}": value for name, value in numbers(content["figures"]).items()}
+            self.session.record(evaluations={**known, name: entry})
+        if name != next(iter(self.own), None):  # whose TA and RA are the headline's
+            found = {f"test/{name}/{figure}": value for figure, value in numbers(content["figures"]).items()}
             self.session.tracker.metrics("", 0, found)
 
     def told(self, found: Sequence[Found]) -> Headline:
         """The headline of measurements, which stands in result.json where it is the run's."""
         content = self.headline(found)
         if self.heads(found):
-            with writing(self.session.folder.path):
-                self.session.record(**content)
+            self.session.record(**content)
             known = {f"test/{name}": content[name] for name in ("ta", "ra") if content.get(name) is not None}
             self.session.tracker.metrics("", 0, known)
         return content
 
-    def took(self, seconds: float) -> None:
-        """Put the time of all measurements into result.json."""
-        with writing(self.session.folder.path):
-            took = self.session.folder.read_result().get("seconds", {}) | {STAGE: round(seconds, 2)}
-            self.session.record(seconds=took)
+    def took(self, found: Sequence[Found]) -> None:
+        """Put the seconds of the run's own measurements into result.json."""
+        seconds = sum(one["seconds"] for this, one in found if this in self.own.values())
+        if seconds:
+            with writing(self.session.folder.path):
+                known = self.session.folder.read_result().get("seconds", {})
+                self.session.record(seconds=known | {STAGE: round(seconds, 2)})
 
     def headline(self, found: Sequence[Found]) -> Headline:
         """TA, RA and what they are of, as they stand in result.json, by the first measurement that has an RA."""
-        content = learnt(self.model, self.session)
+        content = self._learnt()
         for this, one in found:
             if "ra" in one["figures"]:
                 return content | headline_of(this.known_by, one) | {"evaluation": this.reference}
@@ -205,7 +224,15 @@ class Measurer:
         first = next(iter(self.own), None)
         same = now["evaluation"] == names[0].name or names[0].name == first
         other = now["checkpoint"] != names[0].known_by["checkpoint"]
-        return other or (same and names[0].heads(self.own.get(names[0].name)))
+        return other or (same and names[0].heads(self.own.get(names[0].name), names[0].name))
+
+    def _learnt(self) -> Headline:
+        """As :func:`learnt`, of this checkpoint once."""
+        known = self.session.folder.read_result()
+        of = (known.get("evaluation") or {}).get("checkpoint")
+        if of == self.checkpoint.manifest["sha256"] and all(key in known for key in LEARNT):
+            return {"ta": known["ta_all"], **{key: known[key] for key in LEARNT}}
+        return learnt(self.model, self.session)
 
     def _measurement(self, plan: Planned) -> Measurement:
         session = self.session
@@ -247,14 +274,6 @@ def victim_of(plan: Planned, model: nn.Module, manifest: Mapping[str, Any]) -> V
     """In the memory layout in which it trained, which was found to be the faster."""
     layout = manifest.get("memory_format", "contiguous")
     return plan.victim(model, classes=manifest["classes"], noise=float(manifest.get("noise", 0.0)), layout=layout)
-
-
-def numbers(figures: Mapping[str, Any]) -> dict[str, float]:
-    """The accuracies among figures, and what else is one number."""
-    found = {
-        n: one["accuracy"] if isinstance(one, Mapping) and "accuracy" in one else one for n, one in figures.items()
-    }
-    return {name: float(one) for name, one in found.items() if isinstance(one, int | float)}
 
 
 def share(chosen_N: Tensor) -> float:

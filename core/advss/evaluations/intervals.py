@@ -5,6 +5,7 @@ Letters: N images.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from scipy.stats import binomtest
@@ -40,3 +41,11 @@ def accuracy_with_interval(right_N: Tensor) -> dict[str, Any]:
     right, of = int(right_N.sum()), len(right_N)
     interval = list(wilson(right, of))
     return {"accuracy": right / of, "interval": interval, "images": of}
+
+
+def numbers(figures: Mapping[str, Any]) -> dict[str, float]:
+    """The accuracies among figures, and what else is one number."""
+    found = {
+        n: one["accuracy"] if isinstance(one, Mapping) and "accuracy" in one else one for n, one in figures.items()
+    }
+    return {name: float(one) for name, one in found.items() if isinstance(one, int | float)}

@@ -109,6 +109,8 @@ class Measurement:
             return None
         if not isinstance(content, dict) or content.get("answers_sha256") != hashlib.sha256(data).hexdigest():
             return None
+        if any(content.get(key) != value for key, value in self.known_by.items()) or "figures" not in content:
+            return None
         return content, load_bytes(data)
 
     def rows(self) -> dict[int, dict[str, Tensor]]:
@@ -131,12 +133,12 @@ class Measurement:
                 if other.of_chunks == self.of_chunks:
                     yield other
 
-    def heads(self, own: Self | None) -> bool:
-        """Whether it is the run's one of its name: what ``own``, the run's own settings, measure.
+    def heads(self, own: Self | None, name: str) -> bool:
+        """Whether it is the run's one of a name: what ``own``, the run's own settings, measure.
 
         Until that is measured, the first measurement of the checkpoint is.
         """
-        now = self.folder.read_result().get("evaluations", {}).get(self.name)
+        now = self.folder.read_result().get("evaluations", {}).get(name)
         if self == own or not now or now["file"] == self.reference["file"]:
             return True
         return bool(now["checkpoint"] != self.known_by["checkpoint"]) or not (self.folder.path / now["file"]).is_file()

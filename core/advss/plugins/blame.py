@@ -11,12 +11,12 @@ from pathlib import Path
 from traceback import walk_tb
 from typing import Any
 
+from advss.memory import NO_MEMORY
 from advss.plugins.discovery import Plugin
 from advss.plugins.faults import one_line, said_by
 from advss.plugins.installed import GROUP
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.ENOMEM, errno.EMFILE, errno.ENFILE}
-NO_MEMORY = ("out of memory", "can't allocate memory")  # as PyTorch says it; a RuntimeError on CPUs
 
 
 @dataclass(frozen=True)

@@ -51,24 +51,26 @@ def open_finished(runs: Sequence[str | Path], where: Mapping[str, str] | None = 
     if len(runs) < 2:
         raise UsageError(f"at least 2 runs are needed, got {len(runs)}")
     folders = [find_run(run) for run in runs]
-    _check_distinct(folders)
+    check_distinct(folders)
     paths = [classifier_of(folder) for folder in folders]
     configs = [found_config(folder.path, None if place else where) for place, folder in enumerate(folders)]
     checkpoints = [load_checkpoint(path) for path in paths]
     manifests = [checkpoint.manifest for checkpoint in checkpoints]
     _check_same_data(folders, manifests)
     models = [restored(checkpoint, what=str(checkpoint.path)) for checkpoint in checkpoints]
-    found = zip(_labels(folders), folders, configs, manifests, models, strict=True)
+    found = zip(labelled(folders), folders, configs, manifests, models, strict=True)
     return [Finished(*one) for one in found]
 
 
-def _labels(folders: Sequence[RunFolder]) -> list[str]:
+def labelled(folders: Sequence[RunFolder]) -> list[str]:
+    """What the runs are called beside each other: their names, a second run of the same name "name#2"."""
     names = [folder.path.resolve().name for folder in folders]
     counts = [names[: place + 1].count(name) for place, name in enumerate(names)]
     return [name if count == 1 else f"{name}#{count}" for name, count in zip(names, counts, strict=True)]
 
 
-def _check_distinct(folders: Sequence[RunFolder]) -> None:
+def check_distinct(folders: Sequence[RunFolder]) -> None:
+    """Raise UsageError where a run is named twice."""
     places = [folder.path.resolve() for folder in folders]
     for place, folder in enumerate(folders):
         if places[place] in places[:place]:

@@ -7,6 +7,7 @@ import json
 import os
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -189,6 +190,14 @@ def to_finetune(folder: Path, result: Mapping[str, Any]) -> str:
     """The command that fine-tunes what a finished run pretrained; where it was told to tune none, how many is asked."""
     more = " --finetune-epochs N" if (result.get("epochs") or {}).get("finetune") == 0 else ""
     return f"advss finetune --from {as_typed(folder)}{more}"
+
+
+def to_evaluate(folder: Path) -> str:
+    """The command that measures a run's classifier; where its own settings measure nothing, what by is asked."""
+    lines: list[str] = []
+    with suppress(OSError, UnicodeDecodeError):
+        lines = (folder / "config.yaml").read_text("utf-8").splitlines()
+    return f"advss evaluate {as_typed(folder)}" + (" --evaluate NAME" if "evaluate: none" in lines else "")
 
 
 def encoder_of(folder: RunFolder) -> Path:

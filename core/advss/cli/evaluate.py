@@ -1,0 +1,79 @@
+"""``advss evaluate RUN...``: all that can be judged of all runs is judged before any of them is measured."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from advss.cli.arguments import Arguments, Grammar
+from advss.cli.context import WHERE, check_plugins, find, reporter_of, where_now
+from advss.config import RunConfig
+from advss.configuration.settings import MEASURING
+from advss.errors import UsageError
+from advss.output import printed
+
+FORMS = {"json": "all figures as JSON", "csv": "a line a figure as CSV"}
+
+
+def evaluate(arguments: Arguments) -> int:
+    """``advss evaluate RUN...``; where a later run fails, what was measured before is kept, and shown."""
+    from advss.evaluations import evaluate as stage
+    from advss.runs.finished import check_distinct, labelled
+    from advss.runs.folder import RunFolder
+
+    form = sorted(arguments.switches & FORMS.keys())
+    if len(form) > 1:
+        raise UsageError("--json and --csv are two forms of one table; choose one")
+    folders = [RunFolder(find(run, arguments)) for run in arguments.positionals]
+    check_distinct(folders)
+    check_plugins(arguments)
+    configs = [_asked(folder.path, arguments) for folder in folders]
+    if len(folders) > 1:
+        for folder, config in zip(folders, configs, strict=True):
+            stage.check(folder, config.evaluation, config.evaluate)
+    labels, where, found = labelled(folders), where_now(arguments), list[tuple[str, dict[str, Any]]]()
+    try:
+        for label, folder, config in zip(labels, folders, configs, strict=True):
+            reporter = reporter_of(arguments, of=f"{label}: " if len(folders) > 1 else "")
+            measured = stage.evaluate(
+                folder.path, config.evaluation, config.evaluate, device=config.device, where=where, reporter=reporter
+            )
+            found.append((label, measured))
+    finally:
+        _print(found, form[0] if form else "", several=len(folders) > 1)
+    return printed()
+
+
+def _asked(folder: Path, arguments: Arguments) -> RunConfig:
+    """A run's configuration with what the line says of measuring."""
+    from advss.runs.stored import stored_config
+
+    said = {flag: value for flag, value in arguments.settings.items() if flag != "runs-dir"}
+    return stored_config(folder, said, environ=os.environ, text=True, measured=True)
+
+
+def _print(found: Sequence[tuple[str, dict[str, Any]]], form: str, *, several: bool) -> None:
+    from advss.cli import measured
+    from advss.cli.table import print_measured, print_result
+
+    if form:
+        (measured.print_json if form == "json" else measured.print_csv)(found)
+    elif several and found:
+        measured.print_runs(found)
+    else:
+        for _, result in found:
+            print_result(result)
+            print_measured(result["measured"])
+
+
+GRAMMAR = Grammar(
+    "evaluate",
+    "measure the classifiers of runs: TA and RA, or what --evaluate names",
+    ("RUN...",),
+    WHERE,
+    {**FORMS, "quiet": "no progress on the screen"},
+    ("evaluate", "device", "runs-dir", *MEASURING),
+    {"limit": "eval-limit"},
+)
