@@ -24,7 +24,7 @@ MOMENTS = (
     ("finetune", "step", 2),
     ("finetune", "epoch", 1),
     ("finetune", "epoch", 2),
-    ("evaluate", "step", 20),
+    ("evaluate pgd", "step", 20),
 )
 IN_PASSES = (  # of 4 steps, two an epoch
     ("pretrain", "step", 3),
