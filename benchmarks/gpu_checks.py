@@ -34,7 +34,8 @@ from advss.config import Choice, EvalSettings
 from advss.configuration.resolve import from_mapping
 from advss.ensemble.objective import TaskObjective
 from advss.errors import UsageError
-from advss.evaluations.evaluate import evaluate, numbers
+from advss.evaluations.evaluate import evaluate
+from advss.evaluations.intervals import numbers
 from advss.hookspecs import Batch, DataFacts, Defense, PretextTask, Views
 from advss.models.encoder import build_encoder
 from advss.plugins.registry import build, registry

@@ -113,7 +113,7 @@ def finish(runs: Path, name: str, words: list[str], log: Path) -> float:
 
 def kept(folder: Path) -> dict[str, tuple[Mapping[str, Any], bytes]]:
     """What is said in each measurement's file, times aside, and the bytes of its answers."""
-    found = {}
+    found = dict[str, tuple[Mapping[str, Any], bytes]]()
     for path in sorted((folder / "evaluations").glob("*.json")):
         content = {key: value for key, value in json.loads(path.read_text()).items() if key not in TIMES}
         found[path.stem] = content, path.with_suffix(".safetensors").read_bytes()

@@ -153,7 +153,7 @@ def test_another_process_that_was_done_first_does_no_harm(run: Path, monkeypatch
 
 
 def test_the_folder_of_chunks_may_go_while_one_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    kept, replace, times = Kept(tmp_path / "x.part", {}), Path.replace, []
+    kept, replace, times = Kept(tmp_path / "x.part", {}), Path.replace, list[int]()
 
     def removing(self: Path, target: Path) -> Path:
         if not times:
