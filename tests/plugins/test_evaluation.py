@@ -31,6 +31,10 @@ GREY = """
         def __init__(self, *, share: float = 1.0):
             self.share = share
 
+        def title(self):
+            {title}
+            return "grey"
+
         def measure(self, model, x, label, generator):
             {measure}
             grey = x + self.share * (x.mean(1, keepdim=True) - x)
@@ -63,7 +67,7 @@ def fit(install: Install, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ca
     monkeypatch.chdir(tmp_path)
 
     def fit_one(*words: str, **raises: str) -> int:
-        install("their-greys", GREY.format(**{"measure": "", "figures": "", "draw": ""} | raises))
+        install("their-greys", GREY.format(**{"title": "", "measure": "", "figures": "", "draw": ""} | raises))
         forget()
         return main(["fit", "--evaluate", "pgd,grey", *words, *TINY])
 
@@ -104,6 +108,12 @@ def test_what_it_raises_is_one_line_and_what_was_measured_before_stands(
     found = result()
     assert found["evaluations"]["pgd"]["figures"]["ra"]["accuracy"] == found["ra"]
     assert found["status"] != "finished"
+
+
+def test_one_that_cannot_say_what_it_measures_is_told_before_any_training(fit: Callable[..., int], told: Told) -> None:
+    assert fit(title=RAISES) == 2
+    assert not Path("runs").exists()
+    assert "the evaluation grey (their-greys 2.5) raised RuntimeError: out of grey (fake_plugin_" in told()[-1]
 
 
 def test_a_run_that_it_broke_is_finished_without_it(fit: Callable[..., int], told: Told) -> None:

@@ -41,6 +41,7 @@ def print_result(result: Mapping[str, Any], console: Console | None = None) -> N
 def print_measured(contents: Iterable[Mapping[str, Any]], console: Console | None = None) -> None:
     """Print every accuracy of measurements with its interval, and their notes."""
     console, contents = console or Console(), list(contents)
+    console.print()
     table = Table(box=box.SIMPLE_HEAD, show_edge=False)
     for heading in ("measured", "", "accuracy", "95 % interval", "images"):
         table.add_column(heading, justify="left" if heading in ("measured", "") else "right", overflow="fold")

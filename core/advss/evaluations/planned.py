@@ -136,5 +136,6 @@ def planned(choice: Choice, settings: EvalSettings) -> Planned:
     """
     options = filled(complete("evaluation", choice), settings)
     with blaming(f"--evaluate {choice.name}", records := used("evaluation", choice)):
-        evaluation = build("evaluation", Choice(choice.name, options))
+        evaluation: Evaluation = build("evaluation", Choice(choice.name, options))
+        evaluation.title()  # what is wrong with it is told before anything is measured
     return Planned(evaluation, plain(options), settings, records)

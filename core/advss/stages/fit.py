@@ -7,6 +7,7 @@ from pathlib import Path
 from advss.config import RunConfig
 from advss.errors import UsageError
 from advss.evaluations.evaluate import evaluated
+from advss.evaluations.planned import planned
 from advss.naming import as_typed
 from advss.runs.folder import begun_by, find_run
 from advss.runs.opened import Result, close, finished_result, opened
@@ -37,6 +38,8 @@ def fit(config: RunConfig, *, resume: bool = False, reporter: Reporter) -> Resul
     pretrains, finetunes = bool(config.pretext and config.pretraining.epochs), config.finetuning.epochs > 0
     if not pretrains and not finetunes:
         raise UsageError("advss fit: nothing to train; give --pretext and --pretrain-epochs, or --finetune-epochs")
+    for choice in config.evaluate:
+        planned(choice, config.evaluation)  # an evaluation that cannot be made is told before hours of training
     with opened(config, "fit", resume=resume, reporter=reporter) as session:
         if session is None:
             return finished_result(config, reporter)
