@@ -78,8 +78,10 @@ def save_figure(figure: Figure, path: Path) -> tuple[Path, Path]:
         UsageError: they cannot be written; what stood there is intact.
     """
     files = path, path.with_suffix(".svg")
-    drawn = _drawn(figure, format="png", dpi=DPI), _drawn(figure, format="svg", metadata={"Date": None})
-    for file, content in zip(files, drawn, strict=True):
+    png = _drawn(figure, format="png", dpi=DPI)
+    figure.set_layout_engine("none")  # where everything stands is found once, which takes as long as drawing
+    svg = _drawn(figure, format="svg", metadata={"Date": None})
+    for file, content in zip(files, (png, svg), strict=True):
         write_bytes(file, content)
     return files
 

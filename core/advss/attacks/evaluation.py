@@ -18,6 +18,13 @@ def answers(logits_BK: Tensor) -> Tensor:
     return logits_BK.argmax(1).where(logits_BK.isfinite().all(1), NO_ANSWER)
 
 
+def confidence(model: nn.Module, x_BCHW: Tensor) -> Tensor:
+    """The probability of the class that is answered (B,), float32; not finite where a logit is not."""
+    with torch.no_grad():
+        probability_B: Tensor = model(x_BCHW).float().softmax(1).amax(1)
+    return probability_B
+
+
 def answered(model: nn.Module, read: Callable[[int, int], Tensor], count: int, chunk: int) -> Tensor:
     """What ``model`` answers about ``count`` images: (N,) classes or ``NO_ANSWER``, on the CPU.
 

@@ -23,6 +23,7 @@ USUAL: Mapping[str, Mapping[str, float]] = {
 # 3,072 values of a 32-pixel image by 0.29, and published radii end at 3, in ℓ1 at 255, of images of 224 pixels;
 # published deviations of noise end at 1.
 LARGEST: Mapping[str, float] = {"linf": 1.0, "l2": 16.0, "l1": 256.0, "noise": 4.0}
+SIGN: Mapping[Norm, str] = {"linf": "ℓ∞", "l2": "ℓ2", "l1": "ℓ1"}
 
 
 @dataclass(frozen=True, init=False)
@@ -69,7 +70,7 @@ class Threat:
 
     def __str__(self) -> str:
         """The ball: ``ℓ∞ 8/255``."""
-        sign = {"linf": "ℓ∞", "l2": "ℓ2", "l1": "ℓ1"}[self.norm]
+        sign = SIGN[self.norm]
         return f"{sign} {255 * self.eps:.3g}/255" if self.norm == "linf" else f"{sign} {self.eps:.3g}"
 
 

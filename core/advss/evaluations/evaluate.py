@@ -165,17 +165,20 @@ class Measurer:
             session.reporter,
             session.stop,
         )
-        content, measured = make(plan, this, victim, session.splits.test, how, f"{STAGE} {plan.name}")
+        test, title = session.splits.test, f"{STAGE} {plan.name}"
+        content, _ = make(plan, this, victim, test, how, title, draw=partial(self._draw, plan, this, stage=stage))
         found = {f"test/{name}": value for name, value in numbers(content["figures"]).items()}
         session.tracker.metrics(stage, 0, found)
         session.tracker.artifact(this.path, stage=stage)
-        self._draw(plan, this, measured, stage)
         return content
 
-    def _draw(self, plan: Planned, this: Measurement, measured: Measured, stage: str) -> None:
+    def _draw(self, plan: Planned, this: Measurement, measured: Measured, *, stage: str) -> None:
+        """The pictures: of what the run's own settings measure, plainly named and tracked as the run's own."""
+        own = self.own.get(this.name) == this
         for name, figure in plan.drawn(measured).items():
-            for path in save_figure(figure, self.session.folder.path / "figures" / f"{this.key}-{name}.png"):
-                self.session.tracker.artifact(path, stage=stage)
+            picture = f"{this.name if own else this.key}-{name}.png"
+            for path in save_figure(figure, self.session.folder.path / "figures" / picture):
+                self.session.tracker.artifact(path, stage="" if own else stage)
 
     def _record(self, this: Measurement, content: Mapping[str, Any]) -> None:
         """Name it in result.json, where it is the run's one of its name."""

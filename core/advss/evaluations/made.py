@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any
 
@@ -16,7 +17,13 @@ from advss.measuring import Measured, Victim
 
 
 def make(
-    plan: Planned, this: Measurement, victim: Victim, test: Part, how: Measuring, title: str
+    plan: Planned,
+    this: Measurement,
+    victim: Victim,
+    test: Part,
+    how: Measuring,
+    title: str,
+    draw: Callable[[Measured], None] = lambda measured: None,
 ) -> tuple[dict[str, Any], Measured]:
     """Measure, and keep what was measured.
 
@@ -27,6 +34,7 @@ def make(
         test: all test images.
         how: they are measured.
         title: what the reporter calls it.
+        draw: draws it, before it is kept, as what is kept is not made again.
 
     Returns:
         What stands in the file of the figures, and the answers.
@@ -45,6 +53,7 @@ def make(
         "device": str(how.device),
         "advss": version("advss"),
     }
+    draw(measured)
     whole = this.keep(content, measured)
     kept.remove(measured.index.tolist())
     return whole, measured

@@ -9,10 +9,12 @@ advss_api = (1, 0)
 
 @hookimpl
 def advss_evaluations() -> list[type[Evaluation]]:
-    """Accuracy on clean images, under PGD, and certified; the examples that PGD makes."""
+    """Accuracy clean, under PGD and over its strength, and certified; examples of PGD, to try and to look at."""
     from advss_evaluations.certify import Certify
     from advss_evaluations.clean import Clean
     from advss_evaluations.examples import Examples
+    from advss_evaluations.gallery import Gallery
     from advss_evaluations.pgd import PGD
+    from advss_evaluations.strength import Strength
 
-    return [Clean, PGD, Certify, Examples]
+    return [Clean, PGD, Certify, Examples, Gallery, Strength]

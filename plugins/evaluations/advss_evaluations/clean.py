@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import torch
 from torch import Generator, Tensor
 
 from advss.attacks.evaluation import answers
+from advss.evaluations.pictures import calibration_errors, draw_answers
 from advss.hookspecs import Evaluation
-from advss.measuring import Answers, Victim
+from advss.measuring import Answers, Measured, Victim
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+ANSWERS = ("answer", "confidence")
 
 
 class Clean(Evaluation):
@@ -20,4 +28,12 @@ class Clean(Evaluation):
         with torch.no_grad():
             logits_BK = model(x_BCHW)
         answer_B = answers(logits_BK)
-        return {"ta": answer_B == label_B, "answer": answer_B, "confidence": logits_BK.softmax(1).amax(1)}
+        return {"ta": answer_B == label_B, "answer": answer_B, "confidence": logits_BK.float().softmax(1).amax(1)}
+
+    def figures(self, measured: Measured) -> dict[str, Any]:
+        """The expected calibration error, ``ece``."""
+        return calibration_errors({"ece": ANSWERS}, measured)
+
+    def draw(self, measured: Measured) -> dict[str, Figure]:
+        """Confusion matrix, accuracy by class, reliability diagram."""
+        return draw_answers({"clean": ANSWERS}, measured)

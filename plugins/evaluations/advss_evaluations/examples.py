@@ -24,4 +24,4 @@ class Examples(PGD):
     def measure(self, model: Victim, x_BCHW: Tensor, label_B: Tensor, generator: Generator) -> Answers:
         """As PGD, drawn as by it, and the examples (B, C, H, W) in [0, 1]."""
         found = self.attack(model, x_BCHW, label_B, self.threat, generator, every=True)
-        return {**told(found, label_B), "x": found.examples_BCHW}
+        return {**told(found, model, x_BCHW, label_B), "x": found.examples_BCHW}

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Generator, Tensor
 
 from advss.attacks import Norm, Threat
 from advss.attacks import pgd as attack
+from advss.attacks.evaluation import confidence
+from advss.evaluations.pictures import calibration_errors, draw_answers
 from advss.hookspecs import Evaluation
-from advss.measuring import Answers, Victim
+from advss.measuring import Answers, Measured, Victim
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+CLEAN, ATTACKED = ("answer", "confidence"), ("attacked", "attacked_confidence")
 
 
 class PGD(Evaluation):
@@ -56,15 +63,25 @@ class PGD(Evaluation):
         self.attack.check(len(model.classes))
 
     def measure(self, model: Victim, x_BCHW: Tensor, label_B: Tensor, generator: Generator) -> Answers:
-        """Which images are right, clean and under attack, and the classes answered, ``NO_ANSWER`` where none is."""
-        return told(self.attack(model, x_BCHW, label_B, self.threat, generator), label_B)
+        """Which images are right, clean and under attack; the classes answered, and how sure the model is of them."""
+        return told(self.attack(model, x_BCHW, label_B, self.threat, generator), model, x_BCHW, label_B)
+
+    def figures(self, measured: Measured) -> dict[str, Any]:
+        """The expected calibration error, ``ece`` and ``attacked_ece``."""
+        return calibration_errors({"ece": CLEAN, "attacked_ece": ATTACKED}, measured)
+
+    def draw(self, measured: Measured) -> dict[str, Figure]:
+        """Confusion matrices, accuracy by class, reliability diagrams, clean beside attacked."""
+        return draw_answers({"clean": CLEAN, self.title(): ATTACKED}, measured)
 
 
-def told(found: attack.Attacked, label_B: Tensor) -> dict[str, Tensor]:
-    """What is kept of each image: right clean (``ta``) and under attack (``ra``), and the classes answered."""
+def told(found: attack.Attacked, model: Victim, x_BCHW: Tensor, label_B: Tensor) -> dict[str, Tensor]:
+    """What is kept of each image: right clean (``ta``) and under attack (``ra``), classes answered, and how surely."""
     return {
         "ta": found.clean_B == label_B,
         "ra": found.robust_B,
         "answer": found.clean_B,
+        "confidence": confidence(model, x_BCHW),
         "attacked": found.attacked_B,
+        "attacked_confidence": confidence(model, found.examples_BCHW),
     }

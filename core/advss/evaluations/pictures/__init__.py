@@ -4,6 +4,7 @@
 "attacked", the first kind has the first look.
 """
 
+from advss.evaluations.pictures.answered import calibration_errors, draw_answers
 from advss.evaluations.pictures.by_class import draw_by_class
 from advss.evaluations.pictures.confusion import draw_confusion
 from advss.evaluations.pictures.examples import Page, draw_examples
@@ -14,6 +15,8 @@ __all__ = [
     "Curve",
     "Page",
     "calibration_error",
+    "calibration_errors",
+    "draw_answers",
     "draw_by_class",
     "draw_confusion",
     "draw_examples",

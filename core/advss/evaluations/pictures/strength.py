@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from advss.attacks import Norm
+from advss.attacks.threat import SIGN
 from advss.evaluations.intervals import wilson
 from advss.figures import LOOKS, new_figure
 
@@ -95,7 +96,7 @@ def draw_strength(curve: Curve) -> Figure:
     _line(left, curve.by_eps)
     _line(right, curve.by_steps)
     at = f"eps {radius(curve.eps, curve.norm)}"
-    left.set(xlabel=f"eps, {_SIGN[curve.norm]}, pixels in [0, 1]", ylabel="RA, %", ylim=(0, 102))
+    left.set(xlabel=f"eps, {SIGN[curve.norm]}, pixels in [0, 1]", ylabel="RA, %", ylim=(0, 102))
     left.set_title(f"{curve.steps} steps", fontsize="medium")
     right.set(xlabel="steps")
     right.set_title(at, fontsize="medium")
@@ -104,9 +105,6 @@ def draw_strength(curve: Curve) -> Figure:
     if said := sanity(curve):
         figure.supxlabel("\n".join(said), fontsize="small")
     return figure
-
-
-_SIGN = {"linf": "ℓ∞", "l2": "ℓ2", "l1": "ℓ1"}
 
 
 def radius(eps: float, norm: Norm) -> str:
