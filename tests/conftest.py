@@ -20,6 +20,7 @@ import torch
 import advss
 from advss.config import Choice, EvalSettings, RunConfig, StageSettings
 from advss.configuration.resolve import resolve, to_yaml
+from advss.evaluations.planned import Planned
 from advss.files import write_bytes
 from advss.hookspecs import Batch, DataFacts
 from advss.models.encoder import TimmEncoder, build_encoder
@@ -41,11 +42,24 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
 @pytest.fixture(scope="session", autouse=True)
 def _undrawn() -> Iterator[None]:
-    """A run's curves are blank files, as drawing takes longer than a tiny run; who calls what draws has it draw."""
+    """A run's curves are blank files and its answers not drawn, as drawing takes longer than a tiny run.
+
+    Who calls what draws curves has it draw; for pictures of answers there is the fixture ``drawing``.
+    """
     with pytest.MonkeyPatch.context() as patch:
         for module, name in ((curves, "draw_curves"), (diversity, "draw_diversity")):
             patch.setattr(opened, name, _blank(module, getattr(module, name)))
+        patch.setattr(Planned, "drawn", lambda plan, measured: {})
         yield
+
+
+DRAWN = Planned.drawn
+
+
+@pytest.fixture
+def drawing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Answers are drawn after all."""
+    monkeypatch.setattr(Planned, "drawn", DRAWN)
 
 
 def _blank(module: ModuleType, draw: Callable[[Path, Path], list[Path]]) -> Callable[[Path, Path], list[Path]]:

@@ -168,7 +168,7 @@ def test_a_second_measurement_stands_beside_the_first_and_the_headline_stays(run
     assert {key: after[key] for key in found["headline"]} == found["headline"]
     assert {key: after[key] for key in HEADLINE} == {key: before[key] for key in HEADLINE}
     first, second = before["evaluation"]["file"], found["evaluation"]["file"]
-    assert sorted(str(file.relative_to(run)) for file in run.glob("evaluations/*.json")) == sorted([first, second])
+    assert sorted(str(file.relative_to(run)) for file in run.glob("evaluations/pgd-*.json")) == sorted([first, second])
     assert (found["ra_images"], found["ra_attack"]["steps"]) == (60, 1)
     ra = [written(run / file)["figures"]["ra"]["accuracy"] for file in (first, second)]
     assert ra == [before["ra"], found["ra"]]
@@ -179,7 +179,7 @@ def test_the_same_measurement_takes_its_own_place(run: Path) -> None:
     first = measured(run)
     again = measured(run)
     assert again["ra"] == first["ra"]
-    assert len(list(run.glob("evaluations/*.json"))) == 2
+    assert len(list(run.glob("evaluations/pgd-*.json"))) == 2
 
 
 def unmeasured(run: Path) -> None:
@@ -202,7 +202,7 @@ def test_the_first_measurement_is_the_headline_until_the_runs_own_settings_are_m
     assert "headline" not in own
     after = written(run / "result.json")
     assert (after["ra_images"], after["ra_attack"]) == (len(advss.load_data(run)[1]), trained[1]["ra_attack"])
-    assert len(list(run.glob("evaluations/*.json"))) == 3
+    assert len(list(run.glob("evaluations/pgd-*.json"))) == 3
 
 
 def test_the_headline_of_another_checkpoint_gives_way(run: Path) -> None:

@@ -228,7 +228,10 @@ def test_memory_that_runs_out_splits_passes_and_changes_no_answer(memory: dict[s
     for model in (Narrow(), Narrow(**memory, gpu=gpu)):
         victim = plan.victim(model, classes="ab")
         found.append(plan.measured(victim, images, how(chunk=8), Kept(None, {}), "x").answers)
-    assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
+    exact = [name for name, answer in found[0].items() if not answer.is_floating_point()]
+    assert exact == ["ta", "ra", "answer", "attacked"]
+    assert all(torch.equal(found[0][name], found[1][name]) for name in exact)
+    torch.testing.assert_close(found[0], found[1])  # a product of other shape rounds otherwise
     assert 0 < found[0]["ra"].sum() < found[0]["ta"].sum()
     assert max(model.passes) <= 8
 

@@ -98,7 +98,13 @@ def test_a_required_option_is_asked_for() -> None:
         (tuple[int, ...], "[60,80]", (60, 80)),
         (tuple[int, ...], "60, 80", (60, 80)),
         (tuple[int, ...], [60, 80], (60, 80)),
+        (tuple[int, ...] | None, "60,80", (60, 80)),
+        (tuple[int, ...] | None, None, None),
+        (tuple[float, ...], "1/4, 0.5", (0.25, 0.5)),
+        (tuple[float, ...] | None, ["1/4", 1], (0.25, 1.0)),
+        (tuple[float, ...], "[]", ()),
         (list[str], ["a"], ["a"]),
+        (list[str], "1/4,b", ["1/4", "b"]),
     ],
 )
 def test_convert(annotation: Any, said: Any, expected: Any) -> None:

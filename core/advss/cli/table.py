@@ -91,6 +91,8 @@ def _places(result: Mapping[str, Any], folder: Path) -> list[tuple[str, str]]:
     places = [("run", str(folder)), *(("checkpoint", str(path)) for path in models)]
     if result.get("evaluation"):
         places.append(("numbers", str(folder / result["evaluation"]["file"])))
+    if (folder / "figures").is_dir():
+        places.append(("figures", str(folder / "figures")))
     if models and result.get("ta") is None:
         tuned = models[0].parent.name == "finetune"
         places.append(("next", to_evaluate(folder) if tuned else to_finetune(folder, result)))

@@ -1,7 +1,8 @@
 """Images measured chunk by chunk: what a part of a chunk gave is kept at once, so a kill loses no more than one part.
 
 Chunks are part of what a measurement is: a chunk's draws hang on the seed, its first image and the part alone. So
-neither what was measured before, nor memory that runs out, which splits passes only, changes an answer.
+neither what was measured before, nor memory that runs out, which splits passes only, changes an answer; of a number
+such as a probability, a pass of fewer images may round the last digit otherwise.
 """
 
 from __future__ import annotations

@@ -122,7 +122,7 @@ def convert(option: Option, value: Any, *, flag: str) -> Any:
     """
     from jsonargparse import ArgumentError, ArgumentParser
 
-    asked = _read(option.annotation, value) if isinstance(value, str) else value
+    asked = _read(option.annotation, value)
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--value", type=option.annotation)
     wrong = UsageError(f"{flag}: expected {option.type}, got {value!r}")
@@ -192,14 +192,27 @@ def _accepts(annotation: Any, wanted: type) -> bool:
     return annotation in (wanted, Any)
 
 
-def _read(annotation: Any, text: str) -> Any:
-    """Text in the forms that YAML does not know: ``8/255`` for a float, ``60,80`` for a sequence."""
-    match = FRACTION.fullmatch(text)
+def _read(annotation: Any, value: Any) -> Any:
+    """Text in the forms that YAML does not know: ``8/255`` for a float, ``60,80`` for a sequence, and of such."""
+    inner = get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
+    sequence = next((one for one in inner if get_origin(one) in (tuple, list)), None)
+    if sequence is None:
+        return _number(annotation, value)
+    item = get_args(sequence)[0]
+    if isinstance(value, list | tuple):
+        return [_number(item, one) for one in value]
+    if not isinstance(value, str) or value == "null":
+        return value
+    items = value.strip().removeprefix("[").removesuffix("]").split(",")
+    return f"[{','.join(str(_number(item, one)) for one in items)}]"
+
+
+def _number(annotation: Any, value: Any) -> Any:
+    """A fraction's number, where a float is asked for; all else as it is."""
+    match = FRACTION.fullmatch(value) if isinstance(value, str) else None
     if match and _accepts(annotation, float) and float(match[2]):
         return float(match[1]) / float(match[2])
-    if get_origin(annotation) in (tuple, list) and not text.lstrip().startswith("["):
-        return f"[{text}]"
-    return text
+    return value
 
 
 def _docs(offered: type) -> dict[str, str]:

@@ -69,9 +69,12 @@ class Strength(Evaluation):
 
     @property
     def points(self) -> dict[str, Point]:
-        """What is measured, by name: ``eps_0.03137_steps_20``."""
+        """What is measured, by name: ``eps_0.03137`` and ``steps_40``."""
         points = [(eps, self.own.steps) for eps in self.over_eps] + [(self.own.eps, n) for n in self.over_steps]
-        return {_name(*point): point for point in points}
+        return {self._name(*point): point for point in points}
+
+    def _name(self, eps: float, steps: int) -> str:
+        return _of_eps(eps) if steps == self.own.steps else f"steps_{steps}"
 
     def title(self) -> str:
         """``PGD over eps and steps, ℓ∞``."""
@@ -112,14 +115,14 @@ class Strength(Evaluation):
 
     def _curve(self, measured: Measured) -> Curve:
         own, found = self.own, measured.answers
-        by_eps = {eps: found[_name(eps, own.steps)] for eps in sorted(self.over_eps)}
-        by_steps = {steps: found[_name(own.eps, steps)] for steps in sorted(self.over_steps)}
+        by_eps = {eps: found[self._name(eps, own.steps)] for eps in sorted(self.over_eps)}
+        by_steps = {steps: found[self._name(own.eps, steps)] for steps in sorted(self.over_steps)}
         clean = found[CLEAN]
         return Curve(own.norm, {0.0: clean, **by_eps}, {0: clean, **by_steps}, own.steps, own.eps)
 
 
-def _name(eps: float, steps: int) -> str:
-    return f"eps_{eps:.4g}_steps_{steps}"
+def _of_eps(eps: float) -> str:
+    return f"eps_{eps:.4g}"
 
 
 def _radii(own: Threat) -> tuple[float, ...]:
@@ -137,7 +140,7 @@ def _distinct_radii(over_eps: Sequence[float], norm: Norm) -> tuple[float, ...]:
         ValueError: one is none, or two are the same to four digits.
     """
     radii = tuple(in_pixels("over_eps", eps, most=LARGEST[norm], of=norm) for eps in over_eps)
-    if len({_name(eps, 1) for eps in radii}) < len(radii):
+    if len(set(map(_of_eps, radii))) < len(radii):
         raise ValueError(f"over_eps must differ in their first four digits, got {', '.join(map(str, radii))}")
     return radii
 

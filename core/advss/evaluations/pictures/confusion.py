@@ -50,7 +50,8 @@ def draw_confusion(answers: Mapping[str, Tensor], label_N: Tensor, classes: Sequ
     matrices = confusion(answers, label_N, classes)
     rows, columns = (next(iter(matrices.values())).counts.shape[side] for side in (0, 1))
     cell = min(0.5, max(0.1, 9 / columns))  # inches
-    names = 1.4 if rows <= MOST_NAMED_TWICE else 0.6
+    longest = max(map(len, next(iter(matrices.values())).columns))
+    names = 0.3 + 0.08 * longest if rows <= MOST_NAMED_TWICE else 0.6  # below the columns
     figure = new_figure(width=len(matrices) * (cell * columns + 0.3) + 2.6, height=cell * rows + names + 0.9)
     panels = list(figure.subplots(1, len(matrices), squeeze=False, sharey=True)[0])
     for axes, (kind, matrix) in zip(panels, matrices.items(), strict=True):
