@@ -161,7 +161,7 @@ def test_evaluate_is_called_with_the_runs_attack(calls: Calls, first: Path) -> N
     assert main(["evaluate", "first", "--eval-steps", "50"]) == 0
     assert (calls.stage, calls.source) == ("evaluate", Path("runs/first"))
     assert (calls.evaluation.steps, calls.evaluation.eps) == (50, 8 / 255)
-    assert [choice.name for choice in calls.chosen] == ["pgd"]
+    assert [choice.name for choice in calls.chosen] == ["pgd", "gallery"]
 
 
 def test_evaluate_takes_options_of_evaluations_and_a_limit(calls: Calls, first: Path) -> None:
