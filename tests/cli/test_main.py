@@ -184,6 +184,18 @@ def test_the_table_ends_a_run(calls: Calls, capsys: Capture) -> None:
         assert said in out
 
 
+def test_what_is_only_drawn_is_no_line_of_what_was_measured(
+    calls: Calls, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ra = {"ra": {"accuracy": 0.5, "interval": [0.4, 0.6], "images": 9}}
+    pgd = {"file": "evaluations/pgd-1.json", "title": "PGD", "figures": ra}
+    drawn = {"file": "evaluations/gallery-1.json", "title": "examples", "figures": {}}
+    monkeypatch.setitem(RESULT, "evaluation", {"file": pgd["file"]})
+    monkeypatch.setitem(RESULT, "evaluations", {"pgd": pgd, "gallery": drawn})
+    main(["fit"])
+    assert "95 % interval" not in capsys.readouterr().out
+
+
 def test_print_config_can_be_run_again(calls: Calls, capsys: Capture, tmp_path: Path) -> None:
     line = ["fit", "--pretext", "jigsaw", "--pretext.grid", "3", "--seed", "9"]
     assert main([*line, "--print-config"]) == 0

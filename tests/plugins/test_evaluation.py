@@ -96,7 +96,7 @@ def test_it_measures_beside_the_others_by_its_own_options(fit: Callable[..., int
 
 @pytest.mark.parametrize("method", ["measure", "figures", "draw"])
 def test_what_it_raises_is_one_line_and_what_was_measured_before_stands(
-    method: str, fit: Callable[..., int], told: Told
+    method: str, fit: Callable[..., int], told: Told, drawing: None
 ) -> None:
     assert fit(**{method: RAISES}) == 2
     (line,) = [line for line in told() if line.startswith("advss: error")]

@@ -171,7 +171,7 @@ def _print_run(result: Mapping[str, Any]) -> int:
     from advss.cli.table import print_measured
 
     _print_result(result)
-    measured = result.get("evaluations", {}).values()
+    measured = [one for one in result.get("evaluations", {}).values() if one["figures"]]  # not what is only drawn
     if any(one["file"] != (result.get("evaluation") or {}).get("file") for one in measured):
         print_measured(measured)
     return 0
