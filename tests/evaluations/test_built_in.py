@@ -121,7 +121,8 @@ def test_the_gallery_is_drawn(model: nn.Module, images: Part, drawing: None) -> 
     plan = planned(Choice("gallery"), SETTINGS)
     (figure,) = plan.drawn(found(plan, model, images)).values()
     assert len(figure.axes) == 36
-    assert figure.get_suptitle() == Gallery(steps=5).title() == "examples of PGD-5 ℓ∞ 8/255"
+    assert figure.get_suptitle() == "PGD-5 ℓ∞ 8/255"
+    assert Gallery(steps=5).title() == "gallery of PGD-5 ℓ∞ 8/255"
 
 
 def test_each_point_of_the_strength_is_an_attack_of_its_own(model: nn.Module, images: Part) -> None:
@@ -177,6 +178,12 @@ def test_radii_go_by_doublings_to_where_every_answer_should_fall(norm: Any, eps:
 @pytest.mark.parametrize(("steps", "expected"), [(1, (1, 2)), (20, (1, 5, 10, 20, 40))])
 def test_the_last_number_of_steps_is_a_doubling(steps: int, expected: tuple[int, ...]) -> None:
     assert Strength(steps=steps).over_steps == expected
+
+
+def test_a_loss_that_needs_more_classes_is_refused(model: nn.Module) -> None:
+    plan = planned(Choice("strength", {"loss": "dlr"}), SETTINGS)
+    with pytest.raises(ValueError, match="loss dlr needs at least 3 classes"):
+        plan.evaluation.check(Victim(model, classes="ab"))
 
 
 @pytest.mark.parametrize(

@@ -86,6 +86,10 @@ class Strength(Evaluation):
         step_size = min(STRIDE * eps / steps, LARGEST[self.own.norm])
         return Threat(norm=self.own.norm, eps=eps, step_size=step_size, steps=steps, top_share=self.own.top_share)
 
+    def check(self, model: Victim) -> None:
+        """There are as many classes as the loss needs."""
+        self.attack.check(len(model.classes))
+
     def parts(self, classes: int) -> Sequence[str]:
         """The points, and before them no attack."""
         return (CLEAN, *self.points)
