@@ -32,7 +32,8 @@ class APGD(Part):
     """APGD-CE, APGD-DLR or targeted APGD, as AutoAttack has them; ``APGD(loss="ce")(model, ...)`` attacks.
 
     Where an image's own logit is more than 8 above the others, all are divided until it is 8, which matters to ``ce``
-    alone. An image is left alone as soon as it falls.
+    alone. An image is left alone as soon as it falls; where gradients are averaged, all steps are made and
+    its example is the last point that was wrong.
 
     Attributes:
         loss: ``ce``, cross-entropy; ``dlr``, the margin over the difference between first and third logit;
@@ -101,7 +102,8 @@ class APGD(Part):
             for wrong in self._climbed(asked, climb, steps):
                 if stage is last and wrong.any():
                     chunk.fell(climb.place_B[wrong], climb.x[wrong])
-                    climb.keep(~wrong)
+                    if self.averaged == 1:
+                        climb.keep(~wrong)
             start = climb.best
 
     def _climbed(self, asked: Passes, climb: Smooth | Sparse, steps: int) -> Iterator[Tensor]:

@@ -36,6 +36,7 @@ class FAB(Part):
             model has no class for are left out.
         steps: of each run.
         restarts: runs, the first from the image, the others from random points; of ``targeted``, for each class.
+        random_start: the first is from a random point, too.
 
     Raises:
         ValueError: an option that makes no attack; its name comes first.
@@ -45,6 +46,7 @@ class FAB(Part):
     targets: Sequence[int] = tuple(range(1, 10))
     steps: int = 100
     restarts: int = 1
+    random_start: bool = False
     least_classes: ClassVar[int] = 2
 
     def __post_init__(self) -> None:
@@ -59,7 +61,7 @@ class FAB(Part):
         for rank in [rank for rank in self.targets if rank < classes] if self.targeted else (None,):
             target_B = None if rank is None else chunk.ranked_BK[:, rank - 1]
             for restart in range(self.restarts):
-                start = _start(chunk.x_BCHW, threat, generator) if restart else chunk.x_BCHW
+                start = _start(chunk.x_BCHW, threat, generator) if restart or self.random_start else chunk.x_BCHW
                 if len(chunk.left_S):
                     self._run(asked, chunk, start, target_B, threat)
 

@@ -15,13 +15,14 @@ from types import EllipsisType
 from typing import ClassVar, NamedTuple
 
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 from advss.attacks.balls import L1, Linf, by_image, unit
 from advss.attacks.evaluation import answers
 from advss.attacks.losses import margin
 from advss.attacks.passes import Chunk, Part, Passes
 from advss.attacks.threat import Norm, Threat, whole
+from advss.attacks.victim import as_victim
 
 FIRST_SHARE = 0.8  # of an image's pixels, in a square
 HALVED_AFTER = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # queries, the share each time; the paper's p
@@ -52,17 +53,45 @@ class Square(Part):
         """Runs of squares, as many as restarts."""
         for _ in range(self.restarts):
             if len(chunk.left_S):
-                self._run(asked, chunk, threat, generator)
+                start = _start(chunk.x_BCHW, threat, generator)
+                self._search(asked, chunk, start, range(self.queries), threat, generator)
 
-    def _run(self, asked: Passes, chunk: Chunk, threat: Threat, generator: Generator) -> None:
+    def piece(
+        self,
+        model: nn.Module,
+        x_BCHW: Tensor,
+        label_B: Tensor,
+        threat: Threat,
+        generator: Generator,
+        *,
+        standing_B: Tensor,
+        best_BCHW: Tensor | None = None,
+        done: int = 0,
+    ) -> tuple[Tensor, Tensor]:
+        """``queries`` more of a run of which ``done`` were asked before, from the best points that these found.
+
+        A run begins without such points. All else is as when called, and so are the examples that are returned; beside
+        them are the best points now, for the next piece: (B, C, H, W) each.
+        """
+        with as_victim(model):
+            asked = Passes(model)
+            chunk = Chunk(asked, x_BCHW, label_B, standing_B)
+            start = _start(x_BCHW, threat, generator) if best_BCHW is None else best_BCHW
+            best = self._search(asked, chunk, start, range(done, done + self.queries), threat, generator)
+        return chunk.examples_BCHW, best
+
+    def _search(
+        self, asked: Passes, chunk: Chunk, start_BCHW: Tensor, queries: range, threat: Threat, generator: Generator
+    ) -> Tensor:
+        """The best points of what stands; where it began of the others."""
         place_B = chunk.left_S
         clean, label_B = chunk.x_BCHW[place_B], chunk.label_B[place_B]
-        tried = best = _start(chunk.x_BCHW, threat, generator)[place_B]
+        tried = best = start_BCHW[place_B]
         most_B = torch.full_like(chunk.margin_B[place_B], -torch.inf)
-        moves = _moves(chunk.x_BCHW, threat.norm, generator)
-        for query in range(self.queries + 1):
-            if query:
-                move = next(moves)
+        for move in itertools.chain([None], _moves(chunk.x_BCHW, threat.norm, queries, generator)):
+            if not len(place_B):
+                break
+            if move:
                 tried = _tried(clean, best, threat, move._replace(sign=move.sign[place_B]))
             logits_BK = asked.logits(tried)
             margin_B = margin(logits_BK, label_B)
@@ -71,10 +100,9 @@ class Square(Part):
             stands_B = answers(logits_BK) == label_B
             if not stands_B.all():
                 chunk.fell(place_B[~stands_B], tried[~stands_B])
-                if not stands_B.any():
-                    return
                 place_B, clean, label_B = place_B[stands_B], clean[stands_B], label_B[stands_B]
                 best, most_B = best[stands_B], most_B[stands_B]
+        return start_BCHW.index_copy(0, place_B, best)
 
 
 class Move(NamedTuple):
@@ -90,12 +118,12 @@ class Move(NamedTuple):
     sign: Tensor
 
 
-def _moves(x_BCHW: Tensor, norm: Norm, generator: Generator) -> Iterator[Move]:
+def _moves(x_BCHW: Tensor, norm: Norm, queries: range, generator: Generator) -> Iterator[Move]:
     """Drawn for all images; in ℓ∞ channels have one sign in all of them."""
     images, channels, height, width = x_BCHW.shape
     linf = norm == "linf"
     places, signs = (2, channels) if linf else (5, images * channels)
-    for query in itertools.count():
+    for query in queries:
         number = torch.rand(places + signs, generator=generator, device=x_BCHW.device)
         drawn = number[:places].tolist()
         side = _side(query, height, width, least=1 if linf else 3)

@@ -9,7 +9,8 @@ advss_api = (1, 0)
 
 @hookimpl
 def advss_evaluations() -> list[type[Evaluation]]:
-    """Accuracy clean, under PGD and over its strength, and certified; examples of PGD, to try and to look at."""
+    """Accuracy clean, under PGD and over its strength, under AutoAttack, and certified; examples of PGD."""
+    from advss_evaluations.autoattack import AutoAttack
     from advss_evaluations.certify import Certify
     from advss_evaluations.clean import Clean
     from advss_evaluations.examples import Examples
@@ -17,4 +18,4 @@ def advss_evaluations() -> list[type[Evaluation]]:
     from advss_evaluations.pgd import PGD
     from advss_evaluations.strength import Strength
 
-    return [Clean, PGD, Certify, Examples, Gallery, Strength]
+    return [Clean, PGD, AutoAttack, Certify, Examples, Gallery, Strength]
