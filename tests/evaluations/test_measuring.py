@@ -252,6 +252,18 @@ def test_memory_for_no_image_is_an_error() -> None:
         plan.measured(plan.victim(Narrow(forward=0), classes="ab"), part(4), how(), Kept(None, {}), "x")
 
 
+class Twice(Evaluation):
+    name = "twice"
+
+    def measure(self, model: Victim, x_BCHW: Tensor, label_B: Tensor, generator: Generator) -> Answers:
+        return {"ta": label_B == 0, "both": (both := torch.rand(len(label_B))), "again": both}
+
+
+def test_two_answers_of_one_tensor_are_kept(tmp_path: Path) -> None:
+    found = answers(Twice(), Constant(), part(4), kept=tmp_path)
+    assert torch.equal(Kept(tmp_path, {"a": 1}).read(0)[1]["again"], found["both"])
+
+
 class Bad(Evaluation):
     name = "bad"
 

@@ -31,7 +31,8 @@ def checked(answers: Any, count: int) -> dict[str, Tensor]:
         if answer.shape[:1] != (count,):
             shape = tuple(answer.shape)
             raise MisfitError(f"the answer '{name}' must have a row for each of the {count} images, got shape {shape}")
-    return {name: answer.detach().cpu() for name, answer in answers.items()}
+    # copied: two names may be of one tensor, which no file holds twice
+    return {name: answer.detach().cpu().clone() for name, answer in answers.items()}
 
 
 def accuracies(answers: Answers) -> dict[str, Tensor]:

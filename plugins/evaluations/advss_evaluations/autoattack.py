@@ -18,6 +18,7 @@ from advss.attacks.fab import FAB
 from advss.attacks.flags import FLAGS, flags
 from advss.attacks.passes import Part, Passes
 from advss.attacks.square import Square
+from advss.errors import did_you_mean
 from advss.hookspecs import Evaluation
 from advss.measuring import Answers, Measured, Victim
 
@@ -62,13 +63,13 @@ class AutoAttack(Evaluation):
         self,
         *,
         version: Literal["standard", "plus", "rand", "custom"] = "standard",
-        attacks: list[str] | None = None,
+        attacks: tuple[str, ...] = (),
         norm: Norm | None = None,
         eps: float | None = None,
     ) -> None:
         self.version, self.threat = version, Threat(norm=norm or "linf", eps=eps)
         self.attacks = VERSIONS[version] if version != "custom" else _chosen(attacks)
-        if version != "custom" and attacks is not None:
+        if version != "custom" and attacks:
             raise ValueError(f"attacks must be left out, got {','.join(attacks)}: version {version} has its own")
 
     def title(self) -> str:
@@ -173,17 +174,16 @@ class AutoAttack(Evaluation):
         return doubts
 
 
-def _chosen(attacks: Sequence[str] | None) -> tuple[str, ...]:
+def _chosen(attacks: tuple[str, ...]) -> tuple[str, ...]:
     """Those of custom."""
-    known = ", ".join(LEAST_CLASSES)
     if not attacks:
-        raise ValueError(f"attacks must be said for version custom, of {known}")
+        raise ValueError(f"attacks must be said for version custom, of {', '.join(LEAST_CLASSES)}")
     for attack in attacks:
         if attack not in LEAST_CLASSES:
-            raise ValueError(f"attacks must be of {known}, got {attack!r}")
+            raise ValueError(f"attacks has none called '{attack}'{did_you_mean(attack, LEAST_CLASSES)}")
         if attacks.count(attack) > 1:
             raise ValueError(f"attacks must each be named once, got {attack} {attacks.count(attack)} times")
-    return tuple(attacks)
+    return attacks
 
 
 def _wrong(model: Victim, x_BCHW: Tensor, made_BCHW: Tensor, label_B: Tensor) -> Tensor:
