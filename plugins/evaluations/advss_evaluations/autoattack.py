@@ -189,5 +189,6 @@ def _chosen(attacks: tuple[str, ...]) -> tuple[str, ...]:
 def _wrong(model: Victim, x_BCHW: Tensor, made_BCHW: Tensor, label_B: Tensor) -> Tensor:
     """Which examples differ from their image and are wrong once more, which an answer by chance is not."""
     wrong_B = (made_BCHW != x_BCHW).flatten(1).any(1)
-    wrong_B[wrong_B.clone()] = ~Passes(model).right(made_BCHW[wrong_B], label_B[wrong_B])
+    if wrong_B.any():  # a network need not take none
+        wrong_B[wrong_B.clone()] = ~Passes(model).right(made_BCHW[wrong_B], label_B[wrong_B])
     return wrong_B
