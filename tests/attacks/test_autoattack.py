@@ -150,7 +150,7 @@ def generator(attack: str) -> Generator:
     return Generator().manual_seed(len(attack))
 
 
-@pytest.mark.parametrize("case", THREATS)
+@pytest.mark.parametrize("case", [pytest.param(case, marks=[pytest.mark.slow] * ("plus" in case)) for case in THREATS])
 def test_each_attack_fells_as_many_as_the_released_codes_and_all_the_same_images(
     sturdy: Trained, case: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -255,7 +255,7 @@ class Narrow(nn.Module):
 
 @short
 def test_memory_that_runs_out_changes_no_answer(sturdy: Trained) -> None:
-    (_, whole), (_, split) = (measured(model, images(sturdy), eps=0.15) for model in (sturdy[0], Narrow(sturdy[0])))
+    (_, whole), (_, split) = (measured(model, images(sturdy, 45), eps=0.17) for model in (sturdy[0], Narrow(sturdy[0])))
     assert all(torch.equal(whole[name], split[name]) for name in whole)
 
 

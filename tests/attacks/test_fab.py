@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -43,6 +45,18 @@ def test_starts_after_the_first_are_random_and_fell_more(sturdy: Trained) -> Non
     once, thrice = fell(1), fell(3)
     assert not (once & ~thrice).any()
     assert once.sum() < thrice.sum()
+
+
+def test_a_run_from_a_random_point_is_the_second_of_two(sturdy: Trained) -> None:
+    (model, x, label), threat = sturdy, Threat(norm="l1", eps=1.5)
+    options: dict[str, Any] = {"targeted": False, "steps": 10}
+    twice = FAB(restarts=2, **options)(model, x, label, threat, torch.Generator().manual_seed(0))
+    first = FAB(**options)(model, x, label, threat, torch.Generator().manual_seed(1))
+    stands = (first == x).flatten(1).all(1)
+    draws = torch.Generator().manual_seed(0)
+    second = FAB(random_start=True, **options)(model, x, label, threat, draws, standing_B=stands)
+    assert (second != x).any()
+    assert torch.equal(twice, torch.where(stands[:, None, None, None], second, first))
 
 
 def shortest(x: np.ndarray, level: float, slope: np.ndarray, norm: Norm) -> float:

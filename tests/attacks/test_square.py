@@ -47,6 +47,23 @@ def test_the_images_that_fall_are_the_released_codes(sturdy: Trained, norm: Norm
     assert 10 < fell.sum() < 80
 
 
+@pytest.mark.parametrize(("norm", "eps"), [("linf", 0.15), ("l2", 0.8), ("l1", 2.0)])
+def test_a_run_in_pieces_is_the_run(sturdy: Trained, norm: Norm, eps: float) -> None:
+    (model, x, label), threat = sturdy, Threat(norm=norm, eps=eps)
+    whole = Square(queries=60)(model, x, label, threat, torch.Generator().manual_seed(3))
+    draws, best, pieces = torch.Generator().manual_seed(3), None, list[int]()
+    examples, standing = x.clone(), torch.ones(len(x), dtype=torch.bool)
+    for done in (0, 20, 40):
+        made, best = Square(queries=20).piece(
+            model, x, label, threat, draws, standing_B=standing, best_BCHW=best, done=done
+        )
+        fell = (made != x).flatten(1).any(1)
+        examples[fell], standing = made[fell], standing & ~fell
+        pieces.append(int(fell.sum()))
+    assert torch.equal(examples, whole)
+    assert sum(pieces[1:]) > 0
+
+
 class Sum(nn.Module):
     """Class 1 as long as the pixels add up to no less than where all are a half."""
 

@@ -222,6 +222,13 @@ def test_only_the_headline_is_tracked_as_the_runs_own(run: Path) -> None:
     assert stages == {"": headline, f"evaluate/{own}": headline, f"evaluate/{name}": found["ra"]}
 
 
+def test_what_is_the_headline_is_tracked_by_its_evaluations_name_too(trained: tuple[Path, dict[str, Any]]) -> None:
+    run, result = trained
+    own = [one.values for one in read_metrics(run / "metrics.jsonl") if not one.stage]
+    tracked = {name: value for values in own for name, value in values.items()}
+    assert tracked["test/pgd/ra"] == tracked["test/ra"] == result["ra"]
+
+
 def test_ta_beside_ra_is_of_the_same_images(run: Path) -> None:
     found = measured(run)
     splits = open_splits("digits", {}, limit=300, seed=0)
