@@ -60,7 +60,7 @@ short = pytest.mark.usefixtures("_short")
 
 def images(sturdy: Trained, count: int = 100) -> Part:
     """The digits, which are whole sixteenths, in the 255ths of a source."""
-    return Part(InMemory((255 * sturdy[1][:count]).round().byte()), torch.arange(count), sturdy[2][:count])
+    return Part(InMemory((255 * sturdy[1][:count]).round().byte()), torch.arange(count), sturdy[2][:count].clone())
 
 
 def measured(
