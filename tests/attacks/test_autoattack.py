@@ -70,6 +70,7 @@ def measured(
     plan = planned(Choice("autoattack", {"eps": eps, **options}), EvalSettings())
     how = Measuring(torch.device("cpu"), 0, 40, Silent(), StopRequest())
     victim = plan.victim(model, classes=[str(k) for k in range(classes)])
+    plan.check(victim)
     found = plan.measured(victim, part, how, Kept(kept, {}), "x")
     return plan.figures(found), found.answers
 

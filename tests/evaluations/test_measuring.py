@@ -261,7 +261,7 @@ class Twice(Evaluation):
 
 def test_two_answers_of_one_tensor_are_kept(tmp_path: Path) -> None:
     found = answers(Twice(), Constant(), part(4), kept=tmp_path)
-    assert torch.equal(Kept(tmp_path, {"a": 1}).read(0)[1]["again"], found["both"])
+    assert torch.equal(Kept(tmp_path, {"a": 1}).read(0, 1)[1]["again"], found["both"])
 
 
 class Bad(Evaluation):
