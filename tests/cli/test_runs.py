@@ -159,7 +159,7 @@ def test_sizes(size: int, text: str) -> None:
 
 # ---------------------------------------------------------------- one run
 def test_all_that_is_known_of_a_run_is_shown(stored: Stored, capsys: Capture) -> None:
-    attack = {"norm": "linf", "eps": 8 / 255, "steps": 20, "restarts": 1}
+    attack = {"evaluation": "pgd", "title": "PGD-20 ℓ∞ 8/255"}
     folder = stored("one", ra_attack=attack, ra_images=40)
     (folder / "evaluations").mkdir()
     figures = {"ta": {"accuracy": 0.8}, "ra": {"accuracy": 0.25, "interval": [0.2, 0.31]}, "curve": [1, 2]}

@@ -25,7 +25,10 @@ def steps(said: dict[str, Any], **more: Any) -> list[tuple[str, Any]]:
         ({"evaluate.pgd.stepz": "3"}, r"unknown option --pgd\.stepz of pgd; did you mean 'steps'"),
         ({"evaluate.pgd.steps": "x"}, r"^--pgd\.steps: expected int \| null, got 'x'"),
         ({"evaluate.pgd.eps": "8"}, r"^--pgd\.eps must be at most 1 for linf, got 8\.0: .* say 8/255"),
-        ({"evaluate.clean.eps": "3"}, r"^--clean\.eps: --evaluate does not choose it; say --evaluate pgd,clean$"),
+        (
+            {"evaluate.clean.eps": "3"},
+            r"^--clean\.eps: --evaluate does not choose it; say --evaluate pgd,gallery,clean$",
+        ),
         ({"evaluate.pgdd.eps": "3"}, r"^unknown flag --pgdd\.eps: there is no evaluation 'pgdd'; did you mean 'pgd'"),
         ({"evaluate.date.root": "x"}, r"^unknown flag --date\.root: .*; did you mean 'data'"),
         ({"evaluate": "none", "evaluate.pgd.eps": "1/255"}, r"--pgd\.eps: --evaluate does not choose it"),

@@ -55,17 +55,25 @@ def _asked(folder: Path, arguments: Arguments) -> RunConfig:
 
 
 def _print(found: Sequence[tuple[str, dict[str, Any]]], form: str, *, several: bool) -> None:
+    from rich.console import Console
+
     from advss.cli import measured
-    from advss.cli.table import print_measured, print_result
+    from advss.cli.table import print_measured, print_places, print_result
 
     if form:
         (measured.print_json if form == "json" else measured.print_csv)(found)
     elif several and found:
         measured.print_runs(found)
     else:
-        for _, result in found:
-            print_result(result)
-            print_measured(result["measured"])
+        for label, result in found:
+            if any("ra" in one["figures"] for one in result["measured"]):
+                print_result(result)
+                print_measured(result["measured"])
+            else:  # the headline is of what was measured before
+                print(f"run {label}")
+                print_measured(result["measured"])
+                files = [Path(result["folder"]) / one["file"] for one in result["measured"]]
+                print_places([("numbers", str(file)) for file in files], Console())
 
 
 GRAMMAR = Grammar(

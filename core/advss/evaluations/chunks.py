@@ -143,7 +143,8 @@ class Measuring:
                     done += len(chunk) * (len(parts) - count)
         finally:
             self.reporter.finish()
-        return {name: torch.cat([answers[name] for answers in found]) for name in found[0]}
+        names = sorted(found[0])  # what is read again after a kill has an order of its own
+        return {name: torch.cat([answers[name] for answers in found]) for name in names}
 
 
 @dataclass(frozen=True)

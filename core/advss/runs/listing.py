@@ -224,8 +224,17 @@ def number(value: Any) -> float | None:
 
 
 def _autoattack(result: Mapping[str, Any]) -> float | None:
+    """RA under the standard version, at the headline's threat: under another it is no number to stand beside RA."""
     found: Any = result
-    for key in ("evaluations", "autoattack", "figures", "ra", "accuracy"):
+    for key in ("evaluations", "autoattack"):
+        found = found.get(key) if isinstance(found, dict) else None
+    options = found.get("options") if isinstance(found, dict) else None
+    if isinstance(options, dict):
+        headline = result.get("ra_attack") or {}
+        same = all(options.get(key) == headline.get(key, options.get(key)) for key in ("norm", "eps"))
+        if options.get("version") != "standard" or not same:
+            return None
+    for key in ("figures", "ra", "accuracy"):
         found = found.get(key) if isinstance(found, dict) else None
     return number(found)
 
