@@ -139,6 +139,7 @@ def test_after_a_kill_no_part_is_measured_twice_and_the_answers_are_the_same(tmp
     found = answers(again, Constant(), images, kept=tmp_path)
     whole = answers(Drawing(), Constant(), images)
     assert all(torch.equal(found[name], whole[name]) for name in ("first", "second", "sum"))
+    assert list(found) == list(whole) == ["first", "sum", "second"]
     assert killed.measured + again.measured == [(p, n) for n in (4, 4, 2) for p in ("first", "second")]
 
 

@@ -33,6 +33,7 @@ from advss.training.reporting import Reporter
 from advss.training.signals import StopRequest
 
 STAGE = "evaluate"
+NAMES = "names"  # of answers, in the order in which they were given, which safetensors does not keep
 
 
 class Kept:
@@ -66,7 +67,7 @@ class Kept:
             with suppress(FileNotFoundError):  # another process has replaced it
                 data = path.read_bytes()
                 if hashlib.sha256(data + self.key.encode()).hexdigest()[:16] == path.stem.rpartition("-")[2]:
-                    return int(path.stem.split("-")[1]), load_bytes(data)
+                    return int(path.stem.split("-")[1]), _in_order(data)
                 self.useless += 1
         return 0, {}
 
@@ -74,7 +75,8 @@ class Kept:
         """Keep what the first ``done`` parts of a chunk gave, in place of what fewer gave."""
         if self.folder is None:
             return
-        data = save_bytes({name: t.contiguous() for name, t in answers.items()})
+        tensors = {name: t.contiguous() for name, t in answers.items()}
+        data = save_bytes(tensors, metadata={NAMES: json.dumps([*answers])})
         digest = hashlib.sha256(data + self.key.encode()).hexdigest()[:16]
         path = self.folder / f"{first}-{done}-{digest}.safetensors"
         try:
@@ -95,6 +97,13 @@ class Kept:
                 path.unlink(missing_ok=True)
         if self.folder is not None and not self.files:
             shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _in_order(data: bytes) -> dict[str, Tensor]:
+    """Tensors of a file of :class:`Kept`."""
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    tensors = load_bytes(data)
+    return {name: tensors[name] for name in json.loads(header["__metadata__"][NAMES])}
 
 
 @dataclass(frozen=True)
@@ -143,8 +152,7 @@ class Measuring:
                     done += len(chunk) * (len(parts) - count)
         finally:
             self.reporter.finish()
-        names = sorted(found[0])  # what is read again after a kill has an order of its own
-        return {name: torch.cat([answers[name] for answers in found]) for name in names}
+        return {name: torch.cat([answers[name] for answers in found]) for name in found[0]}
 
 
 @dataclass(frozen=True)
