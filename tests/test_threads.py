@@ -86,7 +86,9 @@ def test_nothing_is_said_where_torch_is_loaded(monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize("use", ["from advss.cli.main import main; main(['fit'])", "import advss; advss.fit"])
 def test_it_stands_in_the_environment_when_torch_is_loaded(use: str, tmp_path: Path) -> None:
     (tmp_path / "torch").mkdir()
-    (tmp_path / "torch" / "__init__.py").write_text("import os; print(os.environ['OMP_WAIT_POLICY']); os._exit(0)")
+    (tmp_path / "torch" / "__init__.py").write_text(
+        "import os; print(os.environ['OMP_WAIT_POLICY'], flush=True); os._exit(0)"
+    )
     code = f"from advss import threads; threads.own_cores = lambda: [0]; threads.busy = lambda _: 1.0; {use}"
     environ = {name: value for name, value in os.environ.items() if name not in WAITING}
     environ |= {"OMP_NUM_THREADS": "2", "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}

@@ -197,7 +197,7 @@ def offered(line: str, capsys: Capture) -> list[str]:
         ("fit --data stripes --data.", ["--data.limit", "--data.size", "--data.root", "--data.ink"]),
         ("fit --data stripes --data.ink ", ["dark", "light"]),
         ("fit -p no:acme-lab --data str", []),
-        ("plugins show str", ["stripes"]),
+        ("plugins show stri", ["stripes"]),
         ("plugins show digi", ["digits"]),
     ],
 )

@@ -136,7 +136,9 @@ def test_manifests_name_the_plugins_of_their_stage(run: Path) -> None:
 
 
 def test_the_result_names_all(run: Path) -> None:
-    assert json.loads((run / "result.json").read_text())["plugins"] == [FLIP, CALM, EVERYTHING, NONE, DIGITS]
+    named = json.loads((run / "result.json").read_text())["plugins"]
+    assert [one for one in named if one["kind"] != "evaluation"] == [FLIP, CALM, EVERYTHING, NONE, DIGITS]
+    assert [one["name"] for one in named if one["kind"] == "evaluation"] == ["pgd", "gallery"]
 
 
 def test_the_tracked_run_has_them_as_parameters(run: Path) -> None:
@@ -148,6 +150,8 @@ def test_the_tracked_run_has_them_as_parameters(run: Path) -> None:
         "finetune.everything": "acme-lab 2.5",
         "defense.none": f"advss {HERE}",
         "data.digits": f"advss {HERE}",
+        "evaluation.pgd": f"advss {HERE}",
+        "evaluation.gallery": f"advss {HERE}",
     }
 
 

@@ -138,8 +138,10 @@ def test_a_misspelt_name_is_told_the_nearest_plugin_or_distribution(install: Ins
 
 
 @pytest.mark.parametrize("name", ["", "nothere", "../x", "a b"])
-def test_a_name_like_no_other_is_told_the_plugins(name: str) -> None:
-    assert said_of(name).startswith(f"unknown plugin '{name}'; known: cifar10, ")
+def test_a_name_like_no_other_is_told_where_all_are(name: str) -> None:
+    told = said_of(name)
+    assert told.startswith(f"unknown plugin '{name}'; the nearest are '")
+    assert told.endswith("`advss plugins list` has all")
 
 
 def test_of_many_names_the_nearest_are_told() -> None:
