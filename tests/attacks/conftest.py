@@ -47,3 +47,23 @@ def sturdy() -> Trained:
 
 def _loss(model: nn.Module, label: Tensor, inputs: tuple[Tensor, ...]) -> Tensor:
     return F.cross_entropy(model(inputs[0]), label)
+
+
+class Narrow(nn.Module):
+    """Has memory for 7 images."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        if len(x) > 7:
+            raise torch.OutOfMemoryError("no memory")
+        logits: Tensor = self.model(x)
+        return logits
+
+
+@pytest.fixture
+def narrow() -> type[Narrow]:
+    """A model as one of little memory."""
+    return Narrow

@@ -14,6 +14,7 @@ from advss.attacks.fab import FAB
 from advss.attacks.square import Square
 
 Trained = tuple[nn.Module, Tensor, Tensor]
+Narrowing = Callable[[nn.Module], nn.Module]
 THREATS: list[tuple[Norm, float]] = [("linf", 0.15), ("l2", 0.8), ("l1", 2.0)]
 PARTS: dict[str, Callable[..., Tensor]] = {
     "apgd-ce": APGD(steps=10, restarts=2),
@@ -54,7 +55,7 @@ def test_examples_are_within_the_ball_and_the_range_and_what_did_not_fall_is_its
 @each
 @pytest.mark.parametrize(("norm", "eps"), THREATS)
 def test_what_befalls_an_image_does_not_depend_on_what_else_stands_nor_on_memory(
-    sturdy: Trained, attack: Callable[..., Tensor], norm: Norm, eps: float
+    sturdy: Trained, attack: Callable[..., Tensor], norm: Norm, eps: float, narrow: Narrowing
 ) -> None:
     model, x, label = sturdy[0], sturdy[1][:40], sturdy[2][:40]
     threat = Threat(norm=norm, eps=eps)
@@ -63,24 +64,10 @@ def test_what_befalls_an_image_does_not_depend_on_what_else_stands_nor_on_memory
     standing = torch.arange(len(x)) % 3 == 0
     third = wrong(model, attack(model, x, label, threat, draws[1], standing_B=standing), label)
     assert torch.equal(third, whole & standing)
-    short = wrong(model, attack(Narrow(model), x, label, threat, draws[2]), label)
+    short = wrong(model, attack(narrow(model), x, label, threat, draws[2]), label)
     assert torch.equal(short, whole)
     assert torch.equal(draws[0].get_state(), draws[1].get_state())
     assert torch.equal(draws[0].get_state(), draws[2].get_state())
-
-
-class Narrow(nn.Module):
-    """Has memory for 7 images."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, x: Tensor) -> Tensor:
-        if len(x) > 7:
-            raise torch.OutOfMemoryError
-        logits: Tensor = self.model(x)
-        return logits
 
 
 @each

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -10,6 +12,7 @@ from advss.attacks import Threat
 from advss.attacks.pgd import PGD, Loss
 
 Trained = tuple[nn.Module, Tensor, Tensor]
+Narrowing = Callable[[nn.Module], nn.Module]
 
 
 def generator() -> torch.Generator:
@@ -59,29 +62,15 @@ def test_margin_and_dlr_have_no_scale(sturdy: Trained, threat: Threat, loss: Los
     assert (once != PGD(loss=loss)(Scaled(model, factor), x, label, threat, generator()).robust_B).sum() <= 1
 
 
-class Narrow(nn.Module):
-    """Has memory for 7 images."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, x: Tensor) -> Tensor:
-        if len(x) > 7:
-            raise torch.OutOfMemoryError
-        logits: Tensor = self.model(x)
-        return logits
-
-
 @threats
 @pytest.mark.parametrize("every", [False, True])
-def test_memory_changes_no_answer(sturdy: Trained, threat: Threat, every: bool) -> None:
+def test_memory_changes_no_answer(sturdy: Trained, threat: Threat, every: bool, narrow: Narrowing) -> None:
     model, x, label = sturdy[0], sturdy[1][:40], sturdy[2][:40].clone()
     label[::4] = (label[::4] + 1) % 10  # wrong unperturbed
     draws = generator(), generator()
     ample, short = (
         PGD(restarts=3)(victim, x, label, threat, own, every=every)
-        for victim, own in zip((model, Narrow(model)), draws, strict=True)
+        for victim, own in zip((model, narrow(model)), draws, strict=True)
     )
     for one, other in zip(ample[:3], short[:3], strict=True):
         assert torch.equal(one, other)

@@ -117,8 +117,8 @@ def _line(axes: Any, by_strength: Mapping[float, Tensor] | Mapping[int, Tensor])
     if not by_strength:
         axes.text(0.5, 0.5, "not measured", ha="center", transform=axes.transAxes)
         return
-    strengths = sorted(by_strength)
-    counts = [_counts(by_strength[strength]) for strength in strengths]  # type: ignore[index]
+    strengths, measured = zip(*sorted(by_strength.items()), strict=True)
+    counts = [_counts(right_N) for right_N in measured]
     low, high = zip(*([100 * end for end in wilson(*count)] for count in counts), strict=True)
     axes.fill_between(strengths, low, high, color=LOOKS[2].colour, alpha=0.5, linewidth=0)
     axes.plot(strengths, [100 * right / of for right, of in counts], **LOOKS[0].of_line)
