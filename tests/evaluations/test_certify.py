@@ -26,7 +26,6 @@ from advss.tracking.journal import read_records
 from advss.training.checkpoints import load_checkpoint, save_checkpoint
 from advss.training.reporting import Silent
 from advss.training.signals import Interrupted
-from advss_evaluations.certify import Certify
 
 SIGMA = 0.25
 OPTIONS = {"n0": 20, "n": 60, "alpha": 0.01, "limit": 8, "batch_size": 60}
@@ -68,18 +67,6 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(trained: Path, tmp_path: Path) -> Path:
     """A copy of the run, to be certified."""
     return Path(shutil.copytree(trained, tmp_path / "digits"))
-
-
-@pytest.fixture(autouse=True)
-def _undrawn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drawing takes longer than all else here; one test draws."""
-    if "drawing" not in request.fixturenames:
-        monkeypatch.setattr(Certify, "draw", lambda *_: {})
-
-
-@pytest.fixture
-def drawing() -> None:
-    """The test draws."""
 
 
 @pytest.fixture
