@@ -14,9 +14,10 @@ import yaml
 from PIL import Image
 
 from advss.cli.main import main
+from advss.errors import UsageError
 from advss.runs.folder import RunFolder
 from advss.runs.own_data import own_data
-from advss.runs.stored import resume_config, stored_config
+from advss.runs.stored import found_config, resume_config, stored_config
 from advss.stages.fit import fit
 from advss.training.checkpoints import load_checkpoint, save_checkpoint
 from advss.training.reporting import Silent
@@ -140,6 +141,30 @@ def test_moved_data_are_named_with_the_flag_and_found_by_it(
     assert main([*line, "--data.root", str(tmp_path / "moved")]) == 0
     moved = resume_config(place / "runs/a", {"data.root": str(tmp_path / "moved")}, environ={})
     assert moved.data.options["root"] == tmp_path / "moved"
+
+
+@pytest.mark.parametrize(
+    ("text", "wrong"),
+    [
+        ("cat: [cat]\ndog: [dog]\n", ""),  # what the folders say by themselves
+        ("dog: [dog]\ncat: [cat]\n", r"trained on other data than there are now: class 0 is 'dog', not 'cat'"),
+        ("cat: [dog]\ndog: [cat]\n", r"trained on other data than there are now: other test images or labels"),
+    ],
+)
+def test_groups_may_move_and_must_be_the_same(place: Path, text: str, wrong: str) -> None:
+    (place / "groups.yaml").write_text(text)
+    config = found_config(place / "runs/a", {"groups": place / "groups.yaml"})
+    if not wrong:
+        assert own_data(config, RunFolder(place / "runs/a"), ("test",)).classes == ("cat", "dog")
+        return
+    with pytest.raises(UsageError, match=wrong):
+        own_data(config, RunFolder(place / "runs/a"), ("test",))
+
+
+def test_groups_that_are_gone_are_named_with_the_flag(place: Path) -> None:
+    config = found_config(place / "runs/a", {"groups": place / "groups.yaml"})
+    with pytest.raises(UsageError, match=r"groups\.yaml, which is not there; .* by --data\.groups FILE$"):
+        own_data(config, RunFolder(place / "runs/a"), ("test",))
 
 
 def test_fine_tuning_keeps_the_split_of_pretraining_whatever_its_seed(place: Path) -> None:

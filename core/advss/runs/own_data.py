@@ -59,7 +59,7 @@ def own_data(
         places = [(name, place) for name, value in data.options.items() for place in paths_in(value)]
         for name, place in places:
             if not place.exists():
-                where = f"say where they are now by --{flag}.{name} DIR"
+                where = f"say where they are now by --{flag}.{name} {'FILE' if place.suffix else 'DIR'}"
                 raise UsageError(f"run {folder.path}: its data were in {place}, which is not there; {where}") from error
         raise
     then = recorded(folder, config, flag)

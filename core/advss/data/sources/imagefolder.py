@@ -13,6 +13,7 @@ from torch import Tensor
 
 from advss.data.decoding import SUFFIXES, Background, Encoded
 from advss.data.sources.divided import HOW, DividedSource
+from advss.data.sources.groups import Grouping, Groups
 from advss.data.sources.walking import files_below, kind_of
 from advss.errors import UsageError
 from advss.hookspecs import Split
@@ -24,6 +25,7 @@ FOLDERS: dict[Split, tuple[str, ...]] = {
 }
 HOLDS = "train and test, or with `--data.test-share 0.2` the folders of the classes"
 NO_CLASS = ""  # of images without labels
+UNGROUPED = "class folders in no group"
 
 
 class ImageFolder(DividedSource):
@@ -38,13 +40,24 @@ class ImageFolder(DividedSource):
             ``test-share``, it may be the folder of the classes or of the images itself.
         background: what is seen where an image is transparent.
         test_share: of the training images, tested on where there is no ``test``; the same under every seed.
+        groups: a YAML file of super classes, each a list of class folders, or of ImageNet's classes by index; or a
+            packaged one. Folders in no group are left out.
     """
 
     name: ClassVar[str] = "imagefolder"
 
-    def __init__(self, *, root: Path, background: Background = "white", test_share: float = 0.0) -> None:
+    def __init__(
+        self,
+        *,
+        root: Path,
+        background: Background = "white",
+        test_share: float = 0.0,
+        groups: Grouping | Path | None = None,
+    ) -> None:
         super().__init__(background=background, test_share=test_share)
         self.root = root
+        self.groups = groups
+        self._ungrouped: set[str] = set()
         self._files: dict[Split, list[tuple[Path, int]]] = {}
         self._passed_over: dict[Split, Counter[str]] = {}
 
@@ -54,7 +67,8 @@ class ImageFolder(DividedSource):
 
     def passed_over(self) -> Mapping[str, int]:
         """As :meth:`DataSource.passed_over`."""
-        return sum(self._passed_over.values(), Counter())
+        found = sum(self._passed_over.values(), Counter[str]())
+        return found + Counter({UNGROUPED: len(self._ungrouped)})
 
     def stores(self, split: Split) -> bool:
         """As :meth:`DividedSource.stores`."""
@@ -76,10 +90,14 @@ class ImageFolder(DividedSource):
         return encoded
 
     @cached_property
+    def _groups(self) -> Groups | None:
+        return Groups(self.groups) if self.groups else None
+
+    @cached_property
     def _classes(self) -> tuple[str, ...]:
         alone = not self.test_share and not self._places("train") and self._places("test")
         folder = self._folder("test" if alone else "train")  # a run that is measured needs its test images alone
-        names = _subfolders(folder)
+        names = tuple(dict.fromkeys(self._class_of(folder).values()))
         if not names and not any(path.suffix.lower() in SUFFIXES for path in files_below(folder, Counter())):
             raise UsageError(f"no images and no class folders in '{folder}'; expected {folder}/CLASS/*.png")
         return names
@@ -103,21 +121,34 @@ class ImageFolder(DividedSource):
             raise UsageError(f"'{apart[0]}' lies beside the folders of the classes; put these into '{self.root}/train'")
         raise UsageError(f"no folder '{self.root / split}'; `--data.root FOLDER` must hold {HOLDS}")
 
+    def _class_of(self, folder: Path) -> dict[str, str]:
+        """By class folder, the class of its images; folders that stand in no group are left out."""
+        names = _subfolders(folder)
+        return self._groups.by_folder(folder, names) if self._groups else {name: name for name in names}
+
     def _listed(self, split: Split) -> list[tuple[Path, int]]:
         if split not in self._files:
             folder = self._folder(split)
-            self._check_classes(folder)
+            class_of = self._class_of(folder)
+            self._check_classes(folder, class_of)
             self._passed_over[split] = Counter()
-            images = self._images_below(folder, self._passed_over[split])
-            labelled = enumerate(self._classes) if self._classes else [(-1, NO_CLASS)]
-            self._files[split] = [(path, label) for label, name in labelled for path in images[name]]
+            images = self._images_below(folder, class_of, self._passed_over[split])
+            places = {name: label for label, name in enumerate(self._classes)}
+            found = [
+                (path, places[class_of[name]] if class_of else -1) for name, paths in images.items() for path in paths
+            ]
+            self._files[split] = sorted(found, key=lambda one: (one[1], one[0]))
         return self._files[split]
 
-    def _images_below(self, folder: Path, passed_over: Counter[str]) -> dict[str, list[Path]]:
-        """The images of each class; of none where there are no classes."""
-        images: dict[str, list[Path]] = {name: [] for name in self._classes or (NO_CLASS,)}
-        for path in files_below(folder, passed_over):
-            name, *below = path.parts[len(folder.parts) :] if self._classes else (NO_CLASS, path.name)
+    def _images_below(
+        self, folder: Path, class_of: Mapping[str, str], passed_over: Counter[str]
+    ) -> dict[str, list[Path]]:
+        """The images of each class folder; of none where there are no classes."""
+        images: dict[str, list[Path]] = {name: [] for name in class_of or (NO_CLASS,)}
+        ungrouped = set(_subfolders(folder)) - class_of.keys()
+        self._ungrouped |= ungrouped
+        for path in files_below(folder, passed_over, apart=ungrouped):
+            name, *below = path.parts[len(folder.parts) :] if class_of else (NO_CLASS, path.name)
             if not below:
                 passed_over[f"{kind_of(path)} beside the classes"] += 1
             elif path.suffix.lower() not in SUFFIXES:
@@ -129,8 +160,8 @@ class ImageFolder(DividedSource):
                 raise _empty(folder / name)
         return images
 
-    def _check_classes(self, folder: Path) -> None:
-        differing = sorted(set(self._classes) ^ set(_subfolders(folder)))
+    def _check_classes(self, folder: Path, class_of: Mapping[str, str]) -> None:
+        differing = sorted(set(self._classes) ^ set(class_of.values()))
         if differing:
             train = self._folder("train")
             raise UsageError(

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 LINKED = "linked folders that were read already"
 
 
-def files_below(folder: Path, passed_over: Counter[str], *, hidden: tuple[str, ...] = (".",)) -> list[Path]:
+def files_below(
+    folder: Path, passed_over: Counter[str], *, hidden: tuple[str, ...] = (".",), apart: Collection[str] = ()
+) -> list[Path]:
     """The files at any depth below ``folder``, sorted.
 
     Linked folders are followed where their files have not been read already: real folders come first, and a link to
@@ -20,6 +22,7 @@ def files_below(folder: Path, passed_over: Counter[str], *, hidden: tuple[str, .
         folder: where to begin.
         passed_over: is told of hidden files and of links that are not followed.
         hidden: beginnings of the names of hidden files and folders; files in hidden folders are hidden, too.
+        apart: names of folders in ``folder`` that are not looked into.
     """
     seen = {_identity(above) for above in folder.resolve().parents}
     found = []
@@ -32,6 +35,8 @@ def files_below(folder: Path, passed_over: Counter[str], *, hidden: tuple[str, .
         seen.add(_identity(place))
         for entry in _entries(place):
             below = is_hidden or entry.name.startswith(hidden)
+            if place == folder and entry.name in apart:
+                continue
             if entry.is_dir():
                 (links if entry.is_symlink() else folders).append((place / entry.name, below))
             elif below:
