@@ -10,13 +10,16 @@ import re
 import types
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from advss.attacks.threat import USUAL
 from advss.errors import UsageError, did_you_mean
 from advss.plugins.discovery import own_parameters
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
 
 REQUIRED = MISSING  # the default of an option that has none
 FRACTION = re.compile(r"\s*([+-]?\d+\.?\d*)\s*/\s*(\d+\.?\d*)\s*")
@@ -53,6 +56,15 @@ class Option:
     def is_place(self) -> bool:
         """Whether it takes a path, or several: of a data source, where the images lie."""
         return _takes_paths(self.annotation)
+
+    @cached_property
+    def parser(self) -> ArgumentParser:
+        """Reads ``--value`` of the annotated type; made once, as that takes longer than to read."""
+        from jsonargparse import ArgumentParser
+
+        parser = ArgumentParser(exit_on_error=False)
+        parser.add_argument("--value", type=self.annotation)
+        return parser
 
     @property
     def type(self) -> str:
@@ -120,11 +132,11 @@ def convert(option: Option, value: Any, *, flag: str) -> Any:
     Raises:
         UsageError: it is of another type.
     """
-    from jsonargparse import ArgumentError, ArgumentParser
+    if _is_of(option.annotation, value):
+        return value
+    from jsonargparse import ArgumentError
 
     asked = _read(option.annotation, value)
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_argument("--value", type=option.annotation)
     wrong = UsageError(f"{flag}: expected {option.type}, got {value!r}")
     if value is None and not _accepts(option.annotation, type(None)):  # jsonargparse lets null pass for any type
         raise wrong
@@ -132,10 +144,19 @@ def convert(option: Option, value: Any, *, flag: str) -> Any:
         _ = value is None or read_defense(value, flag=flag)
         return value
     try:
-        result = parser.parse_object({"value": asked}).value
+        result = option.parser.parse_object({"value": asked}).value
     except ArgumentError as error:
         raise wrong from error
     return _at_home(result, flag) if isinstance(result, Path) else result
+
+
+def _is_of(annotation: Any, value: Any) -> bool:
+    """Whether a value is plainly of its type already, as most are that were read before."""
+    inner = get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
+    plain = [one for one in inner if one is not type(None)]
+    if value is None:
+        return len(plain) < len(inner)
+    return len(plain) == 1 and plain[0] in (bool, int, float) and type(value) is plain[0]
 
 
 def _at_home(path: Path, flag: str) -> Path:
