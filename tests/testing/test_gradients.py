@@ -183,7 +183,7 @@ def test_it_is_doubted(ask: Ask, offered: type, fact: Callable[[Subject], None],
 
 def test_a_sound_one_agrees_whatever_is_drawn() -> None:
     (subject,) = find("rotation")
-    for seed in range(20):
+    for seed in range(10):
         it = Ready(subject.new(), seed=seed)
         it.modules.eval()
         views = it.views(torch.Generator().manual_seed(seed))
