@@ -41,7 +41,7 @@ def tell_noise(run: Path, **noise: float) -> None:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run on 200 digits that is right about every third image, and often in doubt."""
+    """A run on 200 digits of 16 pixels that is right about every third image, and often in doubt."""
     runs = tmp_path_factory.mktemp("runs")
     advss.fit(
         pretext="none",
@@ -58,6 +58,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         memory_format="contiguous",
         tracking=False,
         data_limit=200,
+        data_size=16,
     )
     tell_noise(runs / "digits", noise=SIGMA)
     return runs / "digits"
@@ -162,14 +163,14 @@ def test_radii_are_those_of_noise_drawn_by_other_means(run: Path) -> None:
     rows = by_place(run, certified(run, limit=30))
     sure = {place: row for place, row in rows.items() if row[1] != ABSTAIN}
     x, label = advss.load_data(run)
-    order = open_splits("digits", {}, limit=200, seed=0).test.index.tolist()
+    order = open_splits("digits", {}, limit=200, size=16, seed=0).test.index.tolist()
     model, normal = advss.load_model(run), NormalDist()
     generator = torch.Generator().manual_seed(99)
     assert len(sure) >= 3  # else these digits tell nothing
     for place, (own, predicted, radius) in list(sure.items())[:6]:
         at = order.index(place)
         with torch.no_grad():
-            said = model(x[at] + SIGMA * torch.randn(500, 3, 32, 32, generator=generator)).argmax(1)
+            said = model(x[at] + SIGMA * torch.randn(500, 3, 16, 16, generator=generator)).argmax(1)
         share = float((said == predicted).double().mean())
         assert own == int(label[at])
         assert 0.5 < normal.cdf(radius / SIGMA) <= share + 4 * (share * (1 - share) / 500) ** 0.5 + 1 / 500
