@@ -43,7 +43,7 @@ class Timed(Silent):
     def __init__(self) -> None:
         self.began, self.seconds = time.process_time(), list[float]()
 
-    def start(self, stage: str, *, steps: int, done: int = 0, epochs: int = 0) -> None:
+    def start(self, stage: str, *, steps: int, done: int = 0, epochs: int = 0, unit: str = "") -> None:
         """A measurement begins."""
         self.began, self.seconds = time.process_time(), []
 

@@ -63,7 +63,7 @@ def train(runs_dir: Path, name: str, epochs: int, begun: Event | None = None) ->
     """Start, or go on with, a run; ``begun`` is set when it begins to train."""
 
     class Announcer(Silent):
-        def start(self, stage: str, *, steps: int, done: int, epochs: int) -> None:
+        def start(self, stage: str, *, steps: int, done: int, epochs: int, unit: str = "step") -> None:
             if begun is not None:
                 begun.set()
 

@@ -187,7 +187,7 @@ class Stopper(Silent):
         self.at = (stage, event, number)
         self.stage = ""
 
-    def start(self, stage: str, *, steps: int, done: int, epochs: int) -> None:
+    def start(self, stage: str, *, steps: int, done: int, epochs: int, unit: str = "step") -> None:
         self.stage = stage
         self._maybe("start", done)
 

@@ -16,6 +16,7 @@ from torch import Generator, Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from advss.memory import ran_out
+from advss.naming import in_words
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -122,8 +123,15 @@ class Evaluation:
         return self.measure(model, x_BCHW, label_B, generator)
 
     def figures(self, measured: Measured) -> dict[str, Any]:
-        """More than the accuracies, as JSON has it; ``notes``, a list of lines, is told to the user."""
+        """More than the accuracies, as JSON has it; ``notes``, a list of lines, is told to the user.
+
+        ``summary``, a line, stands for all figures where measurements are listed: give it where they are many.
+        """
         return {}
+
+    def in_words(self, name: str) -> str:
+        """A figure or a part as tables and progress call it: ``RA after 40 steps``; files and MLflow keep its name."""
+        return in_words(name)
 
     def draw(self, measured: Measured) -> Mapping[str, Figure]:
         """Matplotlib figures by name, for the run's folder and MLflow."""

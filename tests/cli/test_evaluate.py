@@ -156,13 +156,39 @@ def test_notes_are_named_by_run_and_what_was_measured_before_is_said_once() -> N
     assert [line for line in lines if "before" in line] == ["measured before: clean of one, two"]
 
 
-def test_intervals_are_left_out_where_80_columns_have_no_room_and_no_line_is_longer() -> None:
+def test_intervals_stand_below_where_80_columns_have_no_room_and_no_line_is_longer() -> None:
     many = {f"attack-{n}": 0.1 for n in range(12)}
     lines = shown(result("one", 0.5, **many), result("two", 0.25, **many))
     table = [line for line in lines if not line.startswith("numbers")]
     assert max(map(len, table)) <= 80
     assert "(" not in "".join(table)
     assert sum(line.count("10.00 %") for line in table) == 24
+    assert sum(line.count("5.0–14.0") for line in table) == 24
+
+
+def test_four_accuracies_with_their_intervals_are_one_table_80_columns_wide() -> None:
+    run, more = "selfie-pgd-full-2026", {"PGD-50 ×5 ℓ∞ 8/255": 0.1, "AutoAttack standard ℓ∞ 8/255": 0.95}
+    lines = shown(result(run, 0.5, **more))
+    assert [line.split() for line in lines if "%" in line][-1] == [run, *"90.00 % 50.00 % 10.00 % 95.00 %".split()]
+    assert "85.0–94.0 45.0–54.0 5.0–14.0 90.0–99.0".split() in [line.split() for line in lines]
+
+
+def test_measurements_of_one_title_are_two_columns_that_say_in_what_they_differ() -> None:
+    run, found = result("one", 0.5)
+    other = found["measured"][0] | {"options": {"step_size": 0.1}}
+    found["measured"][0] |= {"options": {"step_size": 2 / 255}}
+    found["measured"].append(other)
+    assert [(column.title, column.words) for column in columns_of([(run, found)])] == [
+        ("PGD-20, step_size 2/255", "TA"),
+        ("PGD-20, step_size 2/255", "RA"),
+        ("PGD-20, step_size 0.1", "RA"),
+    ]
+
+
+def test_figures_are_called_by_their_titles() -> None:
+    run, found = result("one", 0.5)
+    found["measured"][0] |= {"figures": {"eps_0.01569": figure(0.4)}, "titles": {"eps_0.01569": "RA at 4/255"}}
+    assert "RA at 4/255" in [column.words for column in columns_of([(run, found)])]
 
 
 def test_a_run_that_was_not_measured_so_has_a_dash() -> None:

@@ -71,13 +71,40 @@ def test_the_time_left_is_by_what_was_done_since_it_went_on(monkeypatch: pytest.
     monkeypatch.setattr("advss.cli.progress.time.monotonic", lambda: now)
     target = console(terminal=False)
     reporter = reporter_for(quiet=False, console=target, of="a: ")
-    reporter.start("evaluate pgd", steps=1000, done=800, epochs=1)
+    reporter.start("evaluate pgd", steps=1000, done=800, epochs=1, unit="image")
     now = 60.0
     reporter.step(step=810, images=10, metrics={})
     assert written(target).splitlines() == [
-        "a: evaluate pgd, from step 800",
-        "a: evaluate pgd: 810 of 1,000, 19 min left",
+        "a: evaluate pgd, from image 800",
+        "a: evaluate pgd: 810 of 1,000 images, 19 min left",
     ]
+
+
+def test_what_is_measured_in_parts_says_where_it_is_and_what_share_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr("advss.cli.progress.time.monotonic", lambda: now)
+    target = console(terminal=False)
+    reporter = Lines(target)
+    reporter.start("evaluate autoattack", steps=2000, done=90, epochs=1, unit="")
+    reporter.doing("apgd-t 3, 62 of 100 images stand")
+    now = 60.0
+    reporter.step(step=500, images=100, metrics={})
+    assert written(target).splitlines() == [
+        "evaluate autoattack, 4 % done before",
+        "evaluate autoattack: apgd-t 3, 62 of 100 images stand, 25 % done, 4 min left",
+    ]
+
+
+def test_the_bar_says_what_is_measured_and_no_speed_of_parts() -> None:
+    target = console(terminal=True, width=120)
+    bar = Bar(target)
+    bar.start("evaluate autoattack", steps=2000, done=90, epochs=1, unit="")
+    bar.doing("apgd-t 3, 62 of 100 images stand")
+    bar.step(step=500, images=100, metrics={})
+    bar.finish()
+    assert "apgd-t 3, 62 of 100 images stand" in written(target)
+    assert "/s" not in written(target)
+    assert "/2000" not in written(target)
 
 
 def test_a_log_has_a_line_an_epoch() -> None:

@@ -173,13 +173,51 @@ def test_all_that_is_known_of_a_run_is_shown(stored: Stored, capsys: Capture) ->
         "pretrain 5 2 7",
         "finetune 4 3 6",
         "TA 90.00 %, RA 40.00 % (PGD-20 ℓ∞ 8/255, 40 images)",
-        "evaluations/square-1.json Square ℓ∞ TA 80.00 %, RA 25.00 % (20.0 to 31.0)",
-        "evaluations/torn-1.json torn no figures can be read",
+        "Square ℓ∞",
+        "TA 80.00 %, RA 25.00 % (20.0 to 31.0)",
+        "evaluations/square-1.json",
+        "no figures can be read",
+        "evaluations/torn-1.json",
         "next advss evaluate runs/one",
     ):
         assert line in out
     assert any(line.startswith("data digits: 40 to train on, 40 to test; 2 classes; sha256 ") for line in out)
     assert any(line.startswith("finetune/best.safetensors") for line in out)
+
+
+def test_measurements_say_how_many_images_what_tells_them_apart_and_their_pictures(
+    stored: Stored, capsys: Capture
+) -> None:
+    folder = stored("one")
+    (folder / "evaluations").mkdir()
+    (folder / "figures").mkdir()
+    (folder / "figures/gallery-examples.png").write_bytes(b"")
+    known = {"title": "PGD-20 ℓ∞ 8/255", "images": {"count": 40, "chunk": 64}, "seed": 0}
+    share = {"accuracy": 0.8, "interval": [0.7, 0.9], "images": 40}
+    summed = {"ta": share, "eps_0.1": share, "summary": "TA 80.00 %, RA at 0.1 20.00 %", "notes": ["RA is still high"]}
+    for name, content in (
+        ("a-1", {"options": {"eps": 8 / 255, "step_size": 2 / 255}, "figures": {"ta": share}}),
+        ("a-2", {"options": {"eps": 8 / 255, "step_size": 0.1}, "figures": {"ta": share}}),
+        ("b-1", {"title": "curve", "figures": summed}),
+        ("g-1", {"title": "gallery", "figures": {}, "pictures": ["figures/gallery-examples.png", "figures/gone.png"]}),
+    ):
+        (folder / f"evaluations/{name}.json").write_text(json.dumps(known | content))
+    assert main(["runs", "show", "one"]) == 0
+    out = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    assert out[out.index("measured") + 1 : out.index("files") - 1] == [
+        "PGD-20 ℓ∞ 8/255, 40 images, step_size 2/255",
+        "TA 80.00 % (70.0 to 90.0)",
+        "evaluations/a-1.json",
+        "PGD-20 ℓ∞ 8/255, 40 images, step_size 0.1",
+        "TA 80.00 % (70.0 to 90.0)",
+        "evaluations/a-2.json",
+        "curve, 40 images",
+        "TA 80.00 %, RA at 0.1 20.00 %",
+        "note: RA is still high",
+        "evaluations/b-1.json",
+        "gallery, 40 images",
+        "evaluations/g-1.json, figures/gallery-examples.png",
+    ]
 
 
 def test_what_goes_on_with_a_run_is_named(stored: Stored, capsys: Capture) -> None:

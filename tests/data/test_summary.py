@@ -79,7 +79,7 @@ def test_reading_that_takes_long_is_shown_as_it_goes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     class Noting(Silent):
-        def start(self, stage: str, *, steps: int, done: int, epochs: int) -> None:
+        def start(self, stage: str, *, steps: int, done: int, epochs: int, unit: str = "step") -> None:
             events.append((stage, steps, done))
 
         def step(self, *, step: int, images: int, metrics: object) -> None:

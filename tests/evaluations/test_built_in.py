@@ -146,6 +146,18 @@ def test_the_curves_are_the_accuracies(model: nn.Module, images: Part) -> None:
     assert figures["over_eps"] == [[0.0, ra["ta"]], [8 / 255, ra["eps_0.03137"]], [0.5, ra["eps_0.5"]]]
     assert figures["over_steps"] == [[0, ra["ta"]], [1, ra["steps_1"]], [5, ra["eps_0.03137"]]]
     assert ra["ta"] > ra["eps_0.03137"] > ra["eps_0.5"]
+    ta, at_eps = (f"{100 * ra[name]:.2f} %" for name in ("ta", "eps_0.03137"))
+    assert figures["summary"].startswith(f"TA {ta}, RA at 8/255 {at_eps}; ")
+
+
+def test_figures_have_titles_that_people_read(model: nn.Module, images: Part) -> None:
+    plan = planned(Choice("strength", {"over_eps": (4 / 255, 0.1), "over_steps": (1,)}), SETTINGS)
+    assert plan.titles(plan.figures(found(plan, model, images))) == {
+        "ta": "TA",
+        "eps_0.01569": "RA at 4/255",
+        "eps_0.1": "RA at 0.1",
+        "steps_1": "RA after 1 step",
+    }
 
 
 def test_a_model_that_nothing_moves_is_told(images: Part, drawing: None) -> None:
@@ -158,7 +170,7 @@ def test_a_model_that_nothing_moves_is_told(images: Part, drawing: None) -> None
     plan = planned(Choice("strength", {"over_eps": (0.001,), "over_steps": ()}), SETTINGS)
     measured = found(plan, Deaf(), labelled)
     (note,) = plan.figures(measured)["notes"]
-    assert note.startswith("RA is still 100 % at eps 0.255/255: gradients may be masked")
+    assert note.startswith("RA is still 100 % at eps 0.001: gradients may be masked")
     assert list(plan.drawn(measured)) == ["curve"]
 
 

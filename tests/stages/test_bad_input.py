@@ -248,7 +248,7 @@ def test_a_stage_that_cannot_begin_is_not_tracked(settings: Settings, monkeypatc
 class Forbidding(Silent):
     """Lets no stage begin."""
 
-    def start(self, stage: str, *, steps: int, done: int, epochs: int) -> None:
+    def start(self, stage: str, *, steps: int, done: int, epochs: int, unit: str = "step") -> None:
         raise AssertionError(f"{stage} has begun")
 
 

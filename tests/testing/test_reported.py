@@ -22,6 +22,7 @@ Ask = Callable[..., Verdict]
 counts, title = reported.its_counts_are_whole_numbers, reported.its_title_is_one_line
 shared = reported.options_take_what_the_line_says_of_every_attack
 figures, pictures = reported.its_figures_are_json, reported.its_pictures_can_be_saved
+words = reported.its_figures_and_parts_have_words
 
 
 class Sound(Evaluation):
@@ -124,6 +125,21 @@ class OneNote(Sound):
         return {"notes": "they are random"}
 
 
+class TwoSummaries(Sound):
+    def figures(self, measured: Measured) -> dict[str, Any]:
+        return {"summary": ["means", "of images"]}
+
+
+class SaysNothing(Sound):
+    def in_words(self, name: str) -> str:
+        return {"median": "median of pixels"}.get(name)  # type: ignore[return-value]
+
+
+class SaysLines(Sound):
+    def in_words(self, name: str) -> str:
+        return f"{name}\nof pixels"
+
+
 class OfWhatItMeasured(Sound):
     """Knows only what it has measured itself."""
 
@@ -175,6 +191,9 @@ BROKEN = [
     (NanFigure, figures, r"what figures\(\) returns cannot be written as JSON .*give finite numbers"),
     (OwnAccuracy, figures, r"figures\(\) gives 'ra', which is counted from the bool answer of that name"),
     (OneNote, figures, r"figures\(\)\['notes'\] must be a list of lines, got 'they are random'"),
+    (TwoSummaries, figures, r"figures\(\)\['summary'\] must be a line, got \['means', 'of images'\]"),
+    (SaysNothing, words, r"in_words\('mean'\) must return a few words in one line, got None"),
+    (SaysLines, words, r"in_words\('mean'\) must return a few words in one line, got 'mean\\nof pixels'"),
     (OfWhatItMeasured, figures, "it raised AttributeError: 'OfWhatItMeasured' object has no attribute 'last'"),
     (DrawsAList, pictures, r"draw\(\) returns list; return figures by name"),
     (DrawsElsewhere, pictures, r"draw\(\) calls a figure '../means'; its name is part of a file's"),
@@ -183,7 +202,7 @@ BROKEN = [
 ]
 
 
-@pytest.mark.parametrize("fact", [counts, title, shared, figures, pictures])
+@pytest.mark.parametrize("fact", [counts, title, shared, figures, words, pictures])
 @pytest.mark.parametrize("offered", [Sound, RefusesL2, TensorFigure])
 def test_what_is_as_it_should_be_passes(ask: Ask, offered: type, fact: Callable[[Subject], None]) -> None:
     assert ask(offered, fact).message == ""

@@ -70,8 +70,7 @@ class Threat:
 
     def __str__(self) -> str:
         """The ball: ``ℓ∞ 8/255``."""
-        sign = SIGN[self.norm]
-        return f"{sign} {255 * self.eps:.3g}/255" if self.norm == "linf" else f"{sign} {self.eps:.3g}"
+        return f"{SIGN[self.norm]} {length_text(self.eps)}"
 
 
 def _top_share(value: float | None, norm: Norm) -> float | None:
@@ -114,6 +113,13 @@ def in_pixels(option: str, value: float, *, most: float, of: str = "", zero: boo
         meant = f", so say {float(value):g}/255" if value / 255 <= most else ""
         raise ValueError(f"{option} must be at most {most:g}{where}, got {value}: pixels are in [0, 1]{meant}")
     return float(value)
+
+
+def length_text(length: float) -> str:
+    """A radius or step as the field says it: ``8/255`` where it is so many 255ths and no short number, else ``0.1``."""
+    number, parts = f"{length:g}", round(255 * length, 6)
+    exact = math.isclose(float(number), length, rel_tol=1e-9)
+    return number if exact or parts != round(parts) else f"{parts:g}/255"
 
 
 def whole(option: str, value: int) -> int:

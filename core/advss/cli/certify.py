@@ -60,9 +60,8 @@ def print_certified(folder: Path, content: Mapping[str, Any], console: Console |
     console.print(table)
     print_notes([content], console)
     console.print()
-    file = folder / content["file"]
-    drawn = sorted((folder / "figures").glob(f"{file.stem}-*.png"))
-    places = [("certificate", str(file)), *(("figure", str(path)) for path in drawn), ("MLflow", pages(folder))]
+    drawn = [("figure", str(folder / picture)) for picture in content.get("pictures", ())]
+    places = [("certificate", str(folder / content["file"])), *drawn, ("MLflow", pages(folder))]
     print_places(places, console)
 
 

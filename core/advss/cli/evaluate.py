@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,8 +72,14 @@ def _print(found: Sequence[tuple[str, dict[str, Any]]], form: str, *, several: b
             else:  # the headline is of what was measured before
                 print(f"run {label}")
                 print_measured(result["measured"])
-                files = [Path(result["folder"]) / one["file"] for one in result["measured"]]
-                print_places([("numbers", str(file)) for file in files], Console())
+                print_places(_files(result), Console())
+
+
+def _files(result: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Where each measurement's numbers lie, and its pictures."""
+    for content in result["measured"]:
+        yield "numbers", str(Path(result["folder"], content["file"]))
+        yield from (("figure", str(Path(result["folder"], picture))) for picture in content.get("pictures", ()))
 
 
 GRAMMAR = Grammar(

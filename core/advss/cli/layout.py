@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from advss.attacks.threat import length_text
 from advss.plugins import Option
 
 WIDEST = 120  # characters of a line, whatever the terminal has
@@ -72,19 +73,10 @@ def written(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float):
-        return fraction(value)
+        return length_text(value)
     if isinstance(value, tuple | list):
         return "[" + ",".join(written(item) for item in value) + "]"
     return str(value)
-
-
-def fraction(value: float) -> str:
-    """A float, as N/255 where it is one."""
-    numerator = value * 255
-    whole = round(numerator)
-    if 0 < whole <= 16 and abs(numerator - whole) < 1e-9:  # 0.2 is 51/255 too, and no radius
-        return f"{whole}/255"
-    return f"{value:g}"
 
 
 def reflowed(text: str) -> list[str]:

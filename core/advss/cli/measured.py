@@ -19,10 +19,11 @@ from rich.console import Console
 from rich.table import Table
 
 from advss.cli.table import percent, print_doubt, print_places
+from advss.cli.titled import accuracies_of, title_of_figure, titles_of
 
 Found = Sequence[tuple[str, Mapping[str, Any]]]
 Figure = Mapping[str, Any]  # an accuracy with its interval and number of images
-NARROW, WIDE = 10, 23  # characters of a column without and with intervals
+NARROW, WIDE = 11, 23  # characters of a column with intervals below the accuracies, and beside them
 HEADINGS = ("run", "evaluation", "title", "figure", "value", "low", "high", "images", "before", "file")
 
 
@@ -32,6 +33,7 @@ class Column:
 
     title: str
     name: str
+    words: str  # its name, as people read it
     figures: dict[str, Figure] = field(default_factory=dict)  # by run
 
     def heading(self, width: int) -> str:
@@ -39,15 +41,15 @@ class Column:
         counts = {one["images"] for one in self.figures.values()}
         images = f"{counts.pop()} images" if len(counts) == 1 else ""
         title = "" if self.name == "ta" else self.title  # unattacked, whatever measured it
-        return "\n".join([_written(self.name), *wrap(title, width), *wrap(images, width)])
+        return "\n".join(line for text in (self.words, title, images) for line in wrap(text, width))
 
     def cell(self, run: str, *, wide: bool) -> str:
-        """A run's accuracy, with its interval where that is wanted."""
+        """A run's accuracy, and beside or below it its interval."""
         one = self.figures.get(run)
-        if one is None or not wide:
-            return percent(one["accuracy"] if one else None)
+        if one is None:
+            return percent(None)
         low, high = (f"{100 * end:.1f}" for end in one["interval"])
-        return f"{percent(one['accuracy'])} ({low} to {high})"
+        return f"{percent(one['accuracy'])} ({low} to {high})" if wide else f"{percent(one['accuracy'])}\n{low}–{high}"
 
 
 def print_runs(found: Found, console: Console | None = None) -> None:
@@ -66,10 +68,11 @@ def columns_of(found: Found) -> list[Column]:
     """The accuracies in the order in which they were measured; TA of the same images is one, whatever measured it."""
     columns: dict[tuple[str, str], Column] = {}
     for run, result in found:
-        for content in result["measured"]:
-            for name, one in _accuracies(content).items():
-                key = (content["title"], name)
-                columns.setdefault(key, Column(*key)).figures[run] = one
+        measured = result["measured"]
+        for title, content in zip(titles_of(measured), measured, strict=True):
+            for name, one in accuracies_of(content).items():
+                column = Column(title, name, title_of_figure(content, name))
+                columns.setdefault((title, name), column).figures[run] = one
     kept: list[Column] = []
     for column in columns.values():
         if column.name != "ta" or column.figures not in [other.figures for other in kept if other.name == "ta"]:
@@ -77,12 +80,8 @@ def columns_of(found: Found) -> list[Column]:
     return kept
 
 
-def _accuracies(content: Mapping[str, Any]) -> dict[str, Figure]:
-    return {n: one for n, one in content["figures"].items() if isinstance(one, Mapping) and "interval" in one}
-
-
 def _tables(columns: Sequence[Column], runs: Sequence[str], console: Console) -> Iterator[Table]:
-    """One table, where the console has room with intervals; else without them, and else as few as fit."""
+    """One table, where the console has room; else with intervals below the accuracies, and else as few as fit."""
     whole = _table(columns, runs, wide=True)
     if _fits(whole, console):
         yield whole
@@ -100,7 +99,7 @@ def _fits(table: Table, console: Console) -> bool:
 
 def _table(columns: Sequence[Column], runs: Sequence[str], *, wide: bool) -> Table:
     table = Table(box=box.SIMPLE_HEAD, show_edge=False)
-    table.add_column("run\n(95 % interval)" if wide else "run", overflow="fold")
+    table.add_column("run\n(95 % interval)" if wide else "run, 95 %\ninterval", overflow="fold")
     for column in columns:
         table.add_column(column.heading(WIDE if wide else NARROW), justify="right", overflow="fold")
     for run in runs:
@@ -112,22 +111,18 @@ def _print_notes(found: Found, console: Console) -> None:
     before: dict[str, list[str]] = {}
     for run, result in found:
         print_doubt(result, console, of=run)
-        for content in result["measured"]:
+        measured = result["measured"]
+        for title, content in zip(titles_of(measured), measured, strict=True):
             for note in content["figures"].get("notes", ()):
-                _print_line(f"note: {run}: {content['title']}: {note}", console)
+                _print_line(f"note: {run}: {title}: {note}", console)
             if content.get("measured_before"):
-                before.setdefault(content["title"], []).append(run)
+                before.setdefault(title, []).append(run)
     for title, runs in before.items():
         _print_line(f"measured before: {title} of {', '.join(runs)}", console)
 
 
 def _print_line(line: str, console: Console) -> None:
     console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-
-def _written(name: str) -> str:
-    """The name of a figure: TA, RA, and words of what is longer."""
-    return name.upper() if len(name) == 2 else name.replace("_", " ")
 
 
 def print_json(found: Found) -> None:

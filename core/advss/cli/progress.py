@@ -34,7 +34,10 @@ class Quiet:
     def __init__(self, console: Console, of: str = "") -> None:
         self.console, self.of = console, of
 
-    def start(self, stage: str, *, steps: int, done: int, epochs: int) -> None:
+    def start(self, stage: str, *, steps: int, done: int, epochs: int, unit: str = "step") -> None:
+        """Say nothing."""
+
+    def doing(self, what: str) -> None:
         """Say nothing."""
 
     def step(self, *, step: int, images: int, metrics: Mapping[str, float]) -> None:
@@ -55,13 +58,18 @@ class Quiet:
 class Lines(Quiet):
     """One line a stage and one an epoch, for logs; in what has no epochs one from time to time."""
 
-    def start(self, stage: str, *, steps: int, done: int, epochs: int) -> None:
+    def start(self, stage: str, *, steps: int, done: int, epochs: int, unit: str = "step") -> None:
         """Name the stage."""
         self.stage, self.steps, self.done, self.epochs = f"{self.of}{stage}", steps, done, epochs
-        self.images, self.began = 0, time.monotonic()
+        self.unit, self.what, self.images, self.began = unit, "", 0, time.monotonic()
         self.said = self.began
         length = f": {epochs} epochs of {steps // epochs:,} steps" if epochs > 1 else ""
-        self.say(f"{self.stage}{length}{f', from step {done:,}' if done else ''}")
+        begun = f", from {unit} {done:,}" if unit else f", {_share(done, steps)} done before"
+        self.say(f"{self.stage}{length}{begun if done else ''}")
+
+    def doing(self, what: str) -> None:
+        """Stand beside how far it is."""
+        self.what = what
 
     def step(self, *, step: int, images: int, metrics: Mapping[str, float]) -> None:
         """Count the images; say how far it is, the seldomer the longer it takes."""
@@ -70,7 +78,9 @@ class Lines(Quiet):
         if self.epochs == 1 and now - self.said > max(EVERY_S, (now - self.began) / 5) and step < self.steps:
             self.said = now
             left_s = (now - self.began) * (self.steps - step) / max(step - self.done, 1)
-            self.say(f"{self.stage}: {step:,} of {self.steps:,}, {_lasting(left_s)} left")
+            counted = f"{step:,} of {self.steps:,}{' images' * (self.unit == 'image')}"
+            far = counted if self.unit else f"{_share(step, self.steps)} done"
+            self.say(f"{self.stage}: {', '.join(filter(None, [self.what, far]))}, {_lasting(left_s)} left")
 
     def epoch(self, *, epoch: int, epochs: int, metrics: Mapping[str, float]) -> None:
         """Say how the epoch went: the loss, what validation measured, and the time of both together.
@@ -95,23 +105,29 @@ class Bar(Quiet):
         super().__init__(console, of)
         self.progress: Progress | None = None
 
-    def start(self, stage: str, *, steps: int, done: int, epochs: int) -> None:
+    def start(self, stage: str, *, steps: int, done: int, epochs: int, unit: str = "step") -> None:
         """Draw the bar."""
         wide = self.console.width >= 100
         self.progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=None),
-            MofNCompleteColumn() if wide else TextColumn("{task.percentage:>3.0f}%"),
+            MofNCompleteColumn() if wide and unit else TextColumn("{task.percentage:>3.0f}%"),
             TextColumn("{task.fields[measured]}"),
             TextColumn("{task.fields[speed]}"),
             TimeRemainingColumn(compact=True, elapsed_when_finished=True),
             console=self.console,
             expand=True,
         )
-        self.stage, self.loss, self.accuracies = f"{self.of}{stage}", "", ""
+        self.stage, self.unit, self.loss, self.accuracies = f"{self.of}{stage}", unit, "", ""
         self.recent = deque([(time.monotonic(), 0)], maxlen=RECENT)
         self.task = self.progress.add_task(self.stage, total=steps, completed=done, measured="", speed="")
         self.progress.start()
+
+    def doing(self, what: str) -> None:
+        """Show it."""
+        if self.progress is not None:
+            self.accuracies = what
+            self.progress.update(self.task, measured=what)
 
     def step(self, *, step: int, images: int, metrics: Mapping[str, float]) -> None:
         """Move the bar."""
@@ -122,7 +138,7 @@ class Bar(Quiet):
         self.recent.append((time.monotonic(), images))
         seconds = self.recent[-1][0] - self.recent[0][0]
         seen = sum(count for _, count in list(self.recent)[1:])
-        speed = f"{seen / max(seconds, 1e-9):,.0f}/s"
+        speed = f"{seen / max(seconds, 1e-9):,.0f}/s" if self.unit else ""
         self.progress.update(self.task, completed=step, speed=speed, measured=self.loss + self.accuracies)
 
     def epoch(self, *, epoch: int, epochs: int, metrics: Mapping[str, float]) -> None:
@@ -138,6 +154,10 @@ class Bar(Quiet):
         if self.progress is not None:
             self.progress.stop()
             self.progress = None
+
+
+def _share(done: int, of: int) -> str:
+    return f"{100 * done / of:.0f} %"
 
 
 def _lasting(seconds: float) -> str:

@@ -13,6 +13,7 @@ from advss.cli.arguments import Arguments
 from advss.cli.context import runs_dir_of
 from advss.cli.run_rows import NONE, aligned, as_json, in_bytes, on_day
 from advss.cli.table import attacked, pages, percent, print_places
+from advss.cli.titled import title_of_figure, titles_of
 from advss.data.fingerprint import PARTS, Fingerprint
 from advss.errors import UsageError
 from advss.naming import as_typed
@@ -117,7 +118,7 @@ def print_run(row: Row, found: Mapping[str, Any], console: Console | None = None
     if attack := _attack(result):
         figures = f"TA {percent(row.ta)}, RA {percent(row.ra)} ({attack})"
         _print_block("headline", [(figures,)], set(), console)
-    _print_block("measured", [_measured(*one) for one in found["measurements"].items()], set(), console)
+    _print_measurements(found, console)
     _print_block("files", [(name, in_bytes(size)) for name, size in found["files"].items()], {1}, console)
     if found["mlflow"] or found["next"]:
         console.print()
@@ -170,22 +171,52 @@ def _attack(content: Mapping[str, Any]) -> str:
         return ""
 
 
-def _measured(path: str, content: Mapping[str, Any]) -> tuple[str, ...]:
-    """A measurement's file, what it is, and its figures."""
+def _print_measurements(found: Mapping[str, Any], console: Console) -> None:
+    """Of each measurement what it is, its figures, what is doubtful, and its files."""
+    contents = found["measurements"]
+    if contents:
+        console.print("\nmeasured", style="bold")
+    for title, (path, content) in zip(titles_of([*contents.values()], images=True), contents.items(), strict=True):
+        console.print(f"  {printable(title) or Path(path).name.partition('-')[0]}", soft_wrap=True)
+        pictures = [printable(picture) for picture in content.get("pictures") or () if picture in found["files"]]
+        for texts in (_figures(content), *_notes(content), [path, *pictures]):
+            for line in _folded(texts, console.width - 4):
+                console.print(f"    {line}", soft_wrap=True)
+
+
+def _figures(content: Mapping[str, Any]) -> list[str]:
+    """A measurement's summary, or all its figures; none of what has none by its nature, such as pictures."""
     figures = content.get("figures")
     if not isinstance(figures, dict):
-        figures = {key: {"accuracy": content.get(key)} for key in ("ta", "ra", "clean_accuracy")}
-    said = [text for key, figure in figures.items() if (text := _figure(key, figure))]
-    what = printable(content.get("title") or _attack(content) or Path(path).name.partition("-")[0])
-    return path, what, ", ".join(said) or "no figures can be read"
+        return ["no figures can be read"]
+    if summary := figures.get("summary"):
+        return [printable(summary)]
+    return [text for key, one in figures.items() if (text := _figure(title_of_figure(content, key), one))]
 
 
-def _figure(key: str, figure: Any) -> str:
+def _notes(content: Mapping[str, Any]) -> Iterator[list[str]]:
+    figures = content.get("figures")
+    notes = figures.get("notes") if isinstance(figures, dict) else None
+    yield from ([f"note: {printable(note)}"] for note in (notes if isinstance(notes, list) else ()))
+
+
+def _folded(texts: list[str], width: int) -> Iterator[str]:
+    """Texts behind one another, in as few lines as hold each of them whole."""
+    line = ""
+    for text in texts:
+        if line and len(line) + len(text) + 2 > width:
+            yield f"{line},"
+            line = ""
+        line = f"{line}, {text}" if line else text
+    if line:
+        yield line
+
+
+def _figure(title: str, figure: Any) -> str:
     """An accuracy with its interval, or a number; empty for anything else."""
-    name = printable(key).replace("_", " ")
-    name = name.upper() if len(name) == 2 else name
+    name = printable(title)
     if not isinstance(figure, dict):
-        return "" if (value := number(figure)) is None else f"{name} {value:g}"
+        return "" if (value := number(figure)) is None else f"{name} {value:.3g}"
     share, ends = number(figure.get("accuracy")), figure.get("interval")
     if share is None:
         return ""

@@ -10,6 +10,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from advss.cli.titled import accuracies_of, title_of_figure, titles_of
 from advss.naming import as_typed
 from advss.runs.folder import to_evaluate, to_finetune
 from advss.tracking.store import SENT
@@ -45,15 +46,15 @@ def print_measured(contents: Iterable[Mapping[str, Any]], console: Console | Non
     table = Table(box=box.SIMPLE_HEAD, show_edge=False)
     for heading in ("measured", "", "accuracy", "95 % interval", "images"):
         table.add_column(heading, justify="left" if heading in ("measured", "") else "right", overflow="fold")
-    for content in contents:
-        figures = content["figures"].items()
-        accuracies = [(name, one) for name, one in figures if isinstance(one, Mapping) and "interval" in one]
+    for called, content in zip(titles_of(contents), contents, strict=True):
         again = ", before" if content.get("measured_before") else ""
-        for place, (name, one) in enumerate(accuracies):
+        for place, (name, one) in enumerate(accuracies_of(content).items()):
             low, high = (f"{100 * end:.2f}" for end in one["interval"])
-            title = "" if place else f"{content['title']}{again}"
-            table.add_row(title, name, percent(one["accuracy"]), f"{low} to {high}", str(one["images"]))
-    console.print(table)
+            title = "" if place else f"{called}{again}"
+            figure = title_of_figure(content, name)
+            table.add_row(title, figure, percent(one["accuracy"]), f"{low} to {high}", str(one["images"]))
+    if table.row_count:
+        console.print(table)
     print_notes(contents, console)
     console.print()
 

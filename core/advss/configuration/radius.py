@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from typing import Any
 
-from advss.attacks.threat import USUAL
+from advss.attacks.threat import USUAL, length_text
 
 LENGTHS = tuple(USUAL["l1"])  # all that a norm may have: eps, step_size and top_share
 Unsaid = tuple[str, str]  # the norm's flag, and what was not said with it
@@ -37,7 +37,7 @@ def unsaid(said: Mapping[str, Any], full: Mapping[str, Any], prefix: str) -> Ite
     """
     if said.get("norm") is not None:
         unsaid_here = (name for name in LENGTHS if said.get(name) is None)
-        left = [f"{name} {_written(full[name])}" for name in unsaid_here if full.get(name) is not None]
+        left = [f"{name} {length_text(full[name])}" for name in unsaid_here if full.get(name) is not None]
         if left:
             yield f"{prefix}norm", f"{full['norm']}: {' and '.join(left)}"
     for name, inner in said.items():
@@ -51,8 +51,3 @@ def lines(found: Iterable[Unsaid]) -> list[str]:
     for flag, what in found:
         flags.setdefault(what, []).append(flag)
     return [f"advss: {', '.join(names)} {what}, since nothing else is said" for what, names in flags.items()]
-
-
-def _written(length: float) -> str:
-    parts = round(255 * length, 6)
-    return f"{parts:g}/255" if parts == int(parts) and length < 1 else f"{length:g}"

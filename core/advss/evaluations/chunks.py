@@ -23,7 +23,7 @@ from torch import Tensor
 from advss.attacks.victim import as_victim
 from advss.data.splits import Part, part_tensors
 from advss.errors import UsageError
-from advss.evaluations.form import checked
+from advss.evaluations.form import accuracies, checked, checked_words
 from advss.files import write_bytes
 from advss.hookspecs import Evaluation
 from advss.measuring import Answers, Victim
@@ -142,12 +142,14 @@ class Measuring:
         done = sum(count * len(chunk) for (count, _), chunk in zip(begun, chunks, strict=True))
         if known := sum(len(chunk) for (count, _), chunk in zip(begun, chunks, strict=True) if count == len(parts)):
             self.reporter.say(f"{title}: {known} of {len(images)} images were measured before, in the same way")
-        self.reporter.start(title, steps=len(images) * len(parts), done=done, epochs=1)
+        unit = "image" if len(parts) == 1 else ""
+        self.reporter.start(title, steps=len(images) * len(parts), done=done, epochs=1, unit=unit)
         try:
             with self.stop.asked_by(model), as_victim(model):
                 found = []
-                for chunk, (count, before) in zip(chunks, begun, strict=True):
-                    run = _Chunk(self, evaluation, model, chunk, kept)
+                for place, (chunk, (count, before)) in enumerate(zip(chunks, begun, strict=True), 1):
+                    which = f"chunk {place} of {len(chunks)}: " if len(chunks) > 1 else ""
+                    run = _Chunk(self, evaluation, model, chunk, kept, which)
                     found.append(run.measured(parts, count, before, done))
                     done += len(chunk) * (len(parts) - count)
         finally:
@@ -162,6 +164,7 @@ class _Chunk:
     model: Victim
     images: Part
     kept: Kept
+    which: str  # of several
 
     def measured(self, parts: Sequence[str], count: int, answers: Answers, done: int) -> Answers:
         """What the parts from ``count`` on give; ``done`` is the number of images that were done before, in parts."""
@@ -171,12 +174,21 @@ class _Chunk:
         x_BCHW, label_B = x_BCHW.to(self.how.device), label_B.to(self.how.device)
         first = int(self.images.index[0])
         for place, part in enumerate(parts[count:], count):
+            self._say(part, answers)
             answers = self._part(part, answers, x_BCHW, label_B)
+            self._say(part, answers)
             self.kept.write(first, place + 1, answers)
             done += len(label_B)
             self.how.reporter.step(step=done, images=len(label_B), metrics={})
             self.how.stop.check()
         return answers
+
+    def _say(self, part: str, answers: Answers) -> None:
+        """What is measured now, and under attack how many images stand: ``apgd-t 3, 62 of 100 images stand``."""
+        if part:
+            stands_B = accuracies(answers).get("ra")
+            stand = "" if stands_B is None else f", {int(stands_B.sum())} of {len(stands_B)} images stand"
+            self.how.reporter.doing(f"{self.which}{checked_words(self.evaluation.in_words(part), part)}{stand}")
 
     def _part(self, part: str, before: Answers, x_BCHW: Tensor, label_B: Tensor) -> dict[str, Tensor]:
         """One part, again in smaller passes where memory runs out in the midst of it."""

@@ -172,13 +172,14 @@ class Measurer:
         session.tracker.artifact(this.path, stage=stage)
         return content
 
-    def _draw(self, plan: Planned, this: Measurement, measured: Measured, *, stage: str) -> None:
+    def _draw(self, plan: Planned, this: Measurement, measured: Measured, *, stage: str) -> list[str]:
         """The pictures: of what the run's own settings measure, plainly named and tracked as the run's own."""
-        own = self.own.get(this.name) == this
+        own, drawn = self.own.get(this.name) == this, list[str]()
         for name, figure in plan.drawn(measured).items():
-            picture = f"{this.name if own else this.key}-{name}.png"
-            for path in save_figure(figure, self.session.folder.path / "figures" / picture):
+            drawn.append(f"figures/{this.name if own else this.key}-{name}.png")
+            for path in save_figure(figure, self.session.folder.path / drawn[-1]):
                 self.session.tracker.artifact(path, stage="" if own else stage)
+        return drawn
 
     def _record(self, this: Measurement, content: Mapping[str, Any]) -> None:
         """Name it in result.json, where it is the run's one of its name."""
@@ -187,7 +188,10 @@ class Measurer:
             if not this.heads(self.own.get(name), name):
                 return
             known = self.session.folder.read_result().get("evaluations", {})
-            entry = {**this.reference, "title": content["title"], "figures": content["figures"]}
+            entry = {
+                **this.reference,
+                **{key: content[key] for key in ("title", "titles", "figures") if key in content},
+            }
             self.session.record(evaluations={**known, name: entry})
         found = {f"test/{name}/{figure}": value for figure, value in numbers(content["figures"]).items()}
         self.session.tracker.metrics("", 0, found)

@@ -12,6 +12,7 @@ from advss.measuring import Answers
 from advss.training.form import MisfitError
 
 OWN = ("label", "index")  # of the images, in the file of the answers
+LONGEST = 80  # letters of a title
 ACCURACIES = ("ta", "ra")  # which the headline is made of
 
 
@@ -44,7 +45,7 @@ def checked_figures(figures: Any, counted: Collection[str]) -> Mapping[str, Any]
     """What figures() gives beside the accuracies ``counted``.
 
     Raises:
-        MisfitError: it is no mapping, has a name of an accuracy, or notes that are no lines.
+        MisfitError: it is no mapping, has a name of an accuracy, or notes or a summary that are no lines.
     """
     if not isinstance(figures, Mapping):
         raise MisfitError(f"figures() must return a dict, got {type(figures).__name__}")
@@ -54,4 +55,18 @@ def checked_figures(figures: Any, counted: Collection[str]) -> Mapping[str, Any]
     notes = figures.get("notes", [])
     if not isinstance(notes, list) or not all(isinstance(note, str) and "\n" not in note for note in notes):
         raise MisfitError(f"figures()['notes'] must be a list of lines, got {notes!r:.60}")
+    summary = figures.get("summary", "")
+    if not isinstance(summary, str) or "\n" in summary:
+        raise MisfitError(f"figures()['summary'] must be a line, got {summary!r:.60}")
     return figures
+
+
+def checked_words(words: Any, name: str) -> str:
+    """What in_words() gives for a name.
+
+    Raises:
+        MisfitError: it is no short line.
+    """
+    if not isinstance(words, str) or not words.strip() or "\n" in words or len(words) > LONGEST:
+        raise MisfitError(f"in_words('{name}') must return a few words in one line, got {words!r:.100}")
+    return words

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -23,7 +23,7 @@ def make(
     test: Part,
     how: Measuring,
     title: str,
-    draw: Callable[[Measured], None] = lambda measured: None,
+    draw: Callable[[Measured], Sequence[str]] = lambda measured: (),
 ) -> tuple[dict[str, Any], Measured]:
     """Measure, and keep what was measured.
 
@@ -34,7 +34,7 @@ def make(
         test: all test images.
         how: they are measured.
         title: what the reporter calls it.
-        draw: draws it, before it is kept, as what is kept is not made again.
+        draw: draws it, before it is kept, as what is kept is not made again; returns its pictures' files in the run.
 
     Returns:
         What stands in the file of the figures, and the answers.
@@ -46,14 +46,16 @@ def make(
     began = time.monotonic()
     kept = Kept(this.unfinished, {**this.of_chunks, "device": how.device.type, "torch": torch.__version__}, this.rows())
     measured = plan.measured(victim, test, how, kept, title)
+    figures = plan.figures(measured)
     content = {
         "title": plan.title,
-        "figures": plan.figures(measured),
+        "figures": figures,
+        "titles": plan.titles(figures),
+        "pictures": list(draw(measured)),
         "seconds": round(time.monotonic() - began, 2),
         "device": str(how.device),
         "advss": version("advss"),
     }
-    draw(measured)
     whole = this.keep(content, measured)
     kept.remove(measured.index.tolist())
     return whole, measured

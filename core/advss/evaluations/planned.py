@@ -15,8 +15,8 @@ from advss.configuration.resolve import plain
 from advss.data.splits import Part
 from advss.errors import UsageError
 from advss.evaluations.chunks import Kept, Measuring
-from advss.evaluations.form import accuracies, checked_figures
-from advss.evaluations.intervals import accuracy_with_interval
+from advss.evaluations.form import accuracies, checked_figures, checked_words
+from advss.evaluations.intervals import accuracy_with_interval, numbers
 from advss.hookspecs import Evaluation
 from advss.measuring import Measured, Victim
 from advss.plugins import build, complete
@@ -114,6 +114,11 @@ class Planned:
         with self._called():
             more: dict[str, Any] = plain(checked_figures(self.evaluation.figures(measured), found))
         return found | more
+
+    def titles(self, figures: Mapping[str, Any]) -> dict[str, str]:
+        """What tables call each figure that is one number, by its name."""
+        with self._called():
+            return {name: checked_words(self.evaluation.in_words(name), name) for name in numbers(figures)}
 
     def drawn(self, measured: Measured) -> Mapping[str, Figure]:
         """The evaluation's pictures, by name."""

@@ -125,6 +125,7 @@ EVALUATION: tuple[Fact, ...] = (
     evaluations.nothing_is_right_under_attack_alone,
     evaluations.it_works_on_another_device,
     reported.its_figures_are_json,
+    reported.its_figures_and_parts_have_words,
     reported.its_pictures_can_be_saved,
 )
 DATA: tuple[Fact, ...] = (

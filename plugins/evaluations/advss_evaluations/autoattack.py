@@ -126,6 +126,10 @@ class AutoAttack(Evaluation):
         notes = [*self._left_out(classes), *doubts.values()]
         return {"felled": felled, "cumulated": cumulated, "doubts": list(doubts), "notes": notes}
 
+    def in_words(self, name: str) -> str:
+        """``apgd-t 3``: the third target of it."""
+        return "checks of gradients" if name == CHECKS else super().in_words(name).replace("/", " ")
+
     def _fitting(self, classes: int) -> list[str]:
         return [attack for attack in self.attacks if classes >= LEAST_CLASSES[attack]]
 

@@ -106,6 +106,14 @@ class Certify(Evaluation):
         sigma, largest = self._largest(measured)
         return {"sigma": sigma, **summary(measured, largest=largest)}
 
+    def in_words(self, name: str) -> str:
+        """``certified at r = 0.25``."""
+        from advss.evaluations.certified import AT
+
+        if name.startswith(AT):
+            return f"certified at r = {name.removeprefix(AT)}"
+        return "σ" if name == "sigma" else super().in_words(name)
+
     def draw(self, measured: Measured) -> Mapping[str, Figure]:
         """Certified accuracy over the radius."""
         from advss.evaluations.certified import drawn

@@ -70,6 +70,10 @@ class PGD(Evaluation):
         """The expected calibration error, ``ece`` and ``attacked_ece``."""
         return calibration_errors({"ece": CLEAN, "attacked_ece": ATTACKED}, measured)
 
+    def in_words(self, name: str) -> str:
+        """``ECE`` is the calibration error."""
+        return "ECE under attack" if name == "attacked_ece" else super().in_words(name)
+
     def draw(self, measured: Measured) -> dict[str, Figure]:
         """Confusion matrices, accuracy by class, reliability diagrams, clean beside attacked."""
         return draw_answers({"clean": CLEAN, self.title(): ATTACKED}, measured)

@@ -11,8 +11,8 @@ from torch import Generator, Tensor
 from advss.attacks import Norm, Threat
 from advss.attacks.evaluation import answers
 from advss.attacks.pgd import PGD
-from advss.attacks.threat import LARGEST, SIGN, in_pixels, whole
-from advss.evaluations.pictures import Curve, draw_strength, sanity
+from advss.attacks.threat import LARGEST, in_pixels, length_text, whole
+from advss.evaluations.pictures import Curve, draw_strength, sanity, verdict
 from advss.hookspecs import Evaluation
 from advss.measuring import Answers, Measured, Victim
 
@@ -77,9 +77,10 @@ class Strength(Evaluation):
         return _of_eps(eps) if steps == self.own.steps else f"steps_{steps}"
 
     def title(self) -> str:
-        """``PGD over eps and steps, ℓ∞``."""
+        """``PGD-20 ℓ∞ 8/255 over eps and steps``."""
         times = f" ×{self.attack.restarts}" if self.attack.restarts > 1 else ""
-        return f"PGD{times} over eps and steps, {SIGN[self.own.norm]}"
+        loss = "" if self.attack.loss == "ce" else f"{self.attack.loss} "
+        return f"PGD-{self.own.steps}{times} {loss}{self.own} over eps and steps"
 
     def threat(self, eps: float, steps: int) -> Threat:
         """The attack at a point."""
@@ -111,12 +112,28 @@ class Strength(Evaluation):
         return {
             "over_eps": [[eps, float(right_N.double().mean())] for eps, right_N in curve.by_eps.items()],
             "over_steps": [[steps, float(right_N.double().mean())] for steps, right_N in curve.by_steps.items()],
+            "summary": f"{self._headline(measured)}; {verdict(curve)}",
             "notes": sanity(curve),
         }
+
+    def in_words(self, name: str) -> str:
+        """``RA at 8/255`` and ``RA after 40 steps``."""
+        if name not in self.points:
+            return super().in_words(name)
+        eps, steps = self.points[name]
+        return f"RA at {length_text(eps)}" if name == _of_eps(eps) else f"RA after {steps} step{'s' * (steps > 1)}"
 
     def draw(self, measured: Measured) -> dict[str, Figure]:
         """The two curves."""
         return {"curve": draw_strength(self._curve(measured))}
+
+    def _headline(self, measured: Measured) -> str:
+        """TA, and RA where both are as elsewhere, as far as it is measured."""
+        at = self._name(self.own.eps, self.own.steps)
+        names = [name for name in (CLEAN, at) if name in measured.answers]
+        return ", ".join(
+            f"{self.in_words(name)} {100 * float(measured.answers[name].double().mean()):.2f} %" for name in names
+        )
 
     def _curve(self, measured: Measured) -> Curve:
         own, found = self.own, measured.answers

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from advss.attacks import Norm
 from advss.evaluations.intervals import wilson
-from advss.evaluations.pictures import Curve, draw_strength, sanity
+from advss.evaluations.pictures import Curve, draw_strength, sanity, verdict
 from advss.figures import save_figure
 
 
@@ -47,12 +47,27 @@ def test_ra_at_a_large_eps_is_told() -> None:
 
 def test_where_every_image_can_be_grey_it_is_said() -> None:
     (line,) = sanity(dataclasses.replace(SOUND, by_eps={0.5: right(41)}))
-    assert line.startswith("RA is still 41 % at eps 127.5/255, where every image can be made the same grey: gradients")
+    assert line.startswith("RA is still 41 % at eps 0.5, where every image can be made the same grey: gradients")
 
 
 def test_ra_that_falls_with_more_steps_is_told() -> None:
     (line,) = sanity(dataclasses.replace(SOUND, by_steps={10: right(61), 20: right(55), 5: right(70)}))
     assert line == "RA still falls with more steps, from 61 % at 10 to 55 % at 20: measure it with more"
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({}, "both checks hold"),
+        ({"by_eps": {0.5: right(41)}}, "one of the two checks fails"),
+        ({"by_eps": {0.5: right(41)}, "by_steps": {1: right(60), 2: right(30)}}, "both checks fail"),
+        ({"by_steps": {0: right(98), 20: right(60)}}, "the check over eps holds"),
+        ({"by_eps": {0: right(98)}, "by_steps": {1: right(60), 2: right(30)}}, "the check over steps fails"),
+        ({"by_eps": {}, "by_steps": {}}, "nothing is checked"),
+    ],
+)
+def test_the_two_checks_in_a_few_words(changed: dict[str, Any], said: str) -> None:
+    assert verdict(dataclasses.replace(SOUND, **changed)) == said
 
 
 # Wilson's lower end is above 5 % from 10 of 100 on, and from 2 of 10

@@ -9,7 +9,7 @@ from advss.evaluations.pictures.by_class import draw_by_class
 from advss.evaluations.pictures.confusion import draw_confusion
 from advss.evaluations.pictures.examples import Page, draw_examples
 from advss.evaluations.pictures.reliability import calibration_error, draw_reliability
-from advss.evaluations.pictures.strength import Curve, draw_strength, sanity
+from advss.evaluations.pictures.strength import Curve, draw_strength, sanity, verdict
 
 __all__ = [
     "Curve",
@@ -23,4 +23,5 @@ __all__ = [
     "draw_reliability",
     "draw_strength",
     "sanity",
+    "verdict",
 ]

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from advss.attacks import Norm
-from advss.attacks.threat import SIGN
+from advss.attacks.threat import SIGN, length_text
 from advss.evaluations.intervals import wilson
 from advss.figures import LOOKS, new_figure
 
@@ -51,6 +51,16 @@ def sanity(curve: Curve) -> list[str]:
     return [line for line in (_stays_up(curve), _falls_on(curve)) if line]
 
 
+def verdict(curve: Curve) -> str:
+    """What :func:`sanity` comes to, in a few words: ``both checks hold``."""
+    made = {"eps": max(curve.by_eps, default=0) > 0, "steps": sum(steps > 0 for steps in curve.by_steps) > 1}
+    of = [name for name, is_made in made.items() if is_made]
+    failed = len(sanity(curve))
+    if len(of) == len(made):
+        return ("both checks hold", "one of the two checks fails", "both checks fail")[failed]
+    return f"the check over {of[0]} {'fails' if failed else 'holds'}" if of else "nothing is checked"
+
+
 def _stays_up(curve: Curve) -> str | None:
     """RA at the largest radius is not near 0."""
     if not curve.by_eps:
@@ -59,7 +69,7 @@ def _stays_up(curve: Curve) -> str | None:
     right, of = _counts(curve.by_eps[eps])
     if eps == 0 or wilson(right, of)[0] <= NEAR_ZERO:
         return None
-    said = f"RA is still {_percent(right / of)} at eps {radius(eps, curve.norm)}"
+    said = f"RA is still {_percent(right / of)} at eps {length_text(eps)}"
     if curve.norm == "linf" and eps >= GREY:
         return f"{said}, where every image can be made the same grey: gradients may be masked, or steps too short"
     return f"{said}: gradients may be masked, or steps too short; a larger eps, with longer steps, must bring it near 0"
@@ -95,21 +105,16 @@ def draw_strength(curve: Curve) -> Figure:
     left, right = figure.subplots(1, 2, sharey=True)
     _line(left, curve.by_eps)
     _line(right, curve.by_steps)
-    at = f"eps {radius(curve.eps, curve.norm)}"
+    at = f"eps {length_text(curve.eps)}"
     left.set(xlabel=f"eps, {SIGN[curve.norm]}, pixels in [0, 1]", ylabel="RA, %", ylim=(0, 102))
     left.set_title(f"{curve.steps} steps", fontsize="medium")
     right.set(xlabel="steps")
     right.set_title(at, fontsize="medium")
-    _ticks(left, {eps: radius(eps, curve.norm) for eps in sorted(curve.by_eps)})
+    _ticks(left, {eps: length_text(eps) for eps in sorted(curve.by_eps)})
     _ticks(right, {steps: f"{steps}" for steps in sorted(curve.by_steps)})
     if said := sanity(curve):
         figure.supxlabel("\n".join(said), fontsize="small")
     return figure
-
-
-def radius(eps: float, norm: Norm) -> str:
-    """A radius as the field says it: ``8/255`` in ℓ∞."""
-    return f"{round(255 * eps, 3):g}/255" if norm == "linf" and eps else f"{eps:g}"
 
 
 def _line(axes: Any, by_strength: Mapping[float, Tensor] | Mapping[int, Tensor]) -> None:

@@ -12,12 +12,13 @@ from advss.attacks import Threat
 from advss.config import EvalSettings
 from advss.configuration.resolve import plain
 from advss.errors import UsageError
-from advss.evaluations.form import accuracies, checked_figures
+from advss.evaluations.form import accuracies, checked_figures, checked_words
+from advss.evaluations.intervals import numbers
 from advss.figures import save_figure
 from advss.hookspecs import Evaluation
 from advss.plugins.measured import SHARED, filled
 from advss.plugins.options import convert, options_of
-from advss.testing.measured import chunk_for, evaluation_of, measured
+from advss.testing.measured import chunk_for, evaluation_of, measured, parts_of
 from advss.testing.subject import Subject
 from advss.testing.verdicts import BrokenError, as_in_training, expect
 
@@ -76,6 +77,15 @@ def its_figures_are_json(subject: Subject) -> None:
             f"what figures() returns cannot be written as JSON ({error}); give finite numbers, text, tensors, "
             "lists and dicts"
         ) from error
+
+
+def its_figures_and_parts_have_words(subject: Subject) -> None:
+    """Tables say them in place of a figure's name, progress in place of a part's; of any name there may be."""
+    chunk = chunk_for(subject)
+    one, evaluation = measured(evaluation_of(subject), chunk), evaluation_of(subject)
+    figures = numbers(plain(evaluation.figures(one), other=str))
+    for name in (*accuracies(one.answers), *figures, *filter(None, parts_of(evaluation, chunk))):
+        as_in_training(checked_words, evaluation.in_words(name), name)
 
 
 def _refused(value: object) -> object:
