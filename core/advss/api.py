@@ -74,9 +74,10 @@ def evaluate(
         UsageError: there is no such run, or it cannot be measured so, before anything is measured.
         Interrupted: as of :func:`fit`; the same again goes on from what was measured.
     """
+    known = {*MeasuringKeywords.__annotations__, "limit", "data", "runs_dir", "progress"}
     for keyword in settings:
-        if keyword not in MeasuringKeywords.__annotations__:
-            raise UsageError(f"unknown setting {keyword}{did_you_mean(keyword, MeasuringKeywords.__annotations__)}")
+        if keyword not in known:
+            raise UsageError(f"unknown setting {keyword}{did_you_mean(keyword, known)}")
     folder, said = find_run(run, Path(runs_dir)), by_flag(settings)
     if limit is not None:
         said["eval-limit"] = limit
@@ -160,10 +161,12 @@ def load_data(
         runs_dir: where names are looked up.
 
     Raises:
-        UsageError: there is no such run or split, or its data cannot be read or are others than it saw.
+        UsageError: there is no such run, split or stage, or its data cannot be read or are others than it saw.
     """
     if split not in ("train", "valid", "test"):
         raise UsageError(f"split '{split}' is none of train, valid, test")
+    if stage not in (None, "pretrain", "finetune"):
+        raise UsageError(f"stage '{stage}' is none of pretrain, finetune")
     folder = find_run(run, Path(runs_dir))
     pretraining = stage == "pretrain" if stage else begun_by(folder.read_result()) == "pretrain"
     flag: DataFlag = "pretrain-data" if pretraining and stored_config(folder.path).pretrain_data else "data"

@@ -51,6 +51,7 @@ CONTENT: dict[str, Any] = {
     "images": {"count": 100, "chunk": 1},
     "figures": FIGURES,
     "file": "evaluations/certify-0.json",
+    "pictures": ["figures/certify-0-certified.png"],
 }
 
 
@@ -117,11 +118,8 @@ def test_sigma_may_be_a_fraction_of_255(calls: dict[str, Any]) -> None:
 
 
 # ---------------------------------------------------------------- the table
-@pytest.mark.usefixtures("calls")
-def test_table_has_the_curve_at_round_radii(first: Path, capsys: Capture) -> None:
-    for name in ("certify-0-certified.png", "certify-1-certified.png"):
-        (first / "figures").mkdir(exist_ok=True)
-        (first / "figures" / name).touch()
+@pytest.mark.usefixtures("calls", "first")
+def test_table_has_the_curve_at_round_radii(capsys: Capture) -> None:
     assert main(["certify", "first"]) == 0
     title, headings, _, numbers, *places = capsys.readouterr().out.splitlines()
     assert title == "run first: accuracy certified within ℓ2 radii, σ 0.25, 100 images, n 10,000, α 0.001"

@@ -87,6 +87,11 @@ def test_what_is_no_setting_is_refused_by_name_and_leaves_no_folder(value: Any, 
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_stage_that_there_is_not_is_refused() -> None:
+    with pytest.raises(UsageError, match="stage 'finetun' is none of pretrain, finetune"):
+        advss.load_data("any", stage="finetun")  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("config", [5, ["digits", 5], {"digits": 1}])
 def test_a_configuration_that_is_no_file_is_named(config: Any) -> None:
     with pytest.raises(UsageError, match=r"config: expected a file, a recipe or a list of them, got"):

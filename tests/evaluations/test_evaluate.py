@@ -272,8 +272,9 @@ def test_python_measures_as_the_command_does(run: Path) -> None:
 @pytest.mark.parametrize(
     ("said", "line"),
     [
+        ({"limt": 3}, "unknown setting limt; did you mean 'limit'?"),
         ({"eval_step": 3}, "unknown setting eval_step; did you mean 'eval_steps'?"),
-        ({"pretext": "rotation"}, "unknown setting pretext; known: device, eval_batch_size"),
+        ({"pretext": "rotation"}, "unknown setting pretext; known: data, device, eval_batch_size"),
         ({"evaluate": {"pgd": {"stps": 3}}}, "unknown option --pgd.stps of pgd; did you mean 'steps'?"),
         ({"eval_eps": 8}, "must be at most 1 for linf, got 8.0"),
     ],
