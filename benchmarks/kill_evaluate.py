@@ -5,7 +5,9 @@ own, which is killed by SIGKILL at a random instant; the same command goes on, i
 Then the answers by image and the figures are compared, bit for bit, with those of a measurement that nobody killed;
 each part of each chunk that a process was done with is counted; and what is left behind is looked for.
 
-    python benchmarks/kill_evaluate.py --kills 20 --seed 0 --out benchmarks/results/kill_evaluate.json
+    python benchmarks/kill_evaluate.py --out benchmarks/results/kill_evaluate.json --eval-steps 20 --eval-eps 2/255
+    python benchmarks/kill_evaluate.py --out benchmarks/results/kill_evaluate.json --evaluate autoattack \
+        --images 3 --chunk 1 --eval-eps 12/255 --autoattack.version custom --autoattack.attacks apgd-ce,apgd-dlr
 """
 
 from __future__ import annotations
@@ -35,7 +37,6 @@ from advss.evaluations.chunks import Kept
 from advss.measuring import Answers
 
 PROCESSES = multiprocessing.get_context("fork")  # each start would else spend seconds on imports
-IMAGES, CHUNK = 120, 10
 KILLED = -signal.SIGKILL
 TIMES = ("seconds", "advss", "device", "measured_before", "file")  # of a measurement, that may differ
 
@@ -71,8 +72,8 @@ def measure(runs: Path, name: str, words: list[str], log: Path, begun: Event) ->
         begun.set()
         return read(self, first, parts)
 
-    def noting(self: Kept, first: int, done: int, answers: Answers) -> None:
-        write(self, first, done, answers)
+    def noting(self: Kept, first: int, done: int, answers: Answers, took_s: float) -> None:
+        write(self, first, done, answers, took_s)
         with log.open("a") as file:
             file.write(f"{Path(str(self.folder)).name} {first} {done}\n")
 
@@ -122,10 +123,16 @@ def kept(folder: Path) -> dict[str, tuple[Mapping[str, Any], bytes]]:
 
 
 def differences(one: Path, other: Path) -> list[str]:
-    """Measurements in which two runs differ."""
+    """Measurements, and names of pictures, in which two runs differ."""
     found = kept(one), kept(other)
-    names = sorted(found[0].keys() | found[1].keys())
-    return [f"{other.name} {name}" for name in names if found[0].get(name) != found[1].get(name)]
+    names = {name for name in found[0].keys() | found[1].keys() if found[0].get(name) != found[1].get(name)}
+    names |= pictures(one) ^ pictures(other)
+    return [f"{other.name} {name}" for name in sorted(names)]
+
+
+def pictures(folder: Path) -> set[str]:
+    """Names of what is drawn of measurements, and of training."""
+    return {path.name for path in (folder / "figures").iterdir()}
 
 
 def leftovers(folder: Path) -> list[str]:
@@ -134,14 +141,15 @@ def leftovers(folder: Path) -> list[str]:
     return [str(path.relative_to(folder)) for path in [*found, *folder.rglob(".*.new")]]
 
 
-def compare(evaluations: str, options: list[str], kills: int, seed: int) -> dict[str, Any]:
-    """One command, killed ``kills`` times over, in as many measurements as that takes."""
-    words = ["--evaluate", evaluations, "--limit", str(IMAGES), "--eval-batch-size", str(CHUNK), *options]
-    draw, began, killed, rounds, twice, differing, left = random.Random(seed), time.monotonic(), 0, 0, 0, [], []
+def compare(evaluations: str, images: tuple[int, int], options: list[str], kills: int, seed: int) -> dict[str, Any]:
+    """One command, killed ``kills`` times over, in as many measurements as that takes; ``images``: all, of a chunk."""
+    words = ["--evaluate", evaluations, "--limit", str(images[0]), "--eval-batch-size", str(images[1]), *options]
+    draw, killed, rounds, twice, differing, left = random.Random(seed), 0, 0, 0, [], []
     with tempfile.TemporaryDirectory() as temporary:
         runs = Path(temporary)
         torch.set_num_threads(1)  # before any process is forked
         trained(runs)
+        began = time.monotonic()
         longest_s = finish(runs, "whole", words, runs / "whole.log")
         parts = Counter((runs / "whole.log").read_text().splitlines())
         while killed < kills:
@@ -156,14 +164,17 @@ def compare(evaluations: str, options: list[str], kills: int, seed: int) -> dict
             left += leftovers(folder)
     return {
         "evaluations": evaluations,
+        "images": images[0],
+        "chunk": images[1],
         "options": options,
+        "unkilled_s": round(longest_s, 1),
         "kills": killed,
         "measurements": rounds,
         "parts_of_chunks": len(parts),
         "measured_twice": twice,
         "differing": differing,
         "left_behind": left,
-        "seconds": round(time.monotonic() - began, 1),
+        "measuring_s": round(time.monotonic() - began, 1),
     }
 
 
@@ -172,9 +183,11 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--evaluate", default="pgd,clean")
+    parser.add_argument("--images", type=int, default=120)
+    parser.add_argument("--chunk", type=int, default=10)
     parser.add_argument("--out", type=Path)
     said, options = parser.parse_known_args()
-    found = compare(said.evaluate, options, said.kills, said.seed)
+    found = compare(said.evaluate, (said.images, said.chunk), options, said.kills, said.seed)
     machine = f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores"
     found |= {"seed": said.seed, "machine": machine, "python": platform.python_version(), "torch": torch.__version__}
     print(json.dumps(found, indent=1))

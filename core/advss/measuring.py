@@ -88,7 +88,7 @@ class Evaluation:
         return self.name
 
     def check(self, model: Victim) -> None:
-        """Before anything is measured: ValueError where it cannot be of such a model."""
+        """Before anything is measured, and before training: ValueError where it cannot be of such a model."""
 
     def known_by(self, options: Mapping[str, Any], model: Victim) -> Mapping[str, Any]:
         """What the answers hang on of all its options, as JSON has it: measurements that are alike in it are the same.

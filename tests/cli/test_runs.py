@@ -35,7 +35,10 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def three(stored: Stored) -> Path:
     """Runs of RA .4, .5 and none, the last one interrupted."""
     stored("low")
-    stored("high", ra=0.5, evaluations={"autoattack": {"figures": {"ra": {"accuracy": 0.3}}}})
+    threat = {"norm": "linf", "eps": 0.03}
+    autoattack = {"options": {"version": "standard", **threat}, "figures": {"ra": {"accuracy": 0.3}}}
+    attack = {"evaluation": "pgd", "title": "PGD", **threat}
+    stored("high", ra=0.5, ra_attack=attack, evaluations={"autoattack": autoattack})
     return stored("broken-off", status="running", ra=None, ta=None, defense="none").parent
 
 

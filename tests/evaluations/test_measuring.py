@@ -150,7 +150,7 @@ def test_draws_of_a_chunk_do_not_hang_on_the_other_chunks() -> None:
 
 
 def test_what_was_kept_of_another_measurement_or_is_damaged_is_not_used(tmp_path: Path) -> None:
-    Kept(tmp_path, {"a": 2}).write(0, 1, {"first": torch.zeros(4), "sum": torch.zeros(4)})
+    Kept(tmp_path, {"a": 2}).write(0, 1, {"first": torch.zeros(4), "sum": torch.zeros(4)}, 0.0)
     one = Drawing()
     answers(one, Constant(), part(4), kept=tmp_path)
     assert len(one.measured) == 2

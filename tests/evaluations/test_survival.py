@@ -38,8 +38,8 @@ def written(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What was kept of chunks: the measurement's folder and the first image, in order."""
     found, write = list[str](), Kept.write
 
-    def noting(self: Kept, first: int, done: int, answers: Any) -> None:
-        write(self, first, done, answers)
+    def noting(self: Kept, first: int, done: int, answers: Any, took_s: float) -> None:
+        write(self, first, done, answers, took_s)
         found.append(f"{Path(str(self.folder)).stem.partition('-')[0]} {first}")
 
     monkeypatch.setattr(Kept, "write", noting)
@@ -64,11 +64,11 @@ def killed(run: Path, fatal: int, *, before: bool) -> int:
     def work() -> None:
         write, count = Kept.write, 0
 
-        def fatally(self: Kept, first: int, done: int, answers: Any) -> None:
+        def fatally(self: Kept, first: int, done: int, answers: Any, took_s: float) -> None:
             nonlocal count
             count += 1
             if not (before and count == fatal):
-                write(self, first, done, answers)
+                write(self, first, done, answers, took_s)
             if count == fatal:
                 os.kill(os.getpid(), signal.SIGKILL)
 
@@ -138,13 +138,13 @@ def test_a_full_disk_is_one_line_and_what_was_kept_is_gone_on_from(
 def test_another_process_that_was_done_first_does_no_harm(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write, gone = Kept.write, False
 
-    def removed(self: Kept, first: int, done: int, answers: Any) -> None:
+    def removed(self: Kept, first: int, done: int, answers: Any, took_s: float) -> None:
         nonlocal gone
         if len(parts(run)) == 2 and not gone:
             gone = True
             measured(run)  # from the chunks that are kept; then their folder goes
             assert parts(run) == []
-        write(self, first, done, answers)
+        write(self, first, done, answers, took_s)
 
     monkeypatch.setattr(Kept, "write", removed)
     measured(run)
@@ -162,7 +162,7 @@ def test_the_folder_of_chunks_may_go_while_one_is_written(tmp_path: Path, monkey
         return replace(self, target)
 
     monkeypatch.setattr(Path, "replace", removing)
-    kept.write(0, 1, {"a": torch.ones(2)})
+    kept.write(0, 1, {"a": torch.ones(2)}, 0.0)
     assert kept.read(0, 1)[0] == 1
 
 
@@ -210,10 +210,10 @@ def test_the_headline_stands_before_what_comes_after_it_is_measured(run: Path, m
     (run / "result.json").write_text(json.dumps({k: v for k, v in result.items() if k not in ("ra", "evaluation")}))
     write = Kept.write
 
-    def failing(self: Kept, first: int, done: int, answers: Any) -> None:
+    def failing(self: Kept, first: int, done: int, answers: Any, took_s: float) -> None:
         if "clean-" in str(self.folder):
             raise UsageError("no more")
-        write(self, first, done, answers)
+        write(self, first, done, answers, took_s)
 
     monkeypatch.setattr(Kept, "write", failing)
     with pytest.raises(UsageError, match="no more"):

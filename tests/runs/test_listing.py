@@ -20,8 +20,22 @@ from advss.runs.wanted import Wanted, in_order
 Stored = Callable[..., Path]
 
 
+def attacked(**options: Any) -> dict[str, Any]:
+    """What result.json has of PGD, its headline, and of AutoAttack."""
+    own = {"version": "standard", "norm": "linf", "eps": 0.03, **options}
+    figures = {"ra": {"accuracy": 0.25, "interval": [0.2, 0.3]}}
+    headline = {"evaluation": "pgd", "title": "PGD", "norm": "linf", "eps": 0.03}
+    return {"ra_attack": headline, "evaluations": {"autoattack": {"options": own, "figures": figures}}}
+
+
+@pytest.mark.parametrize("other", [{"version": "rand"}, {"eps": 0.1}, {"norm": "l2"}])
+def test_aa_is_the_standard_version_at_the_headlines_threat(stored: Stored, other: dict[str, Any]) -> None:
+    assert row_of(stored("one", **attacked())).aa == 0.25
+    assert row_of(stored("other", **attacked(**other))).aa is None
+
+
 def test_a_finished_run_is_told_by_its_result(stored: Stored) -> None:
-    folder = stored("one", evaluations={"autoattack": {"figures": {"ra": {"accuracy": 0.25, "interval": [0.2, 0.3]}}}})
+    folder = stored("one", **attacked())
     sizes = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     assert row_of(folder) == Row(
         "one",

@@ -10,20 +10,20 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load as load_bytes
-from safetensors.torch import save as save_bytes
 from torch import Tensor
 
 from advss.attacks.victim import as_victim
 from advss.data.splits import Part, part_tensors
 from advss.errors import UsageError
 from advss.evaluations.form import accuracies, checked, checked_words
+from advss.evaluations.packed import packed, unpacked
 from advss.files import write_bytes
 from advss.hookspecs import Evaluation
 from advss.measuring import Answers, Victim
@@ -33,11 +33,13 @@ from advss.training.reporting import Reporter
 from advss.training.signals import StopRequest
 
 STAGE = "evaluate"
-NAMES = "names"  # of answers, in the order in which they were given, which safetensors does not keep
+FILES = "*-*-*.safetensors"  # of parts: first image, parts done, sha256
 
 
 class Kept:
     """What chunks gave, as far as they were measured: one file for the last part of each, its sha256 in its name.
+
+    With it stands how many seconds these parts took, in whatever processes.
 
     Several processes may measure the same at once: each finds and keeps what the others would, and the first that is
     done removes it.
@@ -52,9 +54,10 @@ class Kept:
         self, folder: Path | None, key: Mapping[str, object], whole: Mapping[int, Mapping[str, Tensor]] | None = None
     ) -> None:
         self.folder, self.key, self.whole = folder, json.dumps(key, sort_keys=True), whole or {}
+        self.seconds = dict[int, float]()  # that chunks took, by their first image, but for what ``whole`` knows
         self.useless = 0  # files that were read, and are damaged or of another key
         self.files = dict[int, list[Path]]()  # by the first image of a chunk, most parts first: a kill may leave two
-        for path in folder.glob("*-*-*.safetensors") if folder else ():
+        for path in folder.glob(FILES) if folder else ():
             self.files.setdefault(int(path.stem.split("-")[0]), []).append(path)
         for found in self.files.values():
             found.sort(key=lambda path: int(path.stem.split("-")[1]), reverse=True)
@@ -67,16 +70,18 @@ class Kept:
             with suppress(FileNotFoundError):  # another process has replaced it
                 data = path.read_bytes()
                 if hashlib.sha256(data + self.key.encode()).hexdigest()[:16] == path.stem.rpartition("-")[2]:
-                    return int(path.stem.split("-")[1]), _in_order(data)
+                    answers, more = unpacked(data)
+                    self.seconds[first] = more["seconds"]
+                    return int(path.stem.split("-")[1]), answers
                 self.useless += 1
         return 0, {}
 
-    def write(self, first: int, done: int, answers: Answers) -> None:
-        """Keep what the first ``done`` parts of a chunk gave, in place of what fewer gave."""
+    def write(self, first: int, done: int, answers: Answers, took_s: float) -> None:
+        """Keep what the first ``done`` parts of a chunk gave, in place of what fewer gave, which took less by that."""
+        self.seconds[first] = self.seconds.get(first, 0.0) + took_s
         if self.folder is None:
             return
-        tensors = {name: t.contiguous() for name, t in answers.items()}
-        data = save_bytes(tensors, metadata={NAMES: json.dumps([*answers])})
+        data = packed(answers, seconds=self.seconds[first])
         digest = hashlib.sha256(data + self.key.encode()).hexdigest()[:16]
         path = self.folder / f"{first}-{done}-{digest}.safetensors"
         try:
@@ -90,20 +95,18 @@ class Kept:
                 before.unlink(missing_ok=True)
         self.files[first] = [path]
 
-    def remove(self, firsts: Iterable[int]) -> None:
-        """What these chunks gave is stored elsewhere now; where they were all, the folder goes."""
-        for first in firsts:
-            for path in self.files.pop(first, ()):
+    def remove(self, firsts: Collection[int]) -> None:
+        """What these chunks gave is stored elsewhere now, whoever wrote it; where they were all, the folder goes."""
+        if self.folder is None:
+            return
+        left, gone = 0, set(firsts)
+        for path in self.folder.glob(FILES):
+            if int(path.stem.split("-")[0]) in gone:
                 path.unlink(missing_ok=True)
-        if self.folder is not None and not self.files:
+            else:
+                left += 1
+        if not left:
             shutil.rmtree(self.folder, ignore_errors=True)
-
-
-def _in_order(data: bytes) -> dict[str, Tensor]:
-    """Tensors of a file of :class:`Kept`."""
-    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-    tensors = load_bytes(data)
-    return {name: tensors[name] for name in json.loads(header["__metadata__"][NAMES])}
 
 
 @dataclass(frozen=True)
@@ -175,9 +178,11 @@ class _Chunk:
         first = int(self.images.index[0])
         for place, part in enumerate(parts[count:], count):
             self._say(part, answers)
+            began = time.monotonic()
             answers = self._part(part, answers, x_BCHW, label_B)
+            took_s = time.monotonic() - began
             self._say(part, answers)
-            self.kept.write(first, place + 1, answers)
+            self.kept.write(first, place + 1, answers, took_s)
             done += len(label_B)
             self.how.reporter.step(step=done, images=len(label_B), metrics={})
             self.how.stop.check()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-import time
 from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 from itertools import combinations
@@ -19,7 +18,8 @@ from advss.configuration.resolve import to_yaml
 from advss.data.fingerprint import Fingerprint
 from advss.errors import UsageError
 from advss.evaluations.chunks import STAGE, Kept, Measuring
-from advss.evaluations.evaluate import evaluated, headline_of, learnt
+from advss.evaluations.evaluate import evaluated
+from advss.evaluations.headline import headline_of, learnt
 from advss.evaluations.planned import planned
 from advss.files import write_text
 from advss.models.averaged import AveragedClassifier
@@ -155,7 +155,6 @@ def _common(values: Iterable[str]) -> str:
 
 def _measure(session: Session, members: Sequence[Finished], *, subsets: bool) -> Result:
     """The whole first, as any run is measured, then the smaller averages; each is written down when it is measured."""
-    began = time.monotonic()
     result, _ = evaluated(session)
     if not subsets:
         return result
@@ -167,8 +166,7 @@ def _measure(session: Session, members: Sequence[Finished], *, subsets: bool) ->
         for place, some in enumerate(chosen, 2):
             measured = _of_some(session, some, by, f"{STAGE} {place}/{len(chosen) + 1}")
             rows.append({"members": [member.label for member in some], **measured})
-            took = {STAGE: round(time.monotonic() - began, 2)}
-            session.record(subsets=sorted(rows, key=lambda row: len(row["members"])), seconds=took)
+            session.record(subsets=sorted(rows, key=lambda row: len(row["members"])))
     session.tracker.artifact(session.folder.result)
     return session.folder.read_result()
 

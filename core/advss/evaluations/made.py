@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from typing import Any
@@ -23,7 +22,7 @@ def make(
     test: Part,
     how: Measuring,
     title: str,
-    draw: Callable[[Measured], Sequence[str]] = lambda measured: (),
+    draw: Callable[[Measured], Sequence[str]] | None = None,
 ) -> tuple[dict[str, Any], Measured]:
     """Measure, and keep what was measured.
 
@@ -34,7 +33,7 @@ def make(
         test: all test images.
         how: they are measured.
         title: what the reporter calls it.
-        draw: draws it, before it is kept, as what is kept is not made again; returns its pictures' files in the run.
+        draw: draws it, before it is kept, and returns its pictures' files in the run; without, ``pictures`` are null.
 
     Returns:
         What stands in the file of the figures, and the answers.
@@ -43,7 +42,6 @@ def make(
         UsageError: it cannot be kept, or a third party's evaluation is at fault.
         Interrupted: a signal came; the same again goes on from the parts of chunks that were done.
     """
-    began = time.monotonic()
     kept = Kept(this.unfinished, {**this.of_chunks, "device": how.device.type, "torch": torch.__version__}, this.rows())
     measured = plan.measured(victim, test, how, kept, title)
     figures = plan.figures(measured)
@@ -51,8 +49,8 @@ def make(
         "title": plan.title,
         "figures": figures,
         "titles": plan.titles(figures),
-        "pictures": list(draw(measured)),
-        "seconds": round(time.monotonic() - began, 2),
+        "pictures": list(draw(measured)) if draw else None,
+        "seconds": round(sum(kept.seconds.values()), 2),
         "device": str(how.device),
         "advss": version("advss"),
     }

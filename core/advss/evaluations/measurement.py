@@ -17,10 +17,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
-from safetensors.torch import load as load_bytes
-from safetensors.torch import save as save_bytes
 from torch import Tensor
 
+from advss.evaluations.packed import packed, unpacked
 from advss.files import saving, write_bytes, write_json
 from advss.measuring import Measured
 from advss.runs.folder import RunFolder
@@ -95,7 +94,7 @@ class Measurement:
 
     def keep(self, content: Mapping[str, Any], measured: Measured) -> dict[str, Any]:
         """Write it down, the answers first, each file whole or not at all; returns what stands in the figures' file."""
-        data = save_bytes({**measured.answers, "label": measured.label, "index": measured.index})
+        data = packed({**measured.answers, "label": measured.label, "index": measured.index})
         whole = {**self.known_by, **content, "answers_sha256": hashlib.sha256(data).hexdigest()}
         write_bytes(self.answers, data)
         write_json(self.path, whole)
@@ -105,13 +104,13 @@ class Measurement:
         """Figures and answers, ``label`` and ``index`` among them; None where they are not both there and whole."""
         try:
             content, data = json.loads(self.path.read_text("utf-8")), self.answers.read_bytes()
-        except (OSError, ValueError):
+            if content["answers_sha256"] != hashlib.sha256(data).hexdigest():
+                return None
+            if any(content[key] != value for key, value in self.known_by.items()) or "figures" not in content:
+                return None
+            return content, unpacked(data)[0]
+        except (OSError, ValueError, KeyError, TypeError):
             return None
-        if not isinstance(content, dict) or content.get("answers_sha256") != hashlib.sha256(data).hexdigest():
-            return None
-        if any(content.get(key) != value for key, value in self.known_by.items()) or "figures" not in content:
-            return None
-        return content, load_bytes(data)
 
     def rows(self) -> dict[int, dict[str, Tensor]]:
         """What is known of single images, by place in the test set, from measurements that differ in these alone."""
@@ -133,12 +132,20 @@ class Measurement:
                 if other.of_chunks == self.of_chunks:
                     yield other
 
-    def heads(self, own: Self | None, name: str) -> bool:
-        """Whether it is the run's one of a name: what ``own``, the run's own settings, measure.
+    def heads(self, own: Self | None, usual: Self | None, name: str) -> bool:
+        """Whether it is the run's one of a name, or is to take the place of that in result.json.
 
-        Until that is measured, the first measurement of the checkpoint is.
+        First comes ``own``, what the run's own settings measure; then what is measured as ``usual`` is, of however many
+        images; then what is of more images; then what was measured first. Of another checkpoint nothing counts.
         """
         now = self.folder.read_result().get("evaluations", {}).get(name)
-        if self == own or not now or now["file"] == self.reference["file"]:
+
+        def rank(one: Mapping[str, Any]) -> tuple[bool, bool, int]:
+            as_usual = usual is not None and all(one[k] == v for k, v in usual.known_by.items() if k != "images")
+            return one["file"] == (own and own.reference["file"]), as_usual, one["images"]["count"]
+
+        try:
+            gone = now["checkpoint"] != self.known_by["checkpoint"] or not (self.folder.path / now["file"]).is_file()
+            return gone or now["file"] == self.reference["file"] or rank(self.reference) > rank(now)
+        except (KeyError, TypeError):  # there is none that can be read
             return True
-        return bool(now["checkpoint"] != self.known_by["checkpoint"]) or not (self.folder.path / now["file"]).is_file()

@@ -28,11 +28,14 @@ from advss.training.layout import FORMATS
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+THREAT = ("norm", "eps")
+
 
 @dataclass(frozen=True)
 class Planned:
     """An evaluation that is to be made of some classifier."""
 
+    choice: Choice
     evaluation: Evaluation
     options: Mapping[str, Any]  # all of them, in plain values
     settings: EvalSettings
@@ -133,6 +136,24 @@ class Planned:
             yield
 
 
+def usual(plan: Planned, settings: EvalSettings, attack: Mapping[str, Any]) -> Planned | None:
+    """The same evaluation by its defaults and a run's settings, at the threat of the run's headline.
+
+    Args:
+        plan: the evaluation.
+        settings: the run's.
+        attack: the headline's options.
+
+    Returns:
+        None where it is not made so: it has an option that must be said, or refuses that threat.
+    """
+    threat = {key: attack[key] for key in THREAT if key in attack and key in plan.options}
+    try:
+        return planned(Choice(plan.choice.name, threat), settings)
+    except UsageError:
+        return None
+
+
 def planned(choice: Choice, settings: EvalSettings) -> Planned:
     """An evaluation, made as it was chosen.
 
@@ -143,4 +164,4 @@ def planned(choice: Choice, settings: EvalSettings) -> Planned:
     with blaming(f"--evaluate {choice.name}", records := used("evaluation", choice)):
         evaluation: Evaluation = build("evaluation", Choice(choice.name, options))
         evaluation.title()  # what is wrong with it is told before anything is measured
-    return Planned(evaluation, plain(options), settings, records)
+    return Planned(choice, evaluation, plain(options), settings, records)

@@ -33,7 +33,7 @@ from advss.config import Choice
 from advss.data.splits import Part
 from advss.evaluations.chance import against_chance
 from advss.evaluations.chunks import Measuring
-from advss.evaluations.evaluate import share
+from advss.evaluations.headline import share
 from advss.evaluations.overlap import draw_asr, draw_overlap, overlap
 from advss.evaluations.planned import planned
 from advss.evaluations.tried import Model, Trying, attackable

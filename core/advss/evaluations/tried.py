@@ -13,9 +13,9 @@ from torch import Tensor
 from advss.attacks.evaluation import answered
 from advss.data.splits import Part, Splits
 from advss.evaluations.chunks import Measuring
-from advss.evaluations.evaluate import victim_of
 from advss.evaluations.made import make
 from advss.evaluations.measurement import Measurement, check_writable
+from advss.evaluations.measurer import victim_of
 from advss.evaluations.planned import Planned
 from advss.measuring import Victim
 from advss.runs.finished import Finished

@@ -225,18 +225,13 @@ def number(value: Any) -> float | None:
 
 def _autoattack(result: Mapping[str, Any]) -> float | None:
     """RA under the standard version, at the headline's threat: under another it is no number to stand beside RA."""
-    found: Any = result
-    for key in ("evaluations", "autoattack"):
-        found = found.get(key) if isinstance(found, dict) else None
-    options = found.get("options") if isinstance(found, dict) else None
-    if isinstance(options, dict):
-        headline = result.get("ra_attack") or {}
-        same = all(options.get(key) == headline.get(key, options.get(key)) for key in ("norm", "eps"))
-        if options.get("version") != "standard" or not same:
-            return None
-    for key in ("figures", "ra", "accuracy"):
-        found = found.get(key) if isinstance(found, dict) else None
-    return number(found)
+    try:
+        found, headline = result["evaluations"]["autoattack"], result["ra_attack"]
+        threat = [(found["options"][key], headline[key]) for key in ("norm", "eps")]
+        alike = found["options"]["version"] == "standard" and all(own == other for own, other in threat)
+        return number(found["figures"]["ra"]["accuracy"]) if alike else None
+    except (KeyError, TypeError):
+        return None
 
 
 def _configured(folder: RunFolder) -> dict[str, Any]:

@@ -70,6 +70,15 @@ def check_finetuning(session: Session) -> None:
         check_runs(finetune_work(session, None))
 
 
+def untrained(session: Session) -> tuple[ImageClassifier, dict[str, Any]]:
+    """The classifier that fine-tuning will leave, its weights still random, and of its manifest what measuring asks."""
+    config, classes = session.config, session.splits.classes
+    with blaming(STAGE, used_by(choices_of(config, STAGE))):
+        classifier = new_classifier(session.spec(("main",), STAGE), len(classes), seed=config.seed)
+        noise = build_defense(config.finetune_defense, flag="--finetune-defense.").noise
+    return classifier, {"classes": list(classes), "noise": noise}
+
+
 def finetune_work(session: Session, source: Path | None) -> Work:
     """The fine-tuning stage of a run, built and not yet trained."""
     plugins = used_by(choices_of(session.config, STAGE))

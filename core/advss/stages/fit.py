@@ -6,13 +6,13 @@ from pathlib import Path
 
 from advss.config import RunConfig
 from advss.errors import UsageError
-from advss.evaluations.evaluate import evaluated
+from advss.evaluations.evaluate import check_measurable, evaluated
 from advss.evaluations.planned import planned
 from advss.naming import as_typed
 from advss.runs.folder import begun_by, find_run
 from advss.runs.opened import Result, close, finished_result, opened
 from advss.runs.session import Session
-from advss.stages.finetune import check_finetuning, finetune_stage
+from advss.stages.finetune import check_finetuning, finetune_stage, untrained
 from advss.stages.pretrain import pretrain_stage
 from advss.stages.source import record_source
 from advss.training.checkpoints import has_checkpoint, missing_part
@@ -38,13 +38,14 @@ def fit(config: RunConfig, *, resume: bool = False, reporter: Reporter) -> Resul
     pretrains, finetunes = bool(config.pretext and config.pretraining.epochs), config.finetuning.epochs > 0
     if not pretrains and not finetunes:
         raise UsageError("advss fit: nothing to train; give --pretext and --pretrain-epochs, or --finetune-epochs")
-    for choice in config.evaluate:
-        planned(choice, config.evaluation)  # an evaluation that cannot be made is told before hours of training
+    plans = [planned(choice, config.evaluation) for choice in config.evaluate]  # what is wrong is told before training
     with opened(config, "fit", resume=resume, reporter=reporter) as session:
         if session is None:
             return finished_result(config, reporter)
         if pretrains and finetunes:
             check_finetuning(session)
+        if finetunes and plans:
+            check_measurable(*untrained(session), plans)
         if pretrains:
             _pretrain(session)
         if not finetunes:
