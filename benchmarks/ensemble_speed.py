@@ -76,7 +76,7 @@ class Setting:
         views, pixels = make_views(self.tasks, self.batch, (0,)), None
         if diversity.pixels == "image":
             raw = self.batch.raw.detach().requires_grad_()
-            views, pixels = make_traced_views(self.tasks, replace(self.batch, x=raw, raw=raw), (0,))
+            views, pixels = make_traced_views(self.tasks, raw, replace(self.batch, x=raw, raw=raw), (0,))
         objective = TaskObjective(
             self.encoder,
             self.tasks,

@@ -76,6 +76,7 @@ class StageSettings:
             keeps the weights
         crop: padding in pixels of the random crop; 0 does not crop
         flip: horizontal flips
+        resized_crop: least share of the area that a random resized crop shows, such as 0.08; 0 does not crop so
     """
 
     epochs: int
@@ -95,6 +96,7 @@ class StageSettings:
     ema: float = 0.0
     crop: int = 0
     flip: bool = False
+    resized_crop: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -173,8 +175,11 @@ class RunConfig:
         finetune_tail: last stage to fine-tune from: a task of --pretext, fresh, or auto, the first task that has one
         limit: keep that many training and at most that many test images; 0 keeps all
         size: side in pixels that images are brought to; 0 leaves them as they are, which must then be of one side
+        resize: side in pixels that images are brought to before their centre of --data.size is taken, 256 for 224; what
+            random resized crops are taken of; 0 is --data.size
         pretrain_data_limit: keep that many of the images of --pretrain-data; 0 keeps all
         pretrain_data_size: side in pixels that the images of --pretrain-data are brought to; 0 leaves them as they are
+        pretrain_data_resize: as resize, of the images of --pretrain-data
         seed: of every random stream
         split_seed: of what is validated on and of what limits keep; default: as seed, with --from as the pretraining
         name: of the run and its folder; made from the date and the choices when absent
@@ -207,8 +212,10 @@ class RunConfig:
     finetune_tail: str = "auto"
     limit: int = 0
     size: int = 0
+    resize: int = 0
     pretrain_data_limit: int = 0
     pretrain_data_size: int = 0
+    pretrain_data_resize: int = 0
     seed: int = 0
     split_seed: int | None = None
     name: str | None = None
@@ -229,7 +236,8 @@ class RunConfig:
         """Itself, with the images of a flag as its ``data``."""
         if flag == "data" or self.pretrain_data is None:
             return self
-        return replace(self, data=self.pretrain_data, limit=self.pretrain_data_limit, size=self.pretrain_data_size)
+        limit, size, resize = self.pretrain_data_limit, self.pretrain_data_size, self.pretrain_data_resize
+        return replace(self, data=self.pretrain_data, limit=limit, size=size, resize=resize)
 
     @property
     def start(self) -> BackboneStart | None:

@@ -252,7 +252,7 @@ class DataSource(ABC):
     """Images. Making one reads nothing; what is missing or unreadable then is an advss.errors.UsageError."""
 
     name: ClassVar[str]
-    size: int = 0  # ``--data.size``, set by core, which resizes what has another side; images may then be of any side
+    size: int = 0  # ``--data.size`` or ``.resize``, set by core, which resizes what has another side: any is right then
 
     @abstractmethod
     def classes(self) -> tuple[str, ...]:

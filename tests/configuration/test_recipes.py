@@ -132,6 +132,15 @@ def test_the_fast_recipe_is_mixed_precision() -> None:
     assert (config.precision, config.backbone.name, config.pretraining.schedule) == ("auto", "resnet18", "onecycle")
 
 
+@pytest.mark.parametrize("pretext", ["none", "selfie", "rotation", "jigsaw", "selfie,rotation,jigsaw"])
+def test_photographs_are_trained_on_as_wong_rice_and_kolter_do(pretext: str) -> None:
+    config = resolve({"pretext": pretext, "data.root": "photos"}, configs=["imagenet"], environ={}, text=True)
+    assert (config.data.name, config.backbone.name, config.size, config.resize) == ("imagefolder", "resnet50", 224, 256)
+    attack = config.finetune_defense.options
+    assert (config.finetune_defense.name, attack["eps"], attack["step"]) == ("fgsm-rs", 4 / 255, 1.25)
+    assert (config.evaluation.eps, config.finetuning.epochs, config.finetuning.resized_crop) == (4 / 255, 15, 0.08)
+
+
 @pytest.mark.parametrize("name", list(recipes()))
 def test_each_recipe_says_what_it_is(name: str) -> None:
     assert read_config(name).description

@@ -194,7 +194,7 @@ def offered(line: str, capsys: Capture) -> list[str]:
     ("line", "words"),
     [
         ("fit --data str", ["stripes"]),
-        ("fit --data stripes --data.", ["--data.limit", "--data.size", "--data.root", "--data.ink"]),
+        ("fit --data stripes --data.", ["--data.limit", "--data.size", "--data.resize", "--data.root", "--data.ink"]),
         ("fit --data stripes --data.ink ", ["dark", "light"]),
         ("fit -p no:acme-lab --data str", []),
         ("plugins show stri", ["stripes"]),
@@ -350,6 +350,10 @@ def broken(change: str, by: str) -> str:
             "class Stripes has an option 'limit', which --data.limit of every run",
         ),
         (broken("ink: Literal", "size: Literal"), "class Stripes has an option 'size', which --data.size of every run"),
+        (
+            broken("ink: Literal", "resize: Literal"),
+            "class Stripes has an option 'resize', which --data.resize of every run",
+        ),
         (
             broken("def advss_datasets", "def advss_dataset"),
             "unknown hook 'advss_dataset'; did you mean 'advss_datasets'",

@@ -282,4 +282,7 @@ def _stage(name: Section, said: dict[str, Any]) -> StageSettings:
         raise UsageError(f"--{name}-schedule multistep needs --{name}-milestones, such as [60,80]")
     if settings.optimizer == "sgd" and settings.nesterov and not settings.momentum:
         raise UsageError(f"--{name}-nesterov true needs a --{name}-momentum above 0, such as 0.9")
+    if settings.resized_crop and settings.crop:
+        both = f"--{name}-resized-crop {settings.resized_crop} and --{name}-crop {settings.crop}"
+        raise UsageError(f"{both}: an image is cropped in one way; say --{name}-crop 0, or --{name}-resized-crop 0")
     return settings

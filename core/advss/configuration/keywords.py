@@ -49,8 +49,10 @@ class Keywords(MeasuringKeywords, total=False):
     finetune_tail: str
     data_limit: int
     data_size: int
+    data_resize: int
     pretrain_data_limit: int
     pretrain_data_size: int
+    pretrain_data_resize: int
     seed: int
     split_seed: int | None
     name: str | None
@@ -77,6 +79,7 @@ class Keywords(MeasuringKeywords, total=False):
     pretrain_ema: float
     pretrain_crop: int
     pretrain_flip: bool
+    pretrain_resized_crop: float
     finetune_epochs: int
     finetune_batch_size: int
     finetune_epoch_steps: int
@@ -94,5 +97,6 @@ class Keywords(MeasuringKeywords, total=False):
     finetune_ema: float
     finetune_crop: int
     finetune_flip: bool
+    finetune_resized_crop: float
     eval_valid_steps: int
     eval_valid_limit: int

@@ -19,8 +19,10 @@ SEVERAL = ("pretext", "evaluate")  # of these any number may be chosen, none too
 OF_DATA = {  # settings that stand among the options of a source
     "limit": "data.limit",
     "size": "data.size",
+    "resize": "data.resize",
     "pretrain_data_limit": "pretrain-data.limit",
     "pretrain_data_size": "pretrain-data.size",
+    "pretrain_data_resize": "pretrain-data.resize",
 }
 Section = Literal["pretrain", "finetune", "eval", "run"]
 
@@ -97,6 +99,7 @@ STAGE_RULES: Mapping[str, Rule] = {
     "clip": _at_least(0),
     "ema": SHARE,
     "crop": _at_least(0),
+    "resized_crop": SHARE,
 }
 RULES: Mapping[Section, Mapping[str, Rule]] = {
     "pretrain": STAGE_RULES,

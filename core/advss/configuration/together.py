@@ -19,7 +19,7 @@ def check_together(config: RunConfig) -> None:
     if config.pretrain_data and not config.pretraining.epochs:
         none = "--pretrain-epochs 0" if config.pretext else "--pretext none"
         raise UsageError(f"--pretrain-data {config.pretrain_data.name}: nothing is pretrained by {none}")
-    for name in ("limit", "size"):
+    for name in ("limit", "size", "resize"):
         if (said_of := getattr(config, f"pretrain_data_{name}")) and not config.pretrain_data:
             raise UsageError(f"--pretrain-data.{name} {said_of}: no --pretrain-data is chosen")
     tails = ["auto", *(["fresh"] if config.pretext or config.start else []), *(member.key for member in config.pretext)]

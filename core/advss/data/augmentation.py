@@ -19,18 +19,23 @@ class Augment:
     """What is drawn anew for each image.
 
     Raises:
-        UsageError: ``crop`` is negative.
+        UsageError: ``crop`` is negative, ``area`` is no share, or both are asked for.
     """
 
     crop: int = 0  # zero padding in pixels on every side, from which a square of the old side is cropped; 0: none
     flip: bool = False  # mirrored left to right, half of the time
+    area: float = 0.0  # least share of what is stored that a random resized crop shows; 0: none
 
     def __post_init__(self) -> None:
         if self.crop < 0:
             raise UsageError(f"crop {self.crop}: expected a padding in pixels, 0 or more")
+        if not 0 <= self.area < 1:
+            raise UsageError(f"area {self.area}: expected a share of the area, 0 or more and below 1")
+        if self.area and self.crop:
+            raise UsageError(f"area {self.area} and crop {self.crop}: an image is cropped in one way")
 
     def __bool__(self) -> bool:
-        return self.crop > 0 or self.flip
+        return self.crop > 0 or self.flip or self.area > 0
 
 
 def drawn(augment: Augment, count: int, generator: Generator) -> tuple[Tensor, Tensor]:

@@ -16,7 +16,7 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 from torch import Tensor
 
 from advss.errors import UsageError
@@ -96,7 +96,7 @@ class Decoder:
         with _opened(name, content) as image:
             rgb = _opaque(_upright(image), self.background)
             if self.size and rgb.size != (self.size, self.size):
-                rgb = ImageOps.fit(rgb, (self.size, self.size), Image.Resampling.BILINEAR)
+                rgb = _centred(rgb, self.size)
             pixels = np.asarray(rgb)
         self._check_side(name, *rgb.size)
         return pixels
@@ -105,6 +105,14 @@ class Decoder:
         if height != width or (self.side and height != self.side):
             wanted = f"{self.side}x{self.side} like the others" if self.side else "a square"
             raise UsageError(f"{name}: {width}x{height} pixels, expected {wanted}; `--data.size N` brings all to NxN")
+
+
+def _centred(image: Image.Image, size: int) -> Image.Image:
+    """The shorter side resized to ``size`` and the centre cropped, with torchvision's rounding: the same pixels."""
+    sides = [size * side // min(image.size) for side in image.size]
+    left, top = (round((side - size) / 2) for side in sides)
+    resized = image.resize((sides[0], sides[1]), Image.Resampling.BILINEAR)
+    return resized.crop((left, top, left + size, top + size))
 
 
 def _upright(image: Image.Image) -> Image.Image:

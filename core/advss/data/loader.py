@@ -1,20 +1,22 @@
 """Batches on the device, each a function of (key, epoch, step) alone.
 
-Letters: B images of a batch, C channels, H W sides.
+Letters: B images of a batch, C channels, S the side, P that of what is stored.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import lru_cache, partial
 
 import torch
 from torch import Tensor
 
 from advss.data.augmentation import Augment, augmented, drawn
-from advss.data.images import InMemory, unit
+from advss.data.images import Images, InMemory, centre, unit
 from advss.data.prefetch import Ahead
+from advss.data.resized_crop import drawn_boxes, resized_crops
 from advss.data.splits import Part
 from advss.errors import UsageError
 from advss.hookspecs import Batch
@@ -54,13 +56,13 @@ class Loader:
         self._device = device
         self._augment = augment
         self._key = key
-        self._images = part.images.to(device) if isinstance(part.images, InMemory) else part.images
+        self._images: Images = part.images.to(device) if isinstance(part.images, InMemory) else part.images
         self._index = part.index.to(device)
         self._labels = part.labels.to(device)
         # where places are needed: on the device, or on the CPU by the threads that decode
         self._where = device if isinstance(self._images, InMemory) else torch.device("cpu")
         self._places = _Places(len(part), batch_size, key=key, device=self._where)
-        self._pixels = self._reader(self._places)
+        self._pixels = self._reader(self._images.whole if augment.area else self._images.read, self._places)
 
     def __len__(self) -> int:
         return len(self._labels)
@@ -88,20 +90,38 @@ class Loader:
         """
         position = epoch * self.steps_per_epoch + step
         pixels = self._pixels(position)
-        raw = unit(pixels)
-        x = unit(self.augmented(pixels, epoch, step)) if self._augment else raw
+        whole = unit(pixels)
+        raw = centre(whole, self._images.side)
+        if self._augment.area:
+            x = self.augmented(whole, epoch, step)
+        else:
+            x = unit(self.augmented(pixels, epoch, step)) if self._augment else raw
         return self._batch(x, raw, self._places(position), progress)
 
-    def augmented(self, images_BCSS: Tensor, epoch: int, step: int) -> Tensor:
-        """Images as those of batch ``step`` of ``epoch`` are augmented: of its ``raw`` exactly its ``x``.
+    def traced(self, batch: Batch, epoch: int, step: int) -> tuple[Tensor, Batch]:
+        """Pixels that require a gradient, and batch ``step`` of ``epoch`` with ``raw`` and ``x`` made of them.
 
-        Differentiable in images of floats.
+        They are what is stored where random resized crops are taken of it, else the batch's ``raw``.
+        """
+        cut = self._augment.area and self._images.whole_side > self._images.side
+        pixels = unit(self._pixels(epoch * self.steps_per_epoch + step)) if cut else batch.raw.detach()
+        pixels.requires_grad_()
+        raw, x = centre(pixels, self._images.side), self.augmented(pixels, epoch, step)
+        return pixels, replace(batch, raw=raw, x=x)
+
+    def augmented(self, images_BCPP: Tensor, epoch: int, step: int) -> Tensor:
+        """Images as those of batch ``step`` of ``epoch`` are augmented, its ``x`` of the pixels that it was made of.
+
+        Differentiable in images of floats; random resized crops are made of floats alone.
         """
         if not self._augment:
-            return images_BCSS
-        generator = stream(self._device, *self._key, "augment", epoch, step)
-        corners_2B, mirrored_B = drawn(self._augment, len(images_BCSS), generator)
-        return augmented(images_BCSS, corners_2B, mirrored_B, padding=self._augment.crop)
+            return images_BCPP
+        generator, count = stream(self._device, *self._key, "augment", epoch, step), len(images_BCPP)
+        corners_2B, mirrored_B = drawn(self._augment, count, generator)
+        if not self._augment.area:
+            return augmented(images_BCPP, corners_2B, mirrored_B, padding=self._augment.crop)
+        boxes_4B = drawn_boxes(count, images_BCPP.shape[-1], self._augment.area, generator)
+        return resized_crops(images_BCPP, boxes_4B, mirrored_B, self._images.side)
 
     def in_order(self, batch_size: int) -> Iterator[Batch]:
         """Every image once, in order and not augmented; the last batch may be smaller.
@@ -111,7 +131,7 @@ class Loader:
         """
         _check(batch_size)
         chunks = torch.split(torch.arange(len(self), device=self._where), batch_size)
-        read = self._reader(chunks.__getitem__, end=len(chunks))
+        read = self._reader(self._images.read, chunks.__getitem__, end=len(chunks))
         for position, places in enumerate(chunks):
             raw = unit(read(position))
             yield self._batch(raw, raw, places, 0.0)
@@ -120,14 +140,16 @@ class Loader:
         places = places.to(self._device)
         return Batch(x, raw, self._index[places], self._labels[places], progress)
 
-    def _reader(self, places_at: Callable[[int], Tensor], end: int | None = None) -> Callable[[int], Tensor]:
-        """From a position to the uint8 images at ``places_at`` it, on the device."""
-        images, device = self._images, self._device
-        if isinstance(images, InMemory):
-            return lambda position: images.read(places_at(position))
+    def _reader(
+        self, read: Callable[[Tensor], Tensor], places_at: Callable[[int], Tensor], end: int | None = None
+    ) -> Callable[[int], Tensor]:
+        """From a position to the uint8 images that ``read`` gives at ``places_at`` it, on the device."""
+        device = self._device
+        if isinstance(self._images, InMemory):
+            return lambda position: read(places_at(position))
 
         def decoded(position: int) -> Tensor:
-            pixels = images.read(places_at(position))
+            pixels = read(places_at(position))
             return pixels.pin_memory() if device.type == "cuda" else pixels
 
         ahead = Ahead(decoded, end=end)

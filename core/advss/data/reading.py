@@ -1,6 +1,6 @@
 """A source's labels and images in the form that the contract asks for: a source may be anyone's.
 
-Letters: N images, B images of one read, S the side in pixels.
+Letters: N images, B images of one read, P the side of what is stored, in pixels.
 """
 
 from __future__ import annotations
@@ -44,24 +44,32 @@ def read_side(source: DataSource, split: Split, place: Tensor) -> int:
     return _read(source, split, place).shape[-1]
 
 
-def read_images(source: DataSource, split: Split, places: Tensor, side: int, tick: Callable[[int], None]) -> Images:
+def read_images(
+    source: DataSource, split: Split, places: Tensor, stored: int, tick: Callable[[int], None], *, side: int
+) -> Images:
     """The images at ``places``, in memory, or where they are too many read when they are asked for.
 
-    ``tick`` is told of so many more that were read, or looked at.
+    Args:
+        source: gives them at the side ``stored``.
+        split: of the source.
+        places: in the split.
+        stored: P.
+        tick: is told of so many more that were read, or looked at.
+        side: of the images, the centres of what is stored.
     """
-    read = partial(_read, source, split, side=side)
+    read = partial(_read, source, split, side=stored)
     pieces = torch.split(places, PIECE)
-    if len(places) * 3 * side**2 > RESIDENT_BYTES:
+    if len(places) * 3 * stored**2 > RESIDENT_BYTES:
         if isinstance(source, EncodedSource):
             for piece in pieces:
                 source.check(split, piece)
                 tick(len(piece))
-        return OnDisk(read, places, side=side)
-    pixels_N3SS = torch.empty(len(places), 3, side, side, dtype=torch.uint8)
-    for rows, piece in zip(torch.split(pixels_N3SS, PIECE), pieces, strict=True):
+        return OnDisk(read, places, side=side, whole_side=stored)
+    pixels_N3PP = torch.empty(len(places), 3, stored, stored, dtype=torch.uint8)
+    for rows, piece in zip(torch.split(pixels_N3PP, PIECE), pieces, strict=True):
         rows.copy_(read(piece))
         tick(len(piece))
-    return InMemory(pixels_N3SS)
+    return InMemory(pixels_N3PP, side=side)
 
 
 def _read(source: DataSource, split: Split, places_B: Tensor, *, side: int | None = None) -> Tensor:

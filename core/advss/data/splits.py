@@ -111,6 +111,7 @@ def open_splits(
     *,
     limit: int = 0,
     size: int = 0,
+    resize: int = 0,
     seed: int = 0,
     parts: Sequence[PartName] = PARTS,
     watch: Watch = UNWATCHED,
@@ -126,6 +127,7 @@ def open_splits(
         options: of the source.
         limit: keep at most that many images of each split that the source has, as many of each class; 0 keeps all.
         size: side in pixels that the images are brought to; 0 leaves them as they are.
+        resize: side that they are brought to first, for the centre of ``size`` to be taken; 0 is ``size``.
         seed: decides which training images are kept and validated on; the test images are the same for every seed.
         parts: which are opened; what only the others need is not read.
         watch: told what there is before the images are read, and how far that is.
@@ -136,19 +138,23 @@ def open_splits(
     """
     if size < 0:
         raise UsageError(f"--data.size {size}: expected a side in pixels, or 0 to take the images as they are")
+    if resize and not 0 < size <= resize:
+        raise UsageError(f"--data.resize {resize}: needs a --data.size from 1 to {resize}, got {size}")
     source = make_source(name, options)
-    source.size = size
+    source.size = resize or size
     chosen = divide(source, limit, seed, parts)
     classes = source.classes()
     _check_labels(name, chosen, len(classes))
     sides = {part: read_side(source, choice.split, choice.places[:1]) for part, choice in chosen.items()}
-    side = _one_side(name, sides)
+    stored = _one_side(name, sides)
+    side = size or stored
     counts = {part: len(choice.labels) for part, choice in chosen.items()}
     unlabelled = {part: choice.unlabelled for part, choice in chosen.items() if choice.unlabelled}
     watch.found(Found(name, counts, len(classes), side, source.passed_over(), unlabelled))
     tick = _Tick(watch, sum(counts.values()))
     opened = {
-        part: Part(read_images(source, c.split, c.places, side, tick), c.index, c.labels) for part, c in chosen.items()
+        part: Part(read_images(source, c.split, c.places, stored, tick, side=side), c.index, c.labels)
+        for part, c in chosen.items()
     }
     digests = {part_name: Digest(len(part), digest(part.images, part.labels)) for part_name, part in opened.items()}
     return Splits(opened, classes, Fingerprint(classes, digests), name, source.passed_over())

@@ -39,7 +39,7 @@ __all__ = [
     "own_parameters",
 ]
 
-NO_OPTIONS = ("limit", "size")  # of a data source: they are every run's
+NO_OPTIONS = ("limit", "size", "resize")  # of a data source: they are every run's
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")  # fits flags, YAML keys, file names and the separators : , + # .
 SLOW_S = 5.0  # a plugin that takes longer to import is named, since every command waits for it
 

@@ -74,7 +74,7 @@ class Session:
             part,
             batch_size=settings.batch_size,
             device=self.device,
-            augment=Augment(crop=settings.crop, flip=settings.flip),
+            augment=Augment(crop=settings.crop, flip=settings.flip, area=settings.resized_crop),
             key=(self.config.seed, stage),
             epoch_steps=settings.epoch_steps,
         )
@@ -192,7 +192,7 @@ def open_data(
     chosen, seed = config.chosen(flag), config.dividing_seed
     data = chosen.data
     with of_flag(f"--{flag}"), blaming(f"--{flag} {data.name}", used("data", data)):
-        size = {"limit": chosen.limit, "size": chosen.size}
+        size = {"limit": chosen.limit, "size": chosen.size, "resize": chosen.resize}
         return open_splits(data.name, data.options, **size, seed=seed, parts=parts, watch=watch)
 
 

@@ -23,7 +23,7 @@ from advss.runs.folder import RunFolder
 _OF_TASKS = ("diversity", "diversity-in", "diversity-sign", "diversity-every", "diversity-pixels", "finetune-tail")
 UNTRAINED: dict[str, Any] = {  # asks for no plugin of anyone's, nor for anything of several tasks
     **{"pretext": "none", "defense": "none", "finetune": "full", "finetune-defense": "none", "pretrain-data": "none"},
-    **{"pretrain-data.limit": 0, "pretrain-data.size": 0},
+    **{"pretrain-data.limit": 0, "pretrain-data.size": 0, "pretrain-data.resize": 0},
     **{flag: getattr(RunConfig, flag.replace("-", "_")) for flag in _OF_TASKS},
 }
 HARMLESS = ("device", "checkpoint-minutes", "tracking", "runs-dir", "evaluate")  # may differ when a run is resumed

@@ -66,8 +66,10 @@ def _check_data(session: Session, checkpoint: Path) -> None:
     then = recorded_in(load_checkpoint(checkpoint, warn=False).manifest, was)
     if then is None or was.data.name != config.data.name:
         return
-    alike = (was.limit, was.size, was.dividing_seed) == (config.limit, config.size, config.dividing_seed)
-    divided = dataclasses.replace(config, limit=was.limit, size=was.size, split_seed=was.dividing_seed)
+    divided = dataclasses.replace(
+        config, limit=was.limit, size=was.size, resize=was.resize, split_seed=was.dividing_seed
+    )
+    alike = divided == dataclasses.replace(config, split_seed=config.dividing_seed)
     differing = (session.splits if alike else open_data(divided)).fingerprint.unlike(then)
     if differing and was.data == config.data:
         raise UsageError(

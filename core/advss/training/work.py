@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
@@ -110,7 +110,8 @@ class Work:
         if self.diversity.pixels == "task" or weights == (0, 0):
             views, pixels = make_views(tasks, batch, key), None
         else:
-            views, pixels = make_traced_views(tasks, self._traced(batch, step), key)
+            traced = self.loader.traced(batch, *divmod(step, self.loader.steps_per_epoch))
+            views, pixels = make_traced_views(tasks, *traced, key)
         return TaskObjective(
             self.modules.trunk,
             tasks,
@@ -126,11 +127,6 @@ class Work:
             memory_format=self.memory_format,
             between=self.stop.check,
         )
-
-    def _traced(self, batch: Batch, step: int) -> Batch:
-        """The batch of a step with ``raw`` requiring a gradient, and ``x`` made of it."""
-        raw = batch.raw.detach().requires_grad_()
-        return replace(batch, raw=raw, x=self.loader.augmented(raw, *divmod(step, self.loader.steps_per_epoch)))
 
     def total(self, loss: Loss) -> Tensor:
         """What is minimised: a defense's loss of the M members, summed or averaged, and its diversity term."""
@@ -156,18 +152,18 @@ def make_views(tasks: Mapping[str, Task], batch: Batch, key: tuple[Key, ...]) ->
 
 
 def make_traced_views(
-    tasks: Mapping[str, Task], batch: Batch, key: tuple[Key, ...]
+    tasks: Mapping[str, Task], pixels_BCPP: Tensor, batch: Batch, key: tuple[Key, ...]
 ) -> tuple[tuple[Views, ...], ImagePixels]:
-    """As :func:`make_views`, with the way that gradients take back to ``batch.raw``, which requires one.
+    """As :func:`make_views`, with the way that gradients take back to the pixels that ``batch`` is made of.
 
-    So a task may take the images before their augmentation or after it: ``batch.x`` is made of ``batch.raw``.
+    So a task may take the images before their augmentation or after it: ``batch.raw`` and ``batch.x``.
     """
     traced = {name: t.views(batch, stream(batch.raw.device, *key, name, "views")) for name, t in tasks.items()}
     views = tuple(
         Views(tuple(x.detach() for x in v.inputs), {name: t.detach() for name, t in v.targets.items()})
         for v in traced.values()
     )
-    return views, ImagePixels(batch.raw, traced)
+    return views, ImagePixels(pixels_BCPP, traced)
 
 
 def set_trainable(module: nn.Module, phase: Phase) -> None:
