@@ -133,10 +133,10 @@ def test_restricted_imagenet_is_as_published() -> None:
     assert (found["n02123045"], found["n02085620"], found["n01641577"]) == ("cat", "dog", "frog")
 
 
-def test_the_mixed_grouping_is_of_ten_balanced_classes() -> None:
+def test_imagenet_m10_is_of_ten_balanced_classes() -> None:
     every = [_wnid(index) for index in range(1000)]
-    found = list(Groups("imagenet-mixed-10").by_folder(Path(), every).values())
-    assert {name: found.count(name) for name in found} == dict.fromkeys(Groups("imagenet-mixed-10").names, 6)
+    found = list(Groups("imagenet-m10").by_folder(Path(), every).values())
+    assert {name: found.count(name) for name in found} == dict.fromkeys(Groups("imagenet-m10").names, 6)
     assert len(set(found)) == 10
 
 

@@ -13,7 +13,7 @@ import yaml
 
 from advss.errors import UsageError, did_you_mean
 
-Grouping = Literal["restricted-imagenet", "imagenet-mixed-10"]  # those that are packaged
+Grouping = Literal["restricted-imagenet", "imagenet-m10"]  # those that are packaged
 INDICES = re.compile(r"(\d+)(?:-(\d+))?")  # classes of ImageNet-1k: 151, or 151-268 with both ends
 IMAGENET = 1000
 
