@@ -105,7 +105,7 @@ EVALUATION = EvalSettings(steps=2, valid_steps=1, limit=20)
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    """Makes the configuration of a tiny run on 80 digits: 2 steps an epoch."""
+    """Makes the configuration of a tiny run on 80 digits of 16 pixels: 2 steps an epoch."""
 
     def make(
         pretext: str = "rotation",
@@ -132,6 +132,7 @@ def settings(tmp_path: Path) -> Settings:
             evaluation=EVALUATION,
             evaluate=(Choice("pgd", {}, "pgd"),),
             limit=80,
+            size=16,
             name="run",
             device="cpu",
             memory_format="contiguous",

@@ -80,7 +80,7 @@ def test_stem_said_and_digest_recorded(starting: Settings, weights: Path) -> Non
     heard, config = Heard(), starting("none", "none")
     result = fit(config, reporter=heard)
     sha256 = result["weights"]["sha256"]
-    said = f"starts from {weights}, sha256 {sha256[:8]}, the last stage too; a fresh stem, for images of 32 pixels"
+    said = f"starts from {weights}, sha256 {sha256[:8]}, the last stage too; a fresh stem, for images of 16 pixels"
     assert heard.lines.count(said) == 1
     manifest = load_checkpoint(config.runs_dir / "run/finetune/best.safetensors").manifest
     assert manifest["weights"]["sha256"] == sha256

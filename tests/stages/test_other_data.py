@@ -105,7 +105,7 @@ def test_fine_tuning_drops_images_without_label(
 @pytest.fixture
 def both(settings: Settings, photos: Choice) -> RunConfig:
     """Pretrained on photos, fine-tuned on digits, of another side."""
-    return settings("rotation", "none", pretrain_data=photos, stage=SMALL, limit=40)
+    return settings("rotation", "none", pretrain_data=photos, stage=SMALL, limit=40, size=0)
 
 
 @pytest.fixture
@@ -239,7 +239,7 @@ def test_fine_tuning_on_another_side(
     fresh: str,
 ) -> None:
     more = {"backbone": backbone} if backbone else {}
-    config = settings("rotation", "none", "partial", stage={"batch_size": 8}, limit=40, **more)
+    config = settings("rotation", "none", "partial", stage={"batch_size": 8}, limit=40, size=0, **more)
     pretrain(config, reporter=Silent())
     for image in Path(photos.options["root"]).iterdir():
         Image.open(image).resize((96, 96)).save(image)
