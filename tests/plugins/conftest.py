@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shlex
 import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -48,6 +49,10 @@ FLIP = """
     def advss_pretext_tasks():
         return [Flip]
 """
+TINY = shlex.split(
+    "--backbone resnet18 --backbone.layers [1,1,1,1] --backbone.channels [8,8,8,8] --data.limit 60 --data.size 16 "
+    "--pretrain-epochs 1 --pretrain-batch-size 40 --memory-format contiguous --tracking false"
+)
 _numbers = itertools.count()
 
 
@@ -93,21 +98,8 @@ def run(install: Install, tmp_path: Path) -> Run:
 
     def fit(code: str, *words: str, name: str = "flip") -> int:
         install("their-plugin", code)
-        tiny = ["--backbone", "resnet18", "--backbone.layers", "[1,1,1,1]", "--backbone.channels", "[8,8,8,8]"]
-        small = [
-            "--tracking",
-            "false",
-            "--data.limit",
-            "60",
-            "--pretrain-epochs",
-            "1",
-            "--pretrain-batch-size",
-            "40",
-            *tiny,
-        ]
-        return main(
-            ["fit", "--pretext", name, "--defense", "none", "--runs-dir", str(tmp_path / "runs"), *small, *words]
-        )
+        where = ["--runs-dir", str(tmp_path / "runs")]
+        return main(["fit", "--pretext", name, "--defense", "none", *where, *TINY, *words])
 
     return fit
 

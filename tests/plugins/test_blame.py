@@ -98,7 +98,7 @@ PAIRS = {  # what is in the text -> what is there instead, and what is said of w
     "attack gives a part": (
         "return objective.inputs",
         "return tuple(x[1:] for x in objective.inputs)",
-        "attack() returns tensors of shapes [(31, 3, 32, 32)] for objective.inputs of shapes [(32, 3, 32, 32)]",
+        "attack() returns tensors of shapes [(31, 3, 16, 16)] for objective.inputs of shapes [(32, 3, 16, 16)]",
     ),
     "attack gives a graph": (
         "return objective.inputs",
@@ -107,8 +107,8 @@ PAIRS = {  # what is in the text -> what is there instead, and what is said of w
     ),
     "attack leaves [0, 1]": (
         "return objective.inputs",
-        "return tuple(x + 1 for x in objective.inputs)",
-        "attack() returns values from 1 to 2; clamp to [0, 1]",
+        "return tuple(x * 0 + 2 for x in objective.inputs)",
+        "attack() returns values from 2 to 2; clamp to [0, 1]",
     ),
     "attack in place": (
         "return objective.inputs",
@@ -118,8 +118,8 @@ PAIRS = {  # what is in the text -> what is there instead, and what is said of w
     "one input for two": (
         "return objective(inputs)",
         "return objective(inputs + inputs)",
-        "raised ValueError: the objective takes a tuple like objective.inputs, of shapes [(32, 3, 32, 32)]; it was "
-        "given [(32, 3, 32, 32), (32, 3, 32, 32)] (",
+        "raised ValueError: the objective takes a tuple like objective.inputs, of shapes [(32, 3, 16, 16)]; it was "
+        "given [(32, 3, 16, 16), (32, 3, 16, 16)] (",
     ),
     "an input alone": ("return objective(inputs)", "return objective(inputs[0])", "; it was given Tensor ("),
     "a share of text": (
@@ -209,7 +209,7 @@ SOURCE = """
             return torch.arange(80) % 2
 
         def images(self, split, places_B):
-            return torch.full((len(places_B), 3, 32, 32), 7, dtype=torch.uint8) / None
+            return torch.full((len(places_B), 3, 16, 16), 7, dtype=torch.uint8) / None
 
     @hookimpl
     def advss_datasets():

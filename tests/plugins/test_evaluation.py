@@ -55,9 +55,9 @@ GREY = """
 """
 RAISES = 'raise RuntimeError("out of grey")'
 TINY = shlex.split(
-    "--pretext none --defense none --data.limit 60 --finetune-epochs 1 --finetune-batch-size 18 --eval-steps 1 "
-    "--eval-valid-steps 1 --backbone resnet18 --backbone.layers [1,1,1,1] --backbone.channels [8,8,8,8] --device cpu "
-    "--memory-format contiguous --tracking false --quiet --name it"
+    "--pretext none --defense none --data.limit 60 --data.size 16 --finetune-epochs 1 --finetune-batch-size 18 "
+    "--eval-steps 1 --eval-valid-steps 1 --backbone resnet18 --backbone.layers [1,1,1,1] --backbone.channels [8,8,8,8] "
+    "--device cpu --memory-format contiguous --tracking false --quiet --name it"
 )
 
 

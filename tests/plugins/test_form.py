@@ -15,7 +15,7 @@ MISFITS = {
     "plain tuple": (
         VIEWS,
         "return x, flipped",
-        "views() returns tuple (Tensor of shape (40, 3, 32, 32), ",
+        "views() returns tuple (Tensor of shape (40, 3, 16, 16), ",
     ),
     "a view alone": ("Views((x,), ", "Views(x, ", "views() returns Views (inputs = Tensor of shape (40"),
     "no view": ("Views((x,), ", "Views((), ", "views() gives no inputs"),

@@ -68,6 +68,7 @@ SETTINGS: Any = {
     "finetune_defense": "none",
     "backbone": {"resnet18": {"layers": [1, 1, 1, 1], "channels": [8, 8, 8, 8]}},
     "data_limit": 40,
+    "data_size": 16,
     "pretrain_epochs": 1,
     "finetune_epochs": 1,
     "pretrain_batch_size": 18,
@@ -214,12 +215,12 @@ def test_evaluation_of_what_several_tasks_pretrained_needs_none_of_them(run: Pat
     assert main(["evaluate", str(run), "--quiet"]) == 0
     assert capsys.readouterr().err == ""
     x, _ = advss.load_data(run, split="test")
-    assert x.shape[1:] == (3, 32, 32)
+    assert x.shape[1:] == (3, 16, 16)
 
 
 def test_a_model_is_loaded_without_them(run: Path) -> None:
     model = advss.load_model(run)
-    assert model(torch.rand(2, 3, 32, 32)).shape == (2, 10)
+    assert model(torch.rand(2, 3, 16, 16)).shape == (2, 10)
 
 
 def test_what_is_chosen_anew_is_not_needed(run: Path, install: Install, capsys: Capture) -> None:
