@@ -130,11 +130,13 @@ def test_a_whole_run_of_names_that_are_attributes(monkeypatch: pytest.MonkeyPatc
         diversity=0.1,
         backbone={"resnet18": {"layers": [1, 1, 1, 1], "channels": [8, 8, 16, 16]}},
         data_limit=40,
+        data_size=16,
         eval_limit=10,
         eval_steps=1,
         eval_valid_steps=1,
         tracking=False,
         device="cpu",
+        memory_format="contiguous",
         name="it",
         runs_dir=tmp_path,
         **settings,
@@ -143,4 +145,4 @@ def test_a_whole_run_of_names_that_are_attributes(monkeypatch: pytest.MonkeyPatc
     assert {f"tasks.{key}.head.weight" for key in ("type", "train", "type#2")} <= names
     assert {f"encoder.net.bn1.branches.@{name}.weight" for name in ("forward", "float", "main")} <= names
     assert "encoder.net.bn1.weight" in load_checkpoint(tmp_path / "it/finetune/best.safetensors").tensors
-    assert advss.load_model(tmp_path / "it")(torch.rand(2, 3, 32, 32)).shape == (2, 10)
+    assert advss.load_model(tmp_path / "it")(torch.rand(2, 3, 16, 16)).shape == (2, 10)

@@ -228,6 +228,7 @@ def run(pretext: str, monkeypatch: pytest.MonkeyPatch, folder: Path) -> Path:
         "diversity": 0.1 if "," in pretext else 0.0,
         "backbone": {"resnet18": TINY},
         "data.limit": 60,
+        "data.size": 16,
         "pretrain_epochs": 1,
         "pretrain_batch_size": 18,
         "finetune_epochs": 1,
@@ -237,6 +238,7 @@ def run(pretext: str, monkeypatch: pytest.MonkeyPatch, folder: Path) -> Path:
         "eval_valid_steps": 1,
         "tracking": False,
         "device": "cpu",
+        "memory_format": "contiguous",
         "name": "it",
         "runs_dir": str(folder),
     }
