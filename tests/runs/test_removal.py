@@ -173,7 +173,7 @@ def test_without_a_best_checkpoint_the_others_are_kept(stored: Stored) -> None:
 # ---------------------------------------------------------------- what a pruned run is good for
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run, pretrained, fine-tuned and measured on 80 digits."""
+    """A run, pretrained, fine-tuned and measured on 80 digits of 16 pixels."""
     folder = tmp_path_factory.mktemp("trained")
     result = advss.fit(
         pretext="rotation",
@@ -187,6 +187,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         eval_steps=1,
         eval_limit=20,
         data_limit=80,
+        data_size=16,
         name="run",
         runs_dir=str(folder),
         device="cpu",
