@@ -1,6 +1,6 @@
 """The whole contract between advss and its plugins: a plugin author reads this file and no other.
 
-A distribution joins by one entry point in the group ``advss`` that names a module implementing any of the five hooks at
+A distribution joins by one entry point in the group ``advss`` that names a module implementing any of the six hooks at
 the end of this file. A hook takes nothing and returns classes; the keyword-only, typed parameters of a class's
 ``__init__`` are its options on the command line, in YAML and in the help. An option may be another defense, as in
 ``base: Defense | str = "pgd"``: an installed one's name or ``{name: {option: value}}``, on the line ``--defense.base
@@ -16,7 +16,7 @@ Randomness comes from the ``generator`` passed in; dropout and initialisation us
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
@@ -26,11 +26,13 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from advss.accuracy import accuracy as accuracy  # of logits (..., K) for labels (...), as a metric
-from advss.measuring import Evaluation as Evaluation  # the fifth kind; its file holds all that belongs to it
+from advss.launching import Launcher as Launcher  # who runs the jobs of a study; its file holds all that belongs to it
+from advss.measuring import Evaluation as Evaluation  # what is measured of a classifier; likewise
 from advss.named import BranchNorm as BranchNorm  # BranchNorm({"main": norm, "attacked": norm}) in a task's head
 from advss.named import branch as branch  # ``with branch("attacked", encoder, self):`` it answers wherever there is one
+from advss.sourcing import DataSource as DataSource  # images; likewise
+from advss.sourcing import Split as Split
 
-Split = Literal["train", "valid", "test"]
 API = (1, 0)  # a plugin module may say `advss_api = (1, 0)`; one that needs a newer major is refused
 hookspec, hookimpl = pluggy.HookspecMarker("advss"), pluggy.HookimplMarker("advss")
 
@@ -248,33 +250,6 @@ class FinetuneScheme(Task):
         return Loss(value, (logits_BK,), {"accuracy": accuracy(logits_BK, label)}, labels=(label,))
 
 
-class DataSource(ABC):
-    """Images. Making one reads nothing; what is missing or unreadable then is an advss.errors.UsageError."""
-
-    name: ClassVar[str]
-    size: int = 0  # ``--data.size`` or ``.resize``, set by core, which resizes what has another side: any is right then
-
-    @abstractmethod
-    def classes(self) -> tuple[str, ...]:
-        """Names of the K classes, in the order of the labels; () of no labels. Measuring reads these and "test"."""
-
-    def splits(self) -> tuple[Split, ...]:
-        """The splits that there are: without "valid" it is taken from "train", pretraining alone needs no "test"."""
-        return ("train", "test")
-
-    def passed_over(self) -> Mapping[str, int]:
-        """How many files lie among the images and are not read, by kind (``{".txt": 3}``); told as a run begins."""
-        return {}
-
-    @abstractmethod
-    def labels(self, split: Split) -> Tensor:
-        """Labels (N,) int64, 0 to K-1, or -1 for none, which pretraining takes; asked for before any image is read."""
-
-    @abstractmethod
-    def images(self, split: Split, places_B: Tensor) -> Tensor:
-        """The images at ``places_B`` (int64, 0 to N-1), uint8 RGB (B, 3, S, S), one S for all; threads call it too."""
-
-
 @hookspec
 def advss_pretext_tasks() -> list[type[PretextTask]]:  # type: ignore[empty-body]
     """Return the pretext tasks of this distribution."""
@@ -298,3 +273,8 @@ def advss_datasets() -> list[type[DataSource]]:  # type: ignore[empty-body]
 @hookspec
 def advss_evaluations() -> list[type[Evaluation]]:  # type: ignore[empty-body]
     """Return the evaluations of this distribution."""
+
+
+@hookspec
+def advss_launchers() -> list[type[Launcher]]:  # type: ignore[empty-body]
+    """Return the launchers of this distribution."""

@@ -57,6 +57,8 @@ def _going_on(command: str, run: str) -> str:
 
     if command in ("evaluate", "certify"):
         return "; what was measured is kept, the same command goes on"
+    if command == "study":
+        return f"; the same command goes on, or: advss study run {as_typed(run)}" if run else ""
     if command not in ("fit", "pretrain", "finetune"):
         return "; the same command begins again"
     return f"; go on with: advss {command} --resume {as_typed(run)}" if run else ""

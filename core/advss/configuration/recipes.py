@@ -54,9 +54,14 @@ def read_config(config: str | Path) -> Layer:
         raise UsageError(f"--config: cannot read '{config}': {reason}") from error
 
 
+def read_yaml(text: str) -> Any:
+    """What a text of YAML holds; a key that stands twice is yaml.YAMLError."""
+    return yaml.load(text, _Loader)
+
+
 def _parse(text: str, *, where: str) -> Layer:
     try:
-        content = yaml.load(text, _Loader)
+        content = read_yaml(text)
     except yaml.YAMLError as error:
         raise UsageError(f"--config: {where} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content or {}, dict):

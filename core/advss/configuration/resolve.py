@@ -35,6 +35,8 @@ def resolve(
     base: Path | None = None,
     environ: Mapping[str, str] | None = None,
     text: bool = False,
+    under: Sequence[Layer] = (),
+    say: bool = True,
 ) -> RunConfig:
     """The configuration of a run.
 
@@ -44,19 +46,22 @@ def resolve(
         base: a file that holds a whole configuration and comes first, in place of a recipe.
         environ: where variables ADVSS_... are looked up; default: the process's.
         text: values of ``said`` are text from a command line.
+        under: layers between the environment and ``said``.
+        say: tell what came of itself.
 
     Raises:
         UsageError: anything unknown, mistyped, out of range or missing.
     """
     later = [read_config(config) for config in configs]
-    later += [read_environment(os.environ if environ is None else environ), read_layer(said, text=text)]
+    later += [read_environment(os.environ if environ is None else environ), *under, read_layer(said, text=text)]
     if base is not None:
-        return fold([_without_places(read_config(base)), *later])
+        return fold([_without_places(read_config(base)), *later], say=say)
     if any(is_recipe(config) for config in configs) or _whole(later):
-        return fold(later)
+        return fold(later, say=say)
     recipe, fits = _fitting_recipe(later)
-    config = fold([read_config(recipe), *later])
-    tell(f"recipe {recipe}, chosen for {fits}; `advss fit --help` lists the others")
+    config = fold([read_config(recipe), *later], say=say)
+    if say:
+        tell(f"recipe {recipe}, chosen for {fits}; `advss fit --help` lists the others")
     return config
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-Kind = Literal["pretext", "defense", "finetune", "evaluation", "data"]
+Kind = Literal["pretext", "defense", "finetune", "evaluation", "launcher", "data"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 HOOKS: dict[str, Kind] = {
     "advss_pretext_tasks": "pretext",
     "advss_defenses": "defense",
     "advss_finetune_schemes": "finetune",
     "advss_evaluations": "evaluation",
+    "advss_launchers": "launcher",
     "advss_datasets": "data",
 }
 FLAGS: dict[Kind, str] = {kind: f"--{kind}" for kind in KINDS} | {"evaluation": "--evaluate"}
@@ -19,6 +20,7 @@ LABELS: dict[str, str] = {
     "defense": "defense",
     "finetune": "fine-tuning scheme",
     "evaluation": "evaluation",
+    "launcher": "launcher",
     "data": "data source",
     "backbone": "backbone",  # of a plugin, by way of timm's registry
 }
@@ -41,12 +43,13 @@ def options_prefix(kind: Kind, name: str) -> str:
 
 def base_of(kind: Kind) -> type:
     """The class of the contract that plugins of a kind are made of."""
-    from advss.hookspecs import DataSource, Defense, Evaluation, FinetuneScheme, PretextTask
+    from advss.hookspecs import DataSource, Defense, Evaluation, FinetuneScheme, Launcher, PretextTask
 
     return {
         "pretext": PretextTask,
         "defense": Defense,
         "finetune": FinetuneScheme,
         "evaluation": Evaluation,
+        "launcher": Launcher,
         "data": DataSource,
     }[kind]

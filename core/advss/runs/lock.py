@@ -33,14 +33,14 @@ _held: dict[Path, int] = {}  # files that this process has locked, and their des
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, patience_s: float = PATIENCE_S) -> Iterator[None]:
     """Within, this process alone works in a run's folder.
 
     Raises:
-        UsageError: another does; its process and host are named.
+        UsageError: another does, for longer than ``patience_s``; its process and host are named.
     """
     path = _place(folder)
-    if not _take(path, PATIENCE_S):
+    if not _take(path, patience_s):
         raise UsageError(_in_use(folder))
     try:
         yield

@@ -1,0 +1,217 @@
+"""``advss study run|status|job``: a grid of runs as one job."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from advss.cli.arguments import Arguments, Grammar
+from advss.cli.context import check_plugins, reporter_of, runs_dir_of
+from advss.configuration.settings import COMPONENTS, SETTINGS
+from advss.errors import UsageError, did_you_mean
+from advss.naming import check_name
+from advss.output import printed
+from advss.training.signals import Interrupted
+
+if TYPE_CHECKING:
+    from advss.hookspecs import Launcher
+    from advss.studies.definition import Definition
+    from advss.studies.folder import StudyFolder
+
+LAUNCHER = "launcher."
+LEFT_OUT = ("seed", "name")  # of settings: a study says them itself
+
+
+def study_run(arguments: Arguments) -> int:
+    """``advss study run [STUDY]``."""
+    from advss.cli.study_shown import print_plan, print_study, view_of
+    from advss.studies.folder import StudyFolder
+    from advss.studies.run import launch, lay_out, write_down
+
+    check_plugins(arguments)
+    study, folder = _asked(arguments)
+    runs_dir, reporter = runs_dir_of(arguments), reporter_of(arguments)
+    launcher, retry = _launcher(arguments), _retry(arguments)
+    laid = _versions_settled(lay_out(study, runs_dir, reporter), arguments, runs_dir)
+    costs: dict[str, Any] = {}
+    if "plan" in arguments.switches:
+        print_plan(laid, costs)
+        return printed()
+    known = write_down(laid, StudyFolder(folder), runs_dir, costs)
+    try:
+        waited = launch(known, launcher, retry=retry, view=view_of(quiet="quiet" in arguments.switches))
+    except Interrupted as stopped:
+        stopped.run = str(folder)
+        raise
+    print_study(StudyFolder(folder))
+    return printed(1 if waited and _failed(StudyFolder(folder)) else 0)
+
+
+def study_status(arguments: Arguments) -> int:
+    """``advss study status STUDY``."""
+    from advss.cli.study_shown import print_study
+    from advss.studies.folder import planned_study
+
+    folder = planned_study(arguments.positionals[0], _studies_dir(arguments))
+    print_study(folder)
+    return printed(1 if _failed(folder) else 0)
+
+
+def study_job(arguments: Arguments) -> int:
+    """``advss study job STUDY RUN``."""
+    from advss.launching import TIED
+    from advss.studies.folder import planned_study
+    from advss.studies.work import tie, work
+
+    if TIED.lstrip("-") in arguments.switches:
+        tie()
+    check_plugins(arguments)
+    name, run = arguments.positionals
+    work(planned_study(name, _studies_dir(arguments)), run, reporter=reporter_of(arguments))
+    return 0
+
+
+def _failed(folder: StudyFolder) -> bool:
+    return any(state in ("failed", "not run") for state, _ in folder.states().values())
+
+
+def _asked(arguments: Arguments) -> tuple[Definition, Path]:
+    """The study that the line asks for, what it changes in it taken in, and the folder of it."""
+    from advss.studies.definition import Definition, axis, seeds_of, setting, value_of
+
+    study, name = _named(arguments)
+    said = {flag: value_of(value) for flag, value in arguments.settings.items() if flag != "runs-dir"}
+    said |= dict(setting(one) for one in arguments.flags.get("set", ()))
+    if configs := arguments.flags.get("config"):
+        before = study.fixed.get("config") or []
+        said["config"] = [*(before if isinstance(before, list) else [before]), *configs]
+    vary = dict(axis(one) for one in arguments.flags.get("vary", ()))
+    seeds = arguments.flag("seeds")
+    study = study.over(said, vary, None if seeds is None else seeds_of(value_of(seeds), origin="--seeds"))
+    if study == Definition():
+        raise UsageError("`advss study run` needs a study: a file, a name, or --vary KEY=A,B; see --help")
+    return study, _studies_dir(arguments) / check_name(name)
+
+
+def _named(arguments: Arguments) -> tuple[Definition, str]:
+    """The study that the line names, in a file, planned before, or packaged; and what its folder is called."""
+    import time
+
+    from advss.studies.definition import Definition, packaged, parse_definition, read_definition
+    from advss.studies.folder import find_study
+
+    name = arguments.flag("name")
+    if not arguments.positionals:
+        return Definition(), name or time.strftime("study-%Y%m%d-%H%M%S")
+    said, known = arguments.positionals[0], packaged()
+    before = find_study(name or Path(said).stem, _studies_dir(arguments))
+    if Path(said).is_file():
+        return _decided(read_definition(Path(said)), before), name or Path(said).stem
+    if found := find_study(said, _studies_dir(arguments)):
+        return read_definition(found.definition), found.name
+    if said not in known:
+        names = [path.parent.name for path in _studies_dir(arguments).glob("*/study.yaml")]
+        raise UsageError(f"there is no study '{said}'{did_you_mean(said, [*known, *names])}")
+    return _decided(parse_definition(known[said], where=said), before), name or said
+
+
+def _decided(study: Definition, before: StudyFolder | None) -> Definition:
+    """A study with what was decided when it was planned first."""
+    from advss.studies.definition import read_definition
+
+    return replace(study, decided=read_definition(before.definition).decided) if before else study
+
+
+def _versions_settled(laid: Any, arguments: Arguments, runs_dir: Path) -> Any:
+    """Say which stages other versions have made, and have it said whether they are kept."""
+    from advss.studies.run import lay_out
+
+    if not laid.others:
+        return laid
+    said = arguments.flag("versions")
+    if said not in ("keep", "new", None):
+        raise UsageError(f"--versions: expected keep or new, got '{said}'")
+    first = next(iter(laid.others.values()))
+    line = f"{len(laid.others)} stages are there, made by other versions of plugins, such as {first}"
+    if said is None and not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise UsageError(f"{line}; say --versions keep, or --versions new to train them anew")
+    if said is None:
+        print(f"{line}. Keep them? [Y/n] ", end="", file=sys.stderr, flush=True)
+        said = "new" if sys.stdin.readline().strip().lower() in ("n", "no") else "keep"
+    if said == "new":
+        return laid
+    kept = [*laid.definition.decided.get("kept", ()), *laid.others.values()]
+    study = replace(laid.definition, decided={**laid.definition.decided, "kept": kept})
+    return lay_out(study, runs_dir, reporter_of(arguments))
+
+
+def _launcher(arguments: Arguments) -> Launcher:
+    """The launcher that the line chooses, with its options."""
+    from advss.config import Choice
+    from advss.plugins import build
+
+    options: dict[str, Any] = {
+        flag.removeprefix(LAUNCHER).replace("-", "_"): values[-1]
+        for flag, values in arguments.flags.items()
+        if flag.startswith(LAUNCHER)
+    }
+    if (jobs := arguments.flag("jobs")) is not None:
+        options["jobs"] = jobs
+    launcher: Launcher = build("launcher", Choice(arguments.flag("launcher") or "local", options), flag="--launcher.")
+    launcher.check()
+    return launcher
+
+
+def _retry(arguments: Arguments) -> int:
+    said = arguments.flag("retry") or "0"
+    if not (said.isascii() and said.isdecimal()):
+        raise UsageError(f"--retry: expected how often, such as 2, got '{said}'")
+    return int(said)
+
+
+def _studies_dir(arguments: Arguments) -> Path:
+    return Path(arguments.flag("studies-dir") or "studies")
+
+
+_WHERE = {"studies-dir": "folder of the studies (studies)"}
+GRAMMARS = [
+    (
+        study_run,
+        Grammar(
+            "study run",
+            "run a grid of runs as one job: a study's file, the name of one, or --vary",
+            ("[STUDY]",),
+            {
+                "vary": "KEY=A,B: what varies; + joins an ensemble: --vary pretext=none,selfie+rotation",
+                "seeds": "how many seeds each cell has, or a list of them: 3, [0,1,2]",
+                "set": "KEY=VALUE: a setting of all cells, as --KEY VALUE",
+                "config": "a YAML file or a packaged recipe; several count in order",
+                "name": "of the study and its folder",
+                "launcher": "who runs the jobs (local)",
+                "jobs": "how many jobs run at once, as --launcher.jobs",
+                LAUNCHER: "an option of the launcher, such as --launcher.jobs 2",
+                "retry": "how often a failed stage is tried again (0)",
+                "versions": "stages that other versions of plugins made: keep, or train them new",
+                **_WHERE,
+            },
+            {"plan": "print cells, shared stages and cost, and run nothing", "quiet": "no progress on the screen"},
+            tuple(flag for flag in (*COMPONENTS, *SETTINGS) if flag not in LEFT_OUT),
+        ),
+    ),
+    (
+        study_status,
+        Grammar("study status", "how a study's cells stand", ("STUDY",), _WHERE),
+    ),
+    (
+        study_job,
+        Grammar(
+            "study job",
+            "finish one stage of a study, as its launcher does",
+            ("STUDY", "RUN"),
+            _WHERE,
+            {"quiet": "no progress on the screen", "tied": "save and end when standard input ends"},
+        ),
+    ),
+]

@@ -1,0 +1,136 @@
+"""What is printed of studies: the plan, how they go on, and what came of them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from statistics import mean
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from advss.cli.layout import add_row, new_console, new_table, print_table
+from advss.cli.table import percent
+
+if TYPE_CHECKING:
+    from advss.studies.folder import State, StudyFolder
+    from advss.studies.run import Laid, View
+
+WORST: tuple[State, ...] = (
+    "failed",
+    "not run",
+    "stopped",
+    "running",
+    "waiting",
+    "done",
+)  # what a cell of several seeds is called
+
+
+def print_plan(laid: Laid, costs: Mapping[str, Any]) -> None:
+    """Print cells and the stages that they share."""
+    console, plan = new_console(), laid.plan
+    labels = dict.fromkeys(of.cell.label for of in plan.cells)
+    shares = Counter(stage.run for of in plan.cells for stage in (of.pretraining, of.run) if stage)
+    table = new_table(f"{len(plan.stages)} stages", ("stage", "run", "cells"))
+    for stage in plan.stages.values():
+        add_row(table, stage.kind, stage.run, str(shares[stage.run] or len(stage.after)))
+    print_table(console, table)
+    apart = sum((of.pretraining is not None) + (of.run is not None) for of in plan.cells)
+    trained = sum(stage.kind in ("pretrain", "finetune") for stage in plan.stages.values())
+    console.print(
+        f"{len(labels)} settings, {len(plan.cells)} cells; {trained} trainings in place of {apart} by separate fits"
+    )
+
+
+def print_study(folder: StudyFolder) -> None:
+    """Print what came of each setting, over its seeds."""
+    states, console = folder.states(), new_console()
+    table = new_table(f"study {folder.path}", ("cell", "seeds", "TA", "RA", "state"))
+    for label, cells in _by_label(folder).items():
+        results = [folder.run(cell["run"]).read_result() for cell in cells if cell["run"]]
+        stood = [states[run] for cell in cells for run in (cell["pretraining"], cell["run"]) if run]
+        done = sum(all(states[r][0] == "done" for r in (c["pretraining"], c["run"]) if r) for c in cells)
+        shown = [percent(_mean(result.get(key) for result in results)) for key in ("ta", "ra")]
+        add_row(table, label, f"{done} of {len(cells)}", *shown, _state(stood))
+    print_table(console, table)
+    for kind in ("ensembles", "transfers"):
+        for joint in folder.content[kind]:
+            state, why = states[joint["run"]]
+            found = folder.run(joint["run"]).read_result() if state == "done" and kind == "ensembles" else {}
+            said = f"TA {percent(found.get('ta'))}, RA {percent(found.get('ra'))}" if found else why or state
+            console.print(f"{kind[:-1]} {joint['name']}, seed {joint['seed']}: {said}")
+    for run, (state, why) in states.items():
+        if state == "failed":
+            console.print(Text(f"{run} failed: {why}"), soft_wrap=True)
+
+
+def _mean(values: Iterator[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return mean(known) if known else None
+
+
+def _by_label(folder: StudyFolder) -> dict[str, list[dict[str, Any]]]:
+    found: dict[str, list[dict[str, Any]]] = {}
+    for cell in folder.content["cells"]:
+        found.setdefault(cell["label"], []).append(cell)
+    return found
+
+
+def _state(found: list[tuple[State, str]]) -> str:
+    """The worst of several, and why."""
+    state, why = min(found, key=lambda one: WORST.index(one[0]))
+    return f"{state}: {why}" if why and state == "not run" else state
+
+
+def view_of(*, quiet: bool) -> Callable[[StudyFolder], AbstractContextManager[View]]:
+    """The view that suits where stderr goes."""
+    console = Console(stderr=True)
+    if quiet or not console.is_terminal:
+        return lambda folder: _lines(console, quiet=quiet)
+    return lambda folder: _live(console)
+
+
+class _Lines:
+    """A line a stage that begins or ends."""
+
+    def __init__(self, console: Console, *, quiet: bool) -> None:
+        self.console, self.quiet = console, quiet
+        self.before: dict[str, State] = {}
+
+    def show(self, states: Mapping[str, tuple[State, str]]) -> None:
+        for run, (state, _) in states.items():
+            if self.before and self.before.get(run) != state and state in ("running", "done") and not self.quiet:
+                done = sum(state == "done" for state, _ in states.values())
+                self.say(f"{state} {run} ({done} of {len(states)} done)")
+            self.before[run] = state
+
+    def say(self, line: str) -> None:
+        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+class _Counts(_Lines):
+    """Counts that stand at the end of the screen."""
+
+    def __init__(self, console: Console, live: Live) -> None:
+        super().__init__(console, quiet=True)
+        self.live = live
+
+    def show(self, states: Mapping[str, tuple[State, str]]) -> None:
+        counts = Counter(state for state, _ in states.values())
+        running = [run for run, (state, _) in states.items() if state == "running"]
+        line = ", ".join(f"{counts[state]} {state}" for state in reversed(WORST) if counts[state])
+        self.live.update(Text("\n".join([line, *(f"  {run}" for run in running)])))
+
+
+@contextmanager
+def _lines(console: Console, *, quiet: bool) -> Iterator[View]:
+    yield _Lines(console, quiet=quiet)
+
+
+@contextmanager
+def _live(console: Console) -> Iterator[View]:
+    with Live(console=console, refresh_per_second=2, transient=True) as live:
+        yield _Counts(console, live)

@@ -1,0 +1,15 @@
+"""The launchers that come with advss, one file each."""
+
+from __future__ import annotations
+
+from advss.hookspecs import Launcher, hookimpl
+
+advss_api = (1, 0)
+
+
+@hookimpl
+def advss_launchers() -> list[type[Launcher]]:
+    """Processes of this machine."""
+    from advss_launchers.local import Local
+
+    return [Local]
