@@ -34,12 +34,12 @@ def study_run(arguments: Arguments) -> int:
     study, folder = _asked(arguments)
     runs_dir, reporter = runs_dir_of(arguments), reporter_of(arguments)
     launcher, retry = _launcher(arguments), _retry(arguments)
-    laid = _versions_settled(lay_out(study, runs_dir, reporter), arguments, runs_dir)
-    costs: dict[str, Any] = {}
+    timed = StudyFolder(folder).timed
+    laid = _versions_settled(lay_out(study, runs_dir, reporter, timed), arguments, runs_dir)
     if "plan" in arguments.switches:
-        print_plan(laid, costs)
+        print_plan(laid)
         return printed()
-    known = write_down(laid, StudyFolder(folder), runs_dir, costs)
+    known = write_down(laid, StudyFolder(folder), runs_dir)
     try:
         waited = launch(known, launcher, retry=retry, view=view_of(quiet="quiet" in arguments.switches))
     except Interrupted as stopped:
@@ -144,7 +144,7 @@ def _versions_settled(laid: Any, arguments: Arguments, runs_dir: Path) -> Any:
         return laid
     kept = [*laid.definition.decided.get("kept", ()), *laid.others.values()]
     study = replace(laid.definition, decided={**laid.definition.decided, "kept": kept})
-    return lay_out(study, runs_dir, reporter_of(arguments))
+    return lay_out(study, runs_dir, reporter_of(arguments), laid.timed)
 
 
 def _launcher(arguments: Arguments) -> Launcher:

@@ -29,20 +29,30 @@ WORST: tuple[State, ...] = (
 )  # what a cell of several seeds is called
 
 
-def print_plan(laid: Laid, costs: Mapping[str, Any]) -> None:
-    """Print cells and the stages that they share."""
+def print_plan(laid: Laid) -> None:
+    """Print the stages, how many cells share each, and what they cost."""
     console, plan = new_console(), laid.plan
-    labels = dict.fromkeys(of.cell.label for of in plan.cells)
     shares = Counter(stage.run for of in plan.cells for stage in (of.pretraining, of.run) if stage)
-    table = new_table(f"{len(plan.stages)} stages", ("stage", "run", "cells"))
+    table = new_table("", ("stage", "run", "cells", "passes", "time"))
     for stage in plan.stages.values():
-        add_row(table, stage.kind, stage.run, str(shares[stage.run] or len(stage.after)))
+        cost = laid.costs.get(stage.run)
+        spent = (f"{cost['passes']:,}", duration(cost["seconds"])) if cost else ("-", "-")
+        add_row(table, stage.kind, stage.run, str(shares[stage.run] or len(stage.after)), *spent)
     print_table(console, table)
     apart = sum((of.pretraining is not None) + (of.run is not None) for of in plan.cells)
-    trained = sum(stage.kind in ("pretrain", "finetune") for stage in plan.stages.values())
-    console.print(
-        f"{len(labels)} settings, {len(plan.cells)} cells; {trained} trainings in place of {apart} by separate fits"
-    )
+    settings = len({of.cell.label for of in plan.cells})
+    shared = f"{len(laid.costs)} trainings in place of {apart} by separate fits"
+    console.print(f"{settings} settings, {len(plan.cells)} cells; {shared}")
+    passes, seconds = (sum(cost[key] for cost in laid.costs.values()) for key in ("passes", "seconds"))
+    console.print(f"{passes:,} passes, about {duration(seconds)} on this machine, evaluations not counted")
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02} min"
 
 
 def print_study(folder: StudyFolder) -> None:

@@ -112,7 +112,7 @@ class Session:
         work.manifest["weights"] = self.weights.described() if self.weights else None
         check_runs(work)
         with blaming(work.stage, work.plugins):
-            self._settle_layout(work)
+            self.settle_layout(work)
         if not self.named:  # not before: a run that cannot begin leaves no folder to name
             self.reporter.say(f"run {self.folder.path}")
             self.named = True
@@ -136,7 +136,7 @@ class Session:
                     self.record(diverged=str(error))
                 raise
 
-    def _settle_layout(self, work: Work) -> None:
+    def settle_layout(self, work: Work) -> None:
         """Put the modules into the memory layout that is asked for, or for ``auto`` the faster.
 
         A run keeps the layout it was begun in, through its stages and where it is resumed: its numbers stay the same.

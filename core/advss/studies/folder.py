@@ -64,6 +64,14 @@ class StudyFolder:
         return content
 
     @property
+    def timed(self) -> Mapping[str, Any]:
+        """What is known of the cost of its stages, by their kind; nothing of a study that is not planned."""
+        try:
+            return self.content.get("timed", {})
+        except UsageError:
+            return {}
+
+    @property
     def stages(self) -> Mapping[str, Mapping[str, Any]]:
         """Its stages by run, each behind those it needs."""
         found: dict[str, dict[str, Any]] = self.content["stages"]

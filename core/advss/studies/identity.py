@@ -79,7 +79,8 @@ def pretraining_config(config: RunConfig) -> RunConfig:
 def pretraining(config: RunConfig, data: Datasets) -> Identity:
     """What the pretraining of a cell is."""
     own = pretraining_config(config)
-    said = _said(own, lambda flag: flag in OF_TASKS or flag.startswith(("pretrain-", "diversity")))
+    validating = ("eval-valid-limit",) if build_defense(own.defense).adversarial else ()
+    said = _said(own, lambda flag: flag in (*OF_TASKS, *validating) or flag.startswith(("pretrain-", "diversity")))
     said = {flag: value for flag, value in said.items() if not flag.startswith("pretrain-data")}
     return Identity({"stage": "pretrain", **said, "images": data.sha256(own)}, _versions(own, "pretrain"))
 

@@ -6,8 +6,9 @@ The plan is kept as ``studies/NAME/cells.json``, so that jobs and reports need n
 - ``cells``: ``label``, ``values`` (by column: the row, and what varies), ``seed``, ``run`` (its fine-tuned run, None
   where nothing is fine-tuned), ``pretraining`` (its pretrained run or None), ``measures`` (digest of its evaluations);
 - ``stages``: by run, ``kind`` (pretrain, finetune, ensemble, transfer), ``label``, ``seed``, ``after`` (runs),
-  ``measures`` (digest -> settings of evaluations), ``cost`` (see :mod:`advss.studies.cost`);
-- ``ensembles``, ``transfers``: ``name``, ``seed``, ``run``, ``members`` (labels) and ``runs``.
+  ``measures`` (digest -> settings of evaluations), ``cost`` (passes and seconds, see :mod:`advss.studies.cost`);
+- ``ensembles``, ``transfers``: ``name``, ``seed``, ``run``, ``members`` (labels) and ``runs``;
+- ``timed``: what the costs are made of, by kind of stage.
 
 Each stage's configuration lies beside it, in ``jobs/RUN/config.yaml``.
 """

@@ -17,6 +17,7 @@ from advss.files import write_json, write_text
 from advss.hookspecs import Launcher
 from advss.launching import Board, Job
 from advss.runs.session import choose_device
+from advss.studies.cost import Timed
 from advss.studies.definition import Definition
 from advss.studies.folder import State, StudyFolder
 from advss.studies.grid import Cell, cells_of
@@ -35,28 +36,38 @@ class Laid:
     definition: Definition
     plan: Plan
     others: Mapping[str, str]  # run -> the one of the same stage that another version of a plugin has made
+    costs: Mapping[str, Mapping[str, float]]  # by run, passes and seconds
+    timed: Mapping[str, Any]  # by kind of stage
 
 
-def lay_out(study: Definition, runs_dir: Path, reporter: Reporter) -> Laid:
-    """Resolve a study's cells and decide what is left to the machine, once for all of its runs.
+def lay_out(study: Definition, runs_dir: Path, reporter: Reporter, known: Mapping[str, Any] | None = None) -> Laid:
+    """Resolve a study's cells and decide what is left to the machine, once for all of its runs; and tell what it costs.
+
+    Args:
+        study: what it is of.
+        runs_dir: where its runs are looked up.
+        reporter: told of reading images and of timing.
+        known: what was found before, by kind of stage, of the cost.
 
     Raises:
         UsageError: a part of it cannot be understood, or its data cannot be read.
     """
-    cells = cells_of(study)
-    study = replace(study, decided={**_decided(cells, study.decided), **study.decided})
+    cells, timed = cells_of(study), Timed(reporter, known)
+    study = replace(study, decided={**study.decided, **_decided(cells, study.decided, timed)})
     cells = [replace(cell, config=_settled(cell.config, study.decided)) for cell in cells]
     runs = Runs(runs_dir, study.decided.get("kept", ()))
     plan = plan_of(study, cells, Datasets(reporter), runs)
-    return Laid(study, plan, {name: other for name, other in runs.others.items() if name in plan.stages})
+    others = {name: other for name, other in runs.others.items() if name in plan.stages}
+    return Laid(study, plan, others, timed.costs(plan), timed.known)
 
 
-def _decided(cells: Sequence[Cell], known: Mapping[str, Any]) -> dict[str, Any]:
+def _decided(cells: Sequence[Cell], known: Mapping[str, Any], timed: Timed) -> dict[str, Any]:
     """Precision and memory layout where they are left to the machine; a study's runs are all alike in them."""
-    configs = [cell.config for cell in cells]
-    found = {}
+    configs, found = [cell.config for cell in cells], {}
     if "precision" not in known and (asked := [c for c in configs if c.precision == "auto"]):
         found["precision"] = "bf16" if _has_bf16(asked[0]) else "float32"
+    if "memory-format" not in known and (asked := [c for c in configs if c.memory_format == "auto"]):
+        found["memory-format"] = timed.layout(_settled(asked[0], {**known, **found}))
     return found
 
 
@@ -72,9 +83,11 @@ def _settled(config: RunConfig, decided: Mapping[str, Any]) -> RunConfig:
     return replace(config, precision=precision, memory_format=layout)
 
 
-def write_down(laid: Laid, folder: StudyFolder, runs_dir: Path, costs: Mapping[str, Any]) -> StudyFolder:
+def write_down(laid: Laid, folder: StudyFolder, runs_dir: Path) -> StudyFolder:
     """Keep a study and its plan in its folder, and each stage's configuration; returns the folder, read anew."""
-    content = to_json(folder.name, os.path.relpath(runs_dir, folder.path), laid.plan, costs)
+    content = to_json(folder.name, os.path.relpath(runs_dir, folder.path), laid.plan, laid.costs) | {
+        "timed": laid.timed
+    }
     for stage in laid.plan.stages.values():
         write_text(folder.job(stage.run) / "config.yaml", to_yaml(replace(stage.config, name=None)))
     write_text(folder.definition, laid.definition.to_yaml())
