@@ -93,10 +93,13 @@ class Timed:
             folder = RunFolder(Path(place) / "run")
             splits = self._splits(config, PARTS if kind == "finetune" else ("train", "valid"))
             tracker = Tracker(folder.path, name="run", enabled=False)
-            session = Session(config, folder, splits, choose_device(config.device), tracker, Silent(), stop)
-            if config.start:
-                session.weights = first_weights(config, splits.facts, None, self.reporter.say)
-            yield session, finetune_work(session, None) if kind == "finetune" else pretrain_work(session)
+            try:
+                session = Session(config, folder, splits, choose_device(config.device), tracker, Silent(), stop)
+                if config.start:
+                    session.weights = first_weights(config, splits.facts, None, self.reporter.say)
+                yield session, finetune_work(session, None) if kind == "finetune" else pretrain_work(session)
+            finally:
+                tracker.finish("FINISHED")
 
     def _splits(self, config: RunConfig, parts: tuple[PartName, ...]) -> Splits:
         """Images as a stage has them, but for the seed, which changes no number of them."""

@@ -210,12 +210,12 @@ def _check_form(key: str, value: Any, *, where: str) -> None:
     wanted, good = "a mapping", isinstance(value, Mapping)
     if key in ("description", "seeds"):
         return
-    if key == "rows" and good:
+    if key == "rows":
         wanted = "a mapping of names to settings"
-        good = all(isinstance(settings or {}, Mapping) for settings in value.values())
-    elif key in ("vary", "ensembles", "transfers") and good:
+        good = good and all(isinstance(settings or {}, Mapping) for settings in value.values())
+    elif key in ("vary", "ensembles", "transfers"):
         wanted = "a mapping of names to lists"
-        good = all(isinstance(values, list) and values for values in value.values())
+        good = good and all(isinstance(values, list) and values for values in value.values())
     elif key == "skip":
         wanted, good = "a list of mappings", isinstance(value, list) and all(isinstance(one, Mapping) for one in value)
     if not good:

@@ -43,8 +43,7 @@ def cells_of(study: Definition) -> list[Cell]:
     """
     _check_settings(study)
     said = {key: value for key, value in study.fixed.items() if key != "config"}
-    fixed = [read_layer(said, where="fixed"), read_layer(study.decided, where="decided")]
-    found = [cell for cell in _cells(study, fixed) if not _skipped(cell, study)]
+    found = [cell for cell in _cells(study, [read_layer(said, where="fixed")]) if not _skipped(cell, study)]
     if not found:
         raise UsageError("skip: it leaves no cell of the study")
     for name, rows in (*study.ensembles.items(), *study.transfers.items()):
@@ -63,11 +62,11 @@ def _cells(study: Definition, fixed: list[Layer]) -> Iterator[Cell]:
             varied = dict(zip(study.vary, chosen, strict=True))
             values = ({ROW: row} if row else {}) | {flag: written(value) for flag, value in varied.items()}
             label = _label(values, study)
-            layers = [*fixed, read_layer(settings, where=f"rows: {row}")]
+            joined = {flag: _joined(flag, value) for flag, value in varied.items()}
             for seed in study.seeds:
-                said = {flag: _joined(flag, value) for flag, value in varied.items()} | {"seed": seed}
                 try:
-                    config = resolve(said, configs=configs_of(study.fixed), under=layers, say=first)
+                    layers = [*fixed, read_layer(settings, where=f"rows: {row}"), read_layer(joined, where="vary")]
+                    config = resolve({"seed": seed}, configs=configs_of(study.fixed), under=layers, say=first)
                 except UsageError as error:
                     raise UsageError(f"cell '{label}': {error}") from error
                 first = False
