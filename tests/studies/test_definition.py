@@ -17,6 +17,7 @@ from advss.studies.definition import (
     seeds_of,
     setting,
 )
+from advss.studies.grid import cells_of
 
 
 @pytest.mark.parametrize(
@@ -98,8 +99,11 @@ def test_files_that_a_study_names_lie_beside_it(tmp_path: Path, monkeypatch: pyt
 
 
 def test_the_studies_that_come_with_advss_can_be_read() -> None:
-    assert "paper-table3" in packaged()
+    assert len(packaged()) == 8
     for name, text in packaged().items():
         study = parse_definition(text, where=name)
         assert study.description
-        assert set(study.published["rows"]) <= {*study.rows, *study.ensembles}
+        said = {"data": "digits"} | ({"pretrain-data": "digits"} if "pretrain-data.limit" in study.vary else {})
+        labels = {cell.label for cell in cells_of(study.over(said, {}))}
+        assert {*study.published.get("rows", {})} <= labels | {*study.ensembles}
+        assert {*study.published.get("transfers", {})} <= {*study.transfers}
