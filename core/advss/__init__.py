@@ -1,7 +1,7 @@
 """advss: adversarial self-supervised pretraining and fine-tuning of image classifiers.
 
-``fit``, ``evaluate``, ``load_model``, ``load_encoder`` and ``load_data`` are the Python side of the command line;
-plugins are written against :mod:`advss.hookspecs`. Importing this package imports no torch.
+``fit``, ``evaluate``, ``study``, ``load_model``, ``load_encoder`` and ``load_data`` are the Python side of the command
+line; plugins are written against :mod:`advss.hookspecs`. Importing this package imports no torch.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from advss.api import evaluate, fit, load_data, load_encoder, load_model
+    from advss.api import evaluate, fit, load_data, load_encoder, load_model, study
 
-__all__ = ["evaluate", "fit", "load_data", "load_encoder", "load_model"]
+__all__ = ["evaluate", "fit", "load_data", "load_encoder", "load_model", "study"]
 
 
 def __dir__() -> list[str]:

@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, Unpack
 
 from torch import Tensor, nn
 
 from advss.cli.progress import reporter_for
-from advss.config import DataFlag
-from advss.configuration.keywords import Keywords, MeasuringKeywords
+from advss.cli.study_shown import view_of
+from advss.config import Choice, DataFlag
+from advss.configuration.keywords import Component, Keywords, MeasuringKeywords
 from advss.configuration.resolve import by_flag, from_mapping
 from advss.data.splits import part_tensors
 from advss.errors import UsageError, did_you_mean
 from advss.evaluations.evaluate import evaluate as measure
 from advss.models.entrance import guarded
 from advss.models.features import ImageFeatures
+from advss.plugins import build
 from advss.runs.classifier import load_classifier
 from advss.runs.features import load_features
 from advss.runs.folder import begun_by, classifier_of, encoder_of, find_run
 from advss.runs.own_data import own_data
 from advss.runs.stored import found_config, stored_config
 from advss.stages.fit import fit as fit_run
+from advss.studies.asked import asked_for, made_by_others
+from advss.studies.definition import seeds_of
+from advss.studies.records import records
+from advss.studies.run import launch, lay_out, write_down
 from advss.training.reporting import Reporter, Silent
 
 
@@ -90,6 +98,69 @@ def evaluate(
         where={option: str(place) for option, place in (data or {}).items()},
         reporter=_reporter(progress),
     )
+
+
+def study(
+    study: str | Path | Mapping[str, Any] | None = None,
+    *,
+    fixed: Mapping[str, Any] | None = None,
+    vary: Mapping[str, Sequence[Any]] | None = None,
+    seeds: int | Sequence[int] | None = None,
+    name: str | None = None,
+    launcher: Component = "local",
+    retry: int = 0,
+    progress: bool = False,
+) -> Any:
+    """Run a grid of runs as one job, as ``advss study run``; the same again goes on, and does what is added.
+
+    Args:
+        study: a study's file, the name of one, or its parts, as in the file; None is what is said here alone.
+        fixed: settings of all cells over the study's own, as of :func:`fit`: ``{"finetune_epochs": 4}``; ``runs_dir``
+            is among them.
+        vary: values by setting, ``{"pretext": ["none", "selfie", ["selfie", "rotation"]]}``.
+        seeds: how many each cell has, or which; None is what the study says.
+        name: of the study's folder in ``studies``; made from the file, or from the date, when absent.
+        launcher: who runs the jobs, ``{"local": {"jobs": 2}}``.
+        retry: how often a failed stage is tried again.
+        progress: say which stage begins and ends, on stderr.
+
+    Returns:
+        A record a cell, ``cell``, ``seed``, ``state``, ``ta``, ``ra`` and others: a pandas frame where pandas is
+        installed, else a list of dictionaries.
+
+    Raises:
+        UsageError: a part of the study cannot be understood, before any training; or stages are there that other
+            versions of plugins have made, of which ``advss study run`` asks whether they are kept.
+        Interrupted: as of :func:`fit`; the same again goes on.
+    """
+    said = by_flag(fixed or {})
+    runs, reporter = Path(said.pop("runs-dir", "runs")), _reporter(progress)
+    found, folder = asked_for(
+        study,
+        said,
+        {flag.replace("_", "-"): list(values) for flag, values in (vary or {}).items()},
+        None if seeds is None else seeds_of(seeds if isinstance(seeds, int) else list(seeds), origin="seeds"),
+        name=name,
+        studies_dir=Path("studies"),
+    )
+    laid = lay_out(found, runs, reporter, folder.timed)
+    if line := made_by_others(laid):
+        raise UsageError(f"{line}; `advss study run {folder.name} --versions keep` keeps them, `new` trains them anew")
+    known = write_down(laid, folder, runs)
+    launch(known, build("launcher", _member(launcher)), retry=retry, view=view_of(quiet=not progress))
+    return _framed(records(known))
+
+
+def _member(said: Component) -> Choice:
+    """A component from a name, or a name with options."""
+    return (
+        Choice(said) if isinstance(said, str) else next(Choice(name, dict(options)) for name, options in said.items())
+    )
+
+
+def _framed(found: list[dict[str, Any]]) -> Any:
+    """A pandas frame where pandas is installed, which nothing here needs."""
+    return import_module("pandas").DataFrame(found) if find_spec("pandas") else found
 
 
 def _reporter(progress: bool) -> Reporter:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from advss.cli.arguments import Arguments, Grammar
 from advss.cli.context import check_plugins, reporter_of, runs_dir_of
 from advss.configuration.settings import COMPONENTS, SETTINGS
-from advss.errors import UsageError, did_you_mean
-from advss.naming import check_name
+from advss.errors import UsageError
 from advss.output import printed
 from advss.training.signals import Interrupted
 
@@ -19,6 +17,7 @@ if TYPE_CHECKING:
     from advss.hookspecs import Launcher
     from advss.studies.definition import Definition
     from advss.studies.folder import StudyFolder
+    from advss.studies.run import Laid
 
 LAUNCHER = "launcher."
 LEFT_OUT = ("seed", "name")  # of settings: a study says them itself
@@ -27,26 +26,24 @@ LEFT_OUT = ("seed", "name")  # of settings: a study says them itself
 def study_run(arguments: Arguments) -> int:
     """``advss study run [STUDY]``."""
     from advss.cli.study_shown import print_plan, print_study, view_of
-    from advss.studies.folder import StudyFolder
     from advss.studies.run import launch, lay_out, write_down
 
     check_plugins(arguments)
     study, folder = _asked(arguments)
     runs_dir, reporter = runs_dir_of(arguments), reporter_of(arguments)
     launcher, retry = _launcher(arguments), _retry(arguments)
-    timed = StudyFolder(folder).timed
-    laid = _versions_settled(lay_out(study, runs_dir, reporter, timed), arguments, runs_dir)
+    laid = _versions_settled(lay_out(study, runs_dir, reporter, folder.timed), arguments, runs_dir)
     if "plan" in arguments.switches:
         print_plan(laid)
         return printed()
-    known = write_down(laid, StudyFolder(folder), runs_dir)
+    known = write_down(laid, folder, runs_dir)
     try:
         waited = launch(known, launcher, retry=retry, view=view_of(quiet="quiet" in arguments.switches))
     except Interrupted as stopped:
-        stopped.run = str(folder)
+        stopped.run = str(folder.path)
         raise
-    print_study(StudyFolder(folder))
-    return printed(1 if waited and _failed(StudyFolder(folder)) else 0)
+    print_study(known)
+    return printed(1 if waited and known.failed else 0)
 
 
 def study_status(arguments: Arguments) -> int:
@@ -56,7 +53,7 @@ def study_status(arguments: Arguments) -> int:
 
     folder = planned_study(arguments.positionals[0], _studies_dir(arguments))
     print_study(folder)
-    return printed(1 if _failed(folder) else 0)
+    return printed(1 if folder.failed else 0)
 
 
 def study_job(arguments: Arguments) -> int:
@@ -73,78 +70,42 @@ def study_job(arguments: Arguments) -> int:
     return 0
 
 
-def _failed(folder: StudyFolder) -> bool:
-    return any(state in ("failed", "not run") for state, _ in folder.states().values())
-
-
-def _asked(arguments: Arguments) -> tuple[Definition, Path]:
+def _asked(arguments: Arguments) -> tuple[Definition, StudyFolder]:
     """The study that the line asks for, what it changes in it taken in, and the folder of it."""
-    from advss.studies.definition import Definition, axis, seeds_of, setting, value_of
+    from advss.studies.asked import asked_for
+    from advss.studies.definition import axis, seeds_of, setting, value_of
 
-    study, name = _named(arguments)
-    said = {flag: value_of(value) for flag, value in arguments.settings.items() if flag != "runs-dir"}
+    said: dict[str, Any] = {flag: value_of(text) for flag, text in arguments.settings.items() if flag != "runs-dir"}
     said |= dict(setting(one) for one in arguments.flags.get("set", ()))
     if configs := arguments.flags.get("config"):
-        before = study.fixed.get("config") or []
-        said["config"] = [*(before if isinstance(before, list) else [before]), *configs]
-    vary = dict(axis(one) for one in arguments.flags.get("vary", ()))
+        said["config"] = configs
     seeds = arguments.flag("seeds")
-    study = study.over(said, vary, None if seeds is None else seeds_of(value_of(seeds), origin="--seeds"))
-    if study == Definition():
-        raise UsageError("`advss study run` needs a study: a file, a name, or --vary KEY=A,B; see --help")
-    return study, _studies_dir(arguments) / check_name(name)
+    return asked_for(
+        next(iter(arguments.positionals), None),
+        said,
+        dict(axis(one) for one in arguments.flags.get("vary", ())),
+        None if seeds is None else seeds_of(value_of(seeds), origin="--seeds"),
+        name=arguments.flag("name"),
+        studies_dir=_studies_dir(arguments),
+    )
 
 
-def _named(arguments: Arguments) -> tuple[Definition, str]:
-    """The study that the line names, in a file, planned before, or packaged; and what its folder is called."""
-    import time
-
-    from advss.studies.definition import Definition, packaged, parse_definition, read_definition
-    from advss.studies.folder import find_study
-
-    name = arguments.flag("name")
-    if not arguments.positionals:
-        return Definition(), name or time.strftime("study-%Y%m%d-%H%M%S")
-    said, known = arguments.positionals[0], packaged()
-    before = find_study(name or Path(said).stem, _studies_dir(arguments))
-    if Path(said).is_file():
-        return _decided(read_definition(Path(said)), before), name or Path(said).stem
-    if found := find_study(said, _studies_dir(arguments)):
-        return read_definition(found.definition), found.name
-    if said not in known:
-        names = [path.parent.name for path in _studies_dir(arguments).glob("*/study.yaml")]
-        raise UsageError(f"there is no study '{said}'{did_you_mean(said, [*known, *names])}")
-    return _decided(parse_definition(known[said], where=said), before), name or said
-
-
-def _decided(study: Definition, before: StudyFolder | None) -> Definition:
-    """A study with what was decided when it was planned first."""
-    from advss.studies.definition import read_definition
-
-    return replace(study, decided=read_definition(before.definition).decided) if before else study
-
-
-def _versions_settled(laid: Any, arguments: Arguments, runs_dir: Path) -> Any:
+def _versions_settled(laid: Laid, arguments: Arguments, runs_dir: Path) -> Laid:
     """Say which stages other versions have made, and have it said whether they are kept."""
-    from advss.studies.run import lay_out
+    from advss.studies.asked import KEEP, NEW, keeping, made_by_others
 
-    if not laid.others:
-        return laid
-    said = arguments.flag("versions")
-    if said not in ("keep", "new", None):
+    said, line = arguments.flag("versions"), made_by_others(laid)
+    if said not in (KEEP, NEW, None):
         raise UsageError(f"--versions: expected keep or new, got '{said}'")
-    first = next(iter(laid.others.values()))
-    line = f"{len(laid.others)} stages are there, made by other versions of plugins, such as {first}"
+    if not line or said == NEW:
+        return laid
     if said is None and not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise UsageError(f"{line}; say --versions keep, or --versions new to train them anew")
     if said is None:
         print(f"{line}. Keep them? [Y/n] ", end="", file=sys.stderr, flush=True)
-        said = "new" if sys.stdin.readline().strip().lower() in ("n", "no") else "keep"
-    if said == "new":
-        return laid
-    kept = [*laid.definition.decided.get("kept", ()), *laid.others.values()]
-    study = replace(laid.definition, decided={**laid.definition.decided, "kept": kept})
-    return lay_out(study, runs_dir, reporter_of(arguments), laid.timed)
+        if sys.stdin.readline().strip().lower() in ("n", "no"):
+            return laid
+    return keeping(laid, runs_dir, reporter_of(arguments))
 
 
 def _launcher(arguments: Arguments) -> Launcher:

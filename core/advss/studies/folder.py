@@ -67,9 +67,10 @@ class StudyFolder:
     def timed(self) -> Mapping[str, Any]:
         """What is known of the cost of its stages, by their kind; nothing of a study that is not planned."""
         try:
-            return self.content.get("timed", {})
+            known: dict[str, Any] = self.content.get("timed", {})
         except UsageError:
             return {}
+        return known
 
     @property
     def stages(self) -> Mapping[str, Mapping[str, Any]]:
@@ -106,6 +107,11 @@ class StudyFolder:
             if lost and found[run][0] in ("waiting", "stopped"):
                 found[run] = "not run", f"{lost[0]} {found[lost[0]][0]}"
         return found
+
+    @property
+    def failed(self) -> bool:
+        """Whether a stage has failed, and nobody tries it again."""
+        return any(state == "failed" for state, _ in self.states().values())
 
     def _state(self, run: str) -> tuple[State, str]:
         if self.finished(run):

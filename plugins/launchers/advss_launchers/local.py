@@ -49,7 +49,7 @@ class Local(Launcher):
                     running[job.name] = _begin(job, places.pop(0), self.jobs, ended)
                     board.began(job)
                 job, place, code = _wait(ended, board)
-                del running[job.name]
+                _let_go(running.pop(job.name))
                 places.append(place)
                 board.ended(job, code)
                 if code:
@@ -123,3 +123,10 @@ def _stop(running: Mapping[str, subprocess.Popen[bytes]]) -> None:
         process.send_signal(signal.SIGTERM)
     for process in running.values():
         process.wait()
+        _let_go(process)
+
+
+def _let_go(process: subprocess.Popen[bytes]) -> None:
+    """Close what tied a job that has ended."""
+    if process.stdin:
+        process.stdin.close()

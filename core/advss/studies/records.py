@@ -1,0 +1,24 @@
+"""What came of a study's cells, a record each."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from advss.studies.folder import StudyFolder
+
+OF_RESULT = ("ta", "ra", "ra_images", "best_epoch", "epochs", "seconds")
+
+
+def records(folder: StudyFolder) -> list[dict[str, Any]]:
+    """A record a cell: label, what varies, seed, how it stands, and of its result what is known."""
+    states, found = folder.states(), []
+    for cell in folder.content["cells"]:
+        runs = [run for run in (cell["pretraining"], cell["run"]) if run]
+        state, why = next((states[run] for run in runs if states[run][0] != "done"), ("done", ""))
+        result = folder.run(runs[-1]).read_result()
+        found.append(
+            {"cell": cell["label"], **cell["values"], "seed": cell["seed"], "state": state, "why": why}
+            | {key: result.get(key) for key in OF_RESULT}
+            | {"folder": str(folder.run(runs[-1]).path)}
+        )
+    return found
