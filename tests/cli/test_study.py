@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from advss.cli.main import main
+from advss.cli.study_shown import Left
 from advss.studies.folder import StudyFolder
 
 TINY: list[str] = [
@@ -115,3 +116,12 @@ def test_python_runs_a_study_and_gets_records(tmp_path: Path, monkeypatch: pytes
     found = advss.study(fixed=fixed, vary={"defense": ["none"]}, seeds=[3], name="s")
     assert found.columns[:3].tolist() == ["cell", "defense", "seed"]
     assert found.loc[0, ["cell", "seed", "state", "ra_images"]].tolist() == ["none", 3, "done", 20]
+
+
+def test_the_time_left_follows_how_fast_stages_have_been_done() -> None:
+    now = [100.0]
+    left = Left({"a": 10.0, "b": 30.0, "c": 20.0}, clock=lambda: now[0])
+    assert left.seconds(["b", "c"]) == 50  # a was done before: as the plan has it
+    now[0] += 60  # b took twice its 30 seconds
+    assert left.seconds(["c"]) == 40
+    assert left.seconds([]) == 0

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from statistics import mean
 from typing import TYPE_CHECKING, Any
@@ -99,48 +100,73 @@ def view_of(*, quiet: bool) -> Callable[[StudyFolder], AbstractContextManager[Vi
     """The view that suits where stderr goes."""
     console = Console(stderr=True)
     if quiet or not console.is_terminal:
-        return lambda folder: _lines(console, quiet=quiet)
-    return lambda folder: _live(console)
+        return lambda folder: _lines(console, folder, quiet=quiet)
+    return lambda folder: _live(console, folder)
+
+
+class Left:
+    """How long a study takes still, by what its stages cost and how fast they have been done since it began."""
+
+    def __init__(self, costs: Mapping[str, float], clock: Callable[[], float] = time.monotonic) -> None:
+        self.costs, self.clock = costs, clock
+        self.began, self.before = clock(), -1.0
+
+    def seconds(self, unfinished: Collection[str]) -> float:
+        """What these runs still take; at first as the plan has it."""
+        left, whole = sum(self.costs.get(run, 0.0) for run in unfinished), sum(self.costs.values())
+        self.before = whole - left if self.before < 0 else self.before
+        done = whole - left - self.before
+        return left * (self.clock() - self.began) / done if done else left
 
 
 class _Lines:
     """A line a stage that begins or ends."""
 
-    def __init__(self, console: Console, *, quiet: bool) -> None:
+    def __init__(self, console: Console, folder: StudyFolder, *, quiet: bool) -> None:
         self.console, self.quiet = console, quiet
+        self.left = Left({run: (stage["cost"] or {}).get("seconds", 0.0) for run, stage in folder.stages.items()})
         self.before: dict[str, State] = {}
 
     def show(self, states: Mapping[str, tuple[State, str]]) -> None:
+        """Tell of what has begun or ended since the last look."""
+        far = self.how_far(states)
         for run, (state, _) in states.items():
             if self.before and self.before.get(run) != state and state in ("running", "done") and not self.quiet:
-                done = sum(state == "done" for state, _ in states.values())
-                self.say(f"{state} {run} ({done} of {len(states)} done)")
+                self.say(f"{state} {run} ({far})")
             self.before[run] = state
 
+    def how_far(self, states: Mapping[str, tuple[State, str]]) -> str:
+        """Stages done, and the time that the others take."""
+        unfinished = [run for run, (state, _) in states.items() if state not in ("done", "failed", "not run")]
+        left = f", about {duration(self.left.seconds(unfinished))} left" if unfinished else ""
+        return f"{sum(state == 'done' for state, _ in states.values())} of {len(states)} done{left}"
+
     def say(self, line: str) -> None:
+        """Print the line."""
         self.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 class _Counts(_Lines):
     """Counts that stand at the end of the screen."""
 
-    def __init__(self, console: Console, live: Live) -> None:
-        super().__init__(console, quiet=True)
+    def __init__(self, console: Console, folder: StudyFolder, live: Live) -> None:
+        super().__init__(console, folder, quiet=True)
         self.live = live
 
     def show(self, states: Mapping[str, tuple[State, str]]) -> None:
+        """Renew the counts."""
         counts = Counter(state for state, _ in states.values())
+        others = "".join(f", {counts[state]} {state}" for state in WORST[:-1] if counts[state])
         running = [run for run, (state, _) in states.items() if state == "running"]
-        line = ", ".join(f"{counts[state]} {state}" for state in reversed(WORST) if counts[state])
-        self.live.update(Text("\n".join([line, *(f"  {run}" for run in running)])))
+        self.live.update(Text("\n".join([f"{self.how_far(states)}{others}", *(f"  {run}" for run in running)])))
 
 
 @contextmanager
-def _lines(console: Console, *, quiet: bool) -> Iterator[View]:
-    yield _Lines(console, quiet=quiet)
+def _lines(console: Console, folder: StudyFolder, *, quiet: bool) -> Iterator[View]:
+    yield _Lines(console, folder, quiet=quiet)
 
 
 @contextmanager
-def _live(console: Console) -> Iterator[View]:
+def _live(console: Console, folder: StudyFolder) -> Iterator[View]:
     with Live(console=console, refresh_per_second=2, transient=True) as live:
-        yield _Counts(console, live)
+        yield _Counts(console, folder, live)
