@@ -18,6 +18,7 @@ from advss.configuration.resolve import by_flag, from_mapping
 from advss.data.splits import part_tensors
 from advss.errors import UsageError, did_you_mean
 from advss.evaluations.evaluate import evaluate as measure
+from advss.launching import USUAL
 from advss.models.entrance import guarded
 from advss.models.features import ImageFeatures
 from advss.plugins import build
@@ -107,7 +108,7 @@ def study(
     vary: Mapping[str, Sequence[Any]] | None = None,
     seeds: int | Sequence[int] | None = None,
     name: str | None = None,
-    launcher: Component = "local",
+    launcher: Component = USUAL,
     retry: int = 0,
     progress: bool = False,
 ) -> Any:

@@ -1,6 +1,6 @@
 """The sixth kind of plugin: who runs the jobs of a study, here, on a cluster, or by a script.
 
-A part of the contract, which :mod:`advss.hookspecs` gives too.
+A part of the contract, which :mod:`advss.hookspecs` gives too as far as every launcher needs it.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+USUAL = "local"  # the launcher that is taken where none is said
 TIED = "--tied"  # put behind a job's command: it saves and ends when its standard input does
 
 
@@ -50,20 +51,18 @@ class Launcher(ABC):
     """Runs jobs, or hands them to somebody who does. Options are those of ``__init__``, as of every plugin."""
 
     name: ClassVar[str]
+    waits: ClassVar[bool] = True  # False: launch() leaves jobs to others, and folders tell how they stand
 
     def check(self) -> None:  # noqa: B027 - not every launcher has something to refuse
         """Before anything is launched: advss.errors.UsageError where it cannot work here."""
 
     @abstractmethod
-    def launch(self, jobs: Sequence[Job], board: Board) -> bool:
+    def launch(self, jobs: Sequence[Job], board: Board) -> None:
         """Have every job run once, each after those it needs; one that fails keeps none back but those that need it.
 
         Args:
             jobs: each stands behind the jobs that it needs; what it needs and is not among them has ended well.
-            board: told of jobs as they begin and end, where they are waited for.
-
-        Returns:
-            Whether they were waited for; else they are in the hands of others, and folders tell how they stand.
+            board: told of each job as it begins and as it ends, where they are waited for.
 
         Raises:
             Interrupted: of ``board.check()``, after the jobs that run have been told to stop, and have.

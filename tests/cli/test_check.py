@@ -242,7 +242,7 @@ def test_a_name_of_several_kinds_is_checked_as_each_or_as_the_one_that_is_said(
         (["rotatoin"], "unknown plugin 'rotatoin'; did you mean 'rotation'?"),
         (
             ["rotation", "--kind", "defence"],
-            "--kind: expected one of pretext, defense, finetune, evaluation, data, got 'defence'",
+            "--kind: expected one of pretext, defense, finetune, evaluation, launcher, data, got 'defence'",
         ),
         (["rotation", "--kind", "defense"], "unknown defense 'rotation'"),
         (["rotation", "--option", "grid=3"], "unknown option --option grid of rotation"),

@@ -188,7 +188,7 @@ def test_bash_offers(offered_by_bash: Complete, line: str, words: list[str]) -> 
         ("advss fit -p no:ac", ["acme"]),
         ("advss --strict-plugins fit --pretext s", ["selfie"]),
         ("advss --str", ["--strict-plugins"]),
-        ("advss plugins new it --kind ", ["pretext", "defense", "finetune", "evaluation"]),
+        ("advss plugins new it --kind ", ["pretext", "defense", "finetune", "evaluation", "launcher"]),
         ("advss plugins check tilt --kind=d", ["defense", "data"]),
         ("advss plugins show wr", ["wrap"]),
         ("advss evaluate --eval-n", ["--eval-norm"]),
@@ -206,6 +206,11 @@ def test_bash_offers(offered_by_bash: Complete, line: str, words: list[str]) -> 
         ("advss evaluate it --dim.how=q", ["quarter"]),
         ("advss evaluate it --dim.how half --eval-no", ["--eval-norm"]),
         ("advss certify it --pgd.", []),
+        ("advss study s", ["status"]),
+        ("advss study run paper-figure", ["paper-figure1", "paper-figure5"]),
+        ("advss study run --launcher l", ["local"]),
+        ("advss study run --launcher.", ["--launcher.jobs"]),
+        ("advss study run --versions ", ["keep", "new"]),
         ("advss evaluate it --li", ["--limit"]),
         ("advss evaluate --data.r", ["--data.root"]),
         ("advss nonsense ", []),
@@ -243,6 +248,23 @@ def test_runs_are_offered_where_one_is_asked_for(
 ) -> None:
     runs(tmp_path / "runs", "first", "second")
     runs(tmp_path / "elsewhere", "third")
+    assert offered(line) == words
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("advss study status ", ["first", "second"]),
+        ("advss study run s", ["second"]),
+        ("advss study status --studies-dir elsewhere ", ["third"]),
+    ],
+)
+def test_studies_are_offered_where_one_is_asked_for(
+    offered: Complete, tmp_path: Path, line: str, words: list[str]
+) -> None:
+    for path in ("studies/first", "studies/second", "elsewhere/third"):
+        (tmp_path / path).mkdir(parents=True)
+        (tmp_path / path / "study.yaml").touch()
     assert offered(line) == words
 
 

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Callable, Iterator
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from advss.cli.arguments import sort_words
+from advss.cli.commands import COMMANDS
 from advss.cli.main import main
 from advss.cli.new import TEMPLATES
 from advss.ensemble.objective import TaskObjective
-from advss.hookspecs import API, Batch, Defense, Encoder, Evaluation, FinetuneScheme, Loss, PretextTask, Views
+from advss.hookspecs import API, Batch, Defense, Encoder, Evaluation, FinetuneScheme, Launcher, Loss, PretextTask, Views
 from advss.measuring import Victim
 from advss.models.classifier import ImageClassifier
 from advss.models.encoder import TimmEncoder
@@ -40,8 +43,9 @@ BASES: dict[Kind, type] = {
     "defense": Defense,
     "finetune": FinetuneScheme,
     "evaluation": Evaluation,
+    "launcher": Launcher,
 }
-MOST_LINES = 40  # of a module: the smallest useful plugin
+MOST_LINES = {"launcher": 55}  # of a module, the smallest useful plugin; others: 40
 
 
 @pytest.fixture(autouse=True)
@@ -112,14 +116,20 @@ def test_it_says_which_contract_it_is_written_for(kind: Kind, new: New) -> None:
 
 @pytest.mark.parametrize("kind", TEMPLATES)
 def test_its_module_is_small(kind: Kind, new: New) -> None:
-    assert len(module_of(new(kind)).read_text().splitlines()) <= MOST_LINES
+    assert len(module_of(new(kind)).read_text().splitlines()) <= MOST_LINES.get(kind, 40)
 
 
 @pytest.mark.parametrize("kind", TEMPLATES)
 def test_the_method_to_fill_in_is_marked_once_right_above_it(kind: Kind, new: New) -> None:
     lines = module_of(new(kind)).read_text().splitlines()
     (place,) = [number for number, line in enumerate(lines) if "Fill in" in line]
-    name = {"pretext": "views", "defense": "attack", "finetune": "phases", "evaluation": "measure"}[kind]
+    name = {
+        "pretext": "views",
+        "defense": "attack",
+        "finetune": "phases",
+        "evaluation": "measure",
+        "launcher": "run",
+    }[kind]
     assert lines[place].lstrip().startswith("#")
     assert lines[place + 1].lstrip().startswith(f"def {name}(")
 
@@ -202,6 +212,7 @@ def test_nothing_that_there_may_be_none_of_is_called_none(kind: Kind, said: str,
         ("defense", "pgd"),
         ("finetune", "full"),
         ("evaluation", "pgd"),
+        ("launcher", "local"),
     ],
 )
 def test_a_name_that_is_taken_is_said(kind: Kind, name: str, capsys: Capture, tmp_path: Path) -> None:
@@ -245,12 +256,12 @@ def test_an_empty_folder_is_taken(new: New, tmp_path: Path) -> None:
 
 # ---------------------------------------------------------------- the line
 def test_the_kind_must_be_said(capsys: Capture) -> None:
-    assert "needs --kind, one of pretext, defense, finetune, evaluation" in refused(capsys, "mine")
+    assert "needs --kind, one of pretext, defense, finetune, evaluation, launcher" in refused(capsys, "mine")
 
 
 def test_another_kind_is_refused(capsys: Capture) -> None:
     line = refused(capsys, "mine", "--kind", "pretex")
-    assert "pretext, defense, finetune, evaluation, got 'pretex'" in line
+    assert "pretext, defense, finetune, evaluation, launcher, got 'pretex'" in line
 
 
 def test_a_data_source_is_written_from_its_page(capsys: Capture, tmp_path: Path) -> None:
@@ -266,7 +277,11 @@ def test_the_commands_that_it_prints_can_be_typed(kind: Kind, new: New, capsys: 
     install, check, fit = [line.strip() for line in capsys.readouterr().out.splitlines() if line.startswith("  ")]
     assert shlex.split(install) == ["pip", "install", "-e", "my own"]
     assert check == "advss plugins check own"
-    assert main([*shlex.split(fit)[1:], "--print-config"]) == 0
+    _, *words = shlex.split(fit)
+    if kind == "launcher":
+        assert sort_words(words[2:], COMMANDS["study run"].grammar).flag("launcher") == "own"
+        return
+    assert main([*words, "--print-config"]) == 0
     assert re.search(r"\bown:", capsys.readouterr().out)
 
 
@@ -282,7 +297,7 @@ def test_it_keeps_the_contract(kind: Kind, new: New) -> None:
 
 
 @pytest.mark.parametrize("kind", TEMPLATES)
-def test_its_own_tests_ask_the_contract_and_pass(kind: Kind, new: New) -> None:
+def test_its_own_tests_ask_the_contract_and_pass(kind: Kind, new: New, tmp_path: Path) -> None:
     (path,) = new(kind).glob("tests/test_*.py")
     namespace: dict[str, Any] = {"__name__": "tests_of_mine"}
     exec(compile(path.read_text(), str(path), "exec"), namespace)
@@ -294,7 +309,8 @@ def test_its_own_tests_ask_the_contract_and_pass(kind: Kind, new: New) -> None:
     for name in asked[1:]:
         marks = getattr(namespace[name], "pytestmark", [])
         for value in marks[0].args[1] if marks else [None]:
-            namespace[name](*([value] if marks else []))
+            fixtures = {"tmp_path": tmp_path} if "tmp_path" in signature(namespace[name]).parameters else {}
+            namespace[name](*([value] if marks else []), **fixtures)
 
 
 class Bright(PretextTask):

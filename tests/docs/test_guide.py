@@ -26,6 +26,8 @@ from advss.cli.check import DISCOVERED
 from advss.cli.commands import COMMANDS
 from advss.cli.main import main
 from advss.plugins import Kind, forget, registry
+from advss.studies.definition import read_definition
+from advss.studies.grid import cells_of
 from advss.testing.subject import find
 from advss.testing.suite import checks_of
 from advss.testing.verdicts import judge
@@ -36,7 +38,12 @@ PAGES = sorted(path.name for path in DOCS.glob("*.md"))
 GUIDE = "write-a-pretext-task.md"
 BLOCK = re.compile(r"^```(\w*)(?: title=\"([^\"]+)\")?\n(.*?)^```$", re.M | re.S)
 ELLIPSIS = "..."
-KINDS: dict[str, Kind] = {"defenses.md": "defense", "finetune.md": "finetune", "evaluations.md": "evaluation"}
+KINDS: dict[str, Kind] = {
+    "defenses.md": "defense",
+    "finetune.md": "finetune",
+    "evaluations.md": "evaluation",
+    "launchers.md": "launcher",
+}
 
 
 @dataclass(frozen=True)
@@ -142,10 +149,15 @@ def _below(page: str, words: list[str]) -> list[str]:
 
 
 @on(*(page for page in PAGES if any(block.language == "yaml" for block in blocks(page))))
-def test_its_yaml_is_a_configuration(followed: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_its_yaml_configures_a_run_or_a_study(
+    followed: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for block in blocks(followed):
         if block.language == "yaml":
             (tmp_path / "file.yaml").write_text(block.text)
+            if block.text.startswith("fixed:"):
+                assert cells_of(read_definition(tmp_path / "file.yaml"))
+                continue
             assert main(["fit", "--config", "file.yaml", "--print-config"]) == 0, capsys.readouterr().err
 
 

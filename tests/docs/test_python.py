@@ -76,6 +76,7 @@ def verdicts(plugin: Plugin, **options: Any) -> list[Verdict]:
         ("defense", "defenses.md", "Flat"),
         ("finetune", "finetune.md", "Beside"),
         ("evaluation", "evaluations.md", "Noises"),
+        ("launcher", "launchers.md", "Yielding"),
     ],
 )
 def test_a_further_class_of_a_page_keeps_the_contract(

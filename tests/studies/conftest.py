@@ -75,7 +75,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("study")
     joints = {"ensembles": {"all": ["P1 F4", "P3 F4"]}, "transfers": {"all": ["P1 F4", "P3 F4"]}}
     folder = write(define(**joints), place)
-    assert launch(folder, Inline(), view=Told().of)
+    launch(folder, Inline(), view=Told().of)
     return place
 
 
@@ -96,7 +96,7 @@ class Inline(Launcher):
         self.breaks = breaks
         self.done: list[str] = []
 
-    def launch(self, jobs: Sequence[Job], board: Board) -> bool:
+    def launch(self, jobs: Sequence[Job], board: Board) -> None:
         lost: set[str] = set()
         for job in jobs:
             board.check()
@@ -107,7 +107,6 @@ class Inline(Launcher):
             code = self._code(job)
             lost |= {job.name} if code else set()
             board.ended(job, code)
-        return True
 
     def _code(self, job: Job) -> int:
         self.done.append(job.name)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from advss.hookspecs import DataSource, Defense, Evaluation, FinetuneScheme, PretextTask
+from advss.hookspecs import DataSource, Defense, Evaluation, FinetuneScheme, Launcher, PretextTask
 from advss.plugins import Kind, forget, registry
 from advss.plugins.discovery import Discovery, Plugin
 from advss.testing.subject import Subject
@@ -21,6 +21,7 @@ BASES: dict[type, Kind] = {
     Defense: "defense",
     FinetuneScheme: "finetune",
     Evaluation: "evaluation",
+    Launcher: "launcher",
     DataSource: "data",
 }
 

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from advss.cli.vocabulary import COMPONENTS, MORE, Flag, Vocabulary
+from advss.cli.vocabulary import CHOSEN, COMPONENTS, MORE, Flag, Vocabulary
+from advss.launching import USUAL
 from advss.switches import FLAG, NO, is_switch, normal, switched_off
 
 if TYPE_CHECKING:
@@ -18,8 +19,10 @@ EVERYWHERE = {"--help": "every command", "--version": "print the version", "--pr
 LEAVE_OUT = "no:NAME leaves a plugin or distribution out"
 STRICT = "--strict-plugins"
 MARKS = {"run": ("config.yaml",), "any run": ("config.yaml", "transfer.json", "result.json")}
+STUDIES = ("study", "any study")  # that were planned; those that come with advss, too
 EVALUATE = "evaluate"  # whose options stand below the evaluation's name: --pgd.steps
 SEVERAL = {"pretext": "no pretraining", "evaluation": "nothing is measured"}  # kinds, and what none of them means
+LAUNCHER = "launcher"  # one is chosen where none is said
 BUILT_IN = "advss"  # the distribution whose plugins keep their short names
 
 
@@ -34,7 +37,7 @@ def candidates(typed: list[str], known: Vocabulary) -> Candidates:
         return _commands(words, known)
     command = known["commands"][name]
     plugins = [plugin for plugin in known["plugins"] if not off & _all_names(plugin)]
-    line = _Line(words[len(name.split()) :], command["flags"], plugins, known["recipes"])
+    line = _Line(words[len(name.split()) :], command["flags"], plugins, known)
     if line.open:
         return line.values(line.open, current)
     if current.startswith("--") and "=" in current:
@@ -76,8 +79,8 @@ def _commands(words: list[str], known: Vocabulary) -> Iterator[tuple[str, str]]:
 class _Line:
     """The words after a command that are typed, sorted."""
 
-    def __init__(self, words: list[str], flags: dict[str, Flag], plugins: list[Known], recipes: dict[str, str]) -> None:
-        self.flags, self.plugins, self.recipes = flags, plugins, recipes
+    def __init__(self, words: list[str], flags: dict[str, Flag], plugins: list[Known], known: Vocabulary) -> None:
+        self.flags, self.plugins, self.recipes, self.studies = flags, plugins, known["recipes"], known["studies"]
         self.said: dict[str, str] = {}
         self.positionals: list[str] = []
         self.open = ""  # the flag whose value is being typed
@@ -100,6 +103,8 @@ class _Line:
         for plugin in evaluations or self._evaluation(typed.removeprefix("--")):
             yield from ((f"--{plugin['name']}.{option['name']}", option["doc"]) for option in plugin["options"])
         for flag, about in self.flags.items():
+            if flag == f"{LAUNCHER}.":
+                continue
             if flag.endswith("."):  # where data are now, of whatever source
                 yield from ((f"--{flag}{place}", about["doc"]) for place in self._places())
                 continue
@@ -134,12 +139,14 @@ class _Line:
     def _takes_value(self, flag: str) -> bool:
         if flag in self.flags:
             return self.flags[flag]["values"] is not None
-        return bool(self._evaluation(flag)) or (flag.partition(".")[0] in COMPONENTS and "." in flag)
+        return bool(self._evaluation(flag)) or (flag.partition(".")[0] in CHOSEN and "." in flag)
 
     def _named(self, what: str, typed: str) -> Candidates:
         """Runs, recipes or plugins; several tasks or evaluations stand with commas between them."""
         if what in MARKS:
             return [(name, "") for name in self._runs(what)]
+        if what in STUDIES:
+            return [(name, "") for name in [*self._studies(), *(self.studies if what == "any study" else ())]]
         if what == "recipe":
             return self.recipes.items()
         if what not in SEVERAL:
@@ -160,10 +167,11 @@ class _Line:
 
     def _chosen(self, flag: str) -> list[Known]:
         """What the line chooses of a component; fine-tuning's defense is pretraining's where none is said."""
-        said = self.said.get(flag) or (self.said.get("defense", "") if flag == "finetune-defense" else "")
+        usual = {"finetune-defense": self.said.get("defense", ""), LAUNCHER: USUAL}
+        said = self.said.get(flag) or usual.get(flag, "")
         found = []
         for name in said.split(","):
-            claims = [p for p in self.plugins if p["kind"] == COMPONENTS[flag] and name in (p["name"], _full(p))]
+            claims = [p for p in self.plugins if p["kind"] == CHOSEN[flag] and name in (p["name"], _full(p))]
             found += sorted(claims, key=lambda plugin: plugin["distribution"] != BUILT_IN)[:1]
         return found
 
@@ -178,7 +186,7 @@ class _Line:
         """Values of an option of what is chosen, where they are few."""
         component, _, rest = flag.partition(".")
         name = rest.rpartition(".")[2].replace("-", "_")
-        chosen = self._chosen(component) if component in COMPONENTS else self._evaluation(flag)
+        chosen = self._chosen(component) if component in CHOSEN else self._evaluation(flag)
         options = [o for plugin in chosen for o in plugin["options"] if o["name"] == name]
         if any(option["type"] == "defense" for option in options):
             return self._plugins("defense")
@@ -188,6 +196,11 @@ class _Line:
         """Names of the runs where this line looks them up, and where it may be one, of comparisons."""
         folder = Path(self.said.get("runs-dir") or os.environ.get("ADVSS_RUNS_DIR") or "runs").expanduser()
         return sorted({path.parent.name for mark in MARKS[what] for path in folder.glob(f"*/{mark}")})
+
+    def _studies(self) -> list[str]:
+        """Names of the studies that were planned."""
+        folder = Path(self.said.get("studies-dir") or "studies").expanduser()
+        return sorted(path.parent.name for path in folder.glob("*/study.yaml"))
 
 
 def _full(plugin: Known) -> str:

@@ -20,7 +20,7 @@ from advss.cli.layout import (
 )
 from advss.config import BackboneStart, Choice, EvalSettings, RunConfig, StageSettings
 from advss.configuration.settings import SEVERAL
-from advss.plugins import KINDS, Kind, Option, Registry, options_of, registry
+from advss.plugins import Kind, Option, Registry, options_of, registry
 from advss.plugins.kinds import FLAGS, options_prefix
 from advss.plugins.names import summary_of
 from advss.plugins.options import MissingOptionError
@@ -71,10 +71,12 @@ def print_help(grammar: Grammar, arguments: Arguments) -> None:
         from advss.configuration.settings import SETTINGS
 
         if "evaluate" in grammar.settings:
-            _print_evaluations(console)
+            _print_kind(console, "evaluation", "--evaluate NAME[,NAME...]")
         names = {flag: f"--{flag}" for flag in grammar.settings if flag in SETTINGS}
         names |= {flag: f"--{short}, --{flag}" for short, flag in grammar.short.items()}
         print_rows(console, "Settings", [(name, documented(SETTINGS[flag].option)) for flag, name in names.items()])
+    if "launcher" in grammar.flags:
+        _print_kind(console, "launcher", "--launcher NAME")
     print_rows(console, "Flags", [*own, ("-p no:NAME", LEAVE_OUT)])
 
 
@@ -85,13 +87,14 @@ def _said_by(evaluation: str) -> dict[str, str]:
     return {flag: doc if default in (None, False) else f"{doc} ({default})" for flag, (doc, default) in said.items()}
 
 
-def _print_evaluations(console: Console) -> None:
-    """The evaluations and their options."""
+def _print_kind(console: Console, kind: Kind, heading: str) -> None:
+    """The plugins of a kind and their options."""
     installed = registry()
-    classes = {name: installed.find("evaluation", name) for name in installed.names("evaluation")}
-    print_rows(console, "--evaluate NAME[,NAME...]", [(f"  {name}", summary_of(c)) for name, c in classes.items()])
+    classes = {name: installed.find(kind, name) for name in installed.names(kind)}
+    print_rows(console, heading, [(f"  {name}", summary_of(c)) for name, c in classes.items()])
     for name, offered in classes.items():
-        shown = [(f"--{name}.{o.name}", o, "required" if o.required else o.default) for o in options_of(offered)]
+        prefix = options_prefix(kind, name)
+        shown = [(f"{prefix}{o.name}", o, "required" if o.required else o.default) for o in options_of(offered)]
         print_options(console, f"Options of {name}", shown)
 
 
@@ -122,12 +125,12 @@ def _print_components(console: Console, config: RunConfig, installed: Registry) 
         "evaluation": config.evaluate,
         "data": (config.data,),
     }
-    for kind in KINDS:
+    for kind, choices in chosen.items():
         several = "[,NAME...] | none" if FLAGS[kind].removeprefix("--") in SEVERAL else ""
         named = [(f"  {name}", summary_of(installed.find(kind, name))) for name in installed.names(kind)]
         print_rows(console, f"{FLAGS[kind]} NAME{several}", named)
-        for choice in chosen[kind]:
-            member = f"{choice.key}." if len(chosen[kind]) > 1 else ""
+        for choice in choices:
+            member = f"{choice.key}." if len(choices) > 1 else ""
             prefix = options_prefix(kind, choice.key) + ("" if kind == "evaluation" else member)
             shown = _chosen(installed, kind, choice, prefix)
             print_options(console, f"Options of {choice.name}", shown)

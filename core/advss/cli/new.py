@@ -11,7 +11,7 @@ from advss.errors import UsageError
 from advss.plugins import Kind
 from advss.plugins.kinds import LABELS
 
-TEMPLATES: tuple[Kind, ...] = ("pretext", "defense", "finetune", "evaluation")
+TEMPLATES: tuple[Kind, ...] = ("pretext", "defense", "finetune", "evaluation", "launcher")
 
 
 def plugins_new(arguments: Arguments) -> int:

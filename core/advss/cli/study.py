@@ -10,6 +10,7 @@ from advss.cli.arguments import Arguments, Grammar
 from advss.cli.context import check_plugins, reporter_of, runs_dir_of
 from advss.configuration.settings import COMPONENTS, SETTINGS
 from advss.errors import UsageError
+from advss.launching import TIED, USUAL
 from advss.output import printed
 from advss.training.signals import Interrupted
 
@@ -38,12 +39,12 @@ def study_run(arguments: Arguments) -> int:
         return printed()
     known = write_down(laid, folder, runs_dir)
     try:
-        waited = launch(known, launcher, retry=retry, view=view_of(quiet="quiet" in arguments.switches))
+        launch(known, launcher, retry=retry, view=view_of(quiet="quiet" in arguments.switches))
     except Interrupted as stopped:
         stopped.run = str(folder.path)
         raise
     print_study(known)
-    return printed(1 if waited and known.failed else 0)
+    return printed(1 if launcher.waits and known.failed else 0)
 
 
 def study_status(arguments: Arguments) -> int:
@@ -58,7 +59,6 @@ def study_status(arguments: Arguments) -> int:
 
 def study_job(arguments: Arguments) -> int:
     """``advss study job STUDY RUN``."""
-    from advss.launching import TIED
     from advss.studies.folder import planned_study
     from advss.studies.work import tie, work
 
@@ -120,7 +120,7 @@ def _launcher(arguments: Arguments) -> Launcher:
     }
     if (jobs := arguments.flag("jobs")) is not None:
         options["jobs"] = jobs
-    launcher: Launcher = build("launcher", Choice(arguments.flag("launcher") or "local", options), flag="--launcher.")
+    launcher: Launcher = build("launcher", Choice(arguments.flag("launcher") or USUAL, options), flag="--launcher.")
     launcher.check()
     return launcher
 
@@ -150,7 +150,7 @@ GRAMMARS = [
                 "set": "KEY=VALUE: a setting of all cells, as --KEY VALUE",
                 "config": "a YAML file or a packaged recipe; several count in order",
                 "name": "of the study and its folder",
-                "launcher": "who runs the jobs (local)",
+                "launcher": f"who runs the jobs ({USUAL})",
                 "jobs": "how many jobs run at once, as --launcher.jobs",
                 LAUNCHER: "an option of the launcher, such as --launcher.jobs 2",
                 "retry": "how often a failed stage is tried again (0)",

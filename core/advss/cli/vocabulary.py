@@ -27,8 +27,16 @@ COMPONENTS = {  # flag -> kind of what it chooses
     "pretrain-data": "data",
     "evaluate": "evaluation",
 }
-VALUES = {**COMPONENTS, "config": "recipe", "from": "run", "resume": "run"}
-POSITIONALS = {"RUN": "run", "RUN...": "run" + MORE, "[RUN...]": "run" + MORE, "NAME": "plugin"}
+CHOSEN = {**COMPONENTS, "launcher": "launcher"}  # and what no run has
+VALUES = {**CHOSEN, "config": "recipe", "from": "run", "resume": "run"}
+POSITIONALS = {
+    "RUN": "run",
+    "RUN...": "run" + MORE,
+    "[RUN...]": "run" + MORE,
+    "NAME": "plugin",
+    "STUDY": "study",
+    "[STUDY]": "any study",
+}
 
 
 class Flag(TypedDict):
@@ -56,6 +64,7 @@ class Vocabulary(TypedDict):
     commands: dict[str, Words]
     plugins: list[Known]
     recipes: dict[str, str]
+    studies: list[str]  # that come with advss
 
 
 def vocabulary() -> Vocabulary:
@@ -74,6 +83,7 @@ def make_vocabulary() -> Vocabulary:
     from advss.configuration.recipes import read_config, recipes
     from advss.plugins.installed import installed
     from advss.plugins.names import files_of, recall
+    from advss.studies.definition import packaged
 
     found = installed()
     plugins = recall(found)
@@ -81,6 +91,7 @@ def make_vocabulary() -> Vocabulary:
         "commands": {name: _words(command.grammar, plugins) for name, command in COMMANDS.items()},
         "plugins": plugins,
         "recipes": {name: read_config(name).description for name in recipes()},
+        "studies": [*packaged()],
     }
     ours = [str(m.__file__) for name, m in list(sys.modules.items()) if name.startswith("advss.")]
     ours += [str(one.place) for one in found]
@@ -106,11 +117,17 @@ def _words(grammar: Grammar, plugins: list[Known]) -> Words:
         flags[flag] = {"doc": option.doc if option else "", "values": values, "options": flag in COMPONENTS}
     flags |= {short: flags[flag] for short, flag in grammar.short.items()}
     kinds: list[str] = list(TEMPLATES if grammar.command == "plugins new" else KINDS)
-    few: dict[str, str | list[str]] = {**VALUES, "kind": kinds, "state": list(STATES), "sort": list(SORTED)}
+    few: dict[str, str | list[str]] = {
+        **VALUES,
+        "kind": kinds,
+        "state": list(STATES),
+        "sort": list(SORTED),
+        "versions": ["keep", "new"],
+    }
     own = [p for p in plugins if (p["kind"], p["name"]) == ("evaluation", grammar.evaluation)]
     docs = {option["name"].replace("_", "-"): option["doc"] for plugin in own for option in plugin["options"]}
     for flag, doc in grammar.flags.items():
-        flags[flag] = {"doc": doc or docs.get(flag, ""), "values": few.get(flag, []), "options": False}
+        flags[flag] = {"doc": doc or docs.get(flag, ""), "values": few.get(flag, []), "options": flag in CHOSEN}
     switches = {**grammar.switches, **dict.fromkeys(EVERYWHERE, "")}
     flags |= {f: {"doc": doc or docs.get(f, ""), "values": None, "options": False} for f, doc in switches.items()}
     positionals = [POSITIONALS.get(name, "") for name in grammar.positionals]

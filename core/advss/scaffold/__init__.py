@@ -20,6 +20,7 @@ WORDS: dict[Kind, str] = {  # of the class's name
     "defense": "Defense",
     "finetune": "Scheme",
     "evaluation": "Evaluation",
+    "launcher": "Launcher",
 }
 PREFIX = "advss-"  # of the distribution; so no plugin's module hides one of Python's or PyTorch's
 
@@ -52,12 +53,13 @@ class Package:
     def line(self) -> str:
         """The command that tries it."""
         tried = {
-            "pretext": f"--pretext {self.name} --defense pgd",
-            "defense": f"--pretext rotation --defense {self.name}",
-            "finetune": f"--pretext rotation --defense pgd --finetune {self.name}",
-            "evaluation": f"--pretext none --defense pgd --evaluate pgd,{self.name}",
+            "pretext": f"fit --pretext {self.name} --defense pgd",
+            "defense": f"fit --pretext rotation --defense {self.name}",
+            "finetune": f"fit --pretext rotation --defense pgd --finetune {self.name}",
+            "evaluation": f"fit --pretext none --defense pgd --evaluate pgd,{self.name}",
+            "launcher": f"study run --vary pretext=none,rotation --launcher {self.name}",
         }
-        return f"advss fit {tried[self.kind]}"
+        return f"advss {tried[self.kind]}"
 
     def files(self) -> dict[str, str]:
         """Its files by path, filled in."""

@@ -26,8 +26,6 @@ from advss.studies.plan import Plan, Runs, plan_of, to_json
 from advss.training.reporting import Reporter
 from advss.training.signals import StopRequest
 
-VERSIONS = ("keep", "new")
-
 
 @dataclass(frozen=True)
 class Laid:
@@ -111,11 +109,8 @@ def launch(
     *,
     retry: int = 0,
     view: Callable[[StudyFolder], AbstractContextManager[View]],
-) -> bool:
+) -> None:
     """Have a launcher finish what is left of a study, failed stages as often again as ``retry`` says.
-
-    Returns:
-        Whether the jobs were waited for.
 
     Raises:
         Interrupted: a signal came; the jobs that ran have saved.
@@ -124,13 +119,12 @@ def launch(
     with StopRequest() as stop, view(folder) as shown:
         board = _Board(folder, shown, stop)
         for left in range(retry, -1, -1):
-            waited = launcher.launch(_jobs(folder), board)
-            if not waited or not board.failed:
+            launcher.launch(_jobs(folder), board)
+            if not board.failed:
                 break
             if left:
                 shown.say(f"{len(board.failed)} failed; trying again")
                 board.failed.clear()
-    return waited
 
 
 def _jobs(folder: StudyFolder) -> list[Job]:

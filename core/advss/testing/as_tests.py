@@ -23,7 +23,7 @@ def conformance(
     Args:
         name: the plugin's, ``distribution:name``, or a distribution's, for all that it has; as a name of several kinds
             it is checked as each.
-        kind: "pretext", "defense", "finetune", "evaluation" or "data", to check it as that alone.
+        kind: "pretext", "defense", "finetune", "evaluation", "launcher" or "data", to check it as that alone.
         options: of the plugin; those without a default are needed. Of several plugins each takes those that it has.
 
     Raises:

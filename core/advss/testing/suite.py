@@ -13,6 +13,7 @@ from advss.testing.checks import (
     device,
     doubts,
     evaluations,
+    launchers,
     leaves,
     losses,
     options,
@@ -128,6 +129,16 @@ EVALUATION: tuple[Fact, ...] = (
     reported.its_figures_and_parts_have_words,
     reported.its_pictures_can_be_saved,
 )
+LAUNCHER: tuple[Fact, ...] = (
+    launchers.no_jobs_are_no_fault,
+    launchers.every_job_runs_once_in_its_folder,
+    launchers.none_begins_before_those_it_needs_have_ended,
+    launchers.what_fails_keeps_back_only_what_needs_it,
+    launchers.the_board_is_told_of_every_job,
+    launchers.output_is_added_to_the_log,
+    launchers.it_may_launch_again,
+    launchers.a_stop_is_heard,
+)
 DATA: tuple[Fact, ...] = (
     sources.making_it_reads_nothing,
     sources.its_splits_are_there,
@@ -146,6 +157,7 @@ OF_KIND: dict[Kind, tuple[Fact, ...]] = {
     "finetune": (*TASK, *FINETUNE),
     "defense": DEFENSE,
     "evaluation": EVALUATION,
+    "launcher": LAUNCHER,
     "data": DATA,
 }
 

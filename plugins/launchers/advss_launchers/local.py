@@ -37,7 +37,7 @@ class Local(Launcher):
         if self.jobs < 1:
             raise UsageError(f"--jobs: expected at least 1, got {self.jobs}")
 
-    def launch(self, jobs: Sequence[Job], board: Board) -> bool:
+    def launch(self, jobs: Sequence[Job], board: Board) -> None:
         """Begin each job as soon as those it needs have ended well and a place is free."""
         places, ended = _places(self.jobs), queue.Queue[tuple[Job, int, int]]()
         waiting, running, lost = list(jobs), dict[str, subprocess.Popen[bytes]](), set[str]()
@@ -57,7 +57,6 @@ class Local(Launcher):
                     waiting = _without(waiting, lost)
         finally:
             _stop(running)
-        return True
 
 
 def _without(waiting: Sequence[Job], lost: set[str]) -> list[Job]:

@@ -24,9 +24,10 @@ NEEDED: dict[Kind, tuple[str, ...]] = {  # methods without a default
     "defense": (),
     "finetune": ("phases",),
     "evaluation": ("measure",),
+    "launcher": ("launch",),
     "data": ("classes", "labels", "images"),
 }
-CONTRACT = ("advss.hookspecs", "advss.measuring")  # modules
+CONTRACT = ("advss.hookspecs", "advss.launching", "advss.measuring", "advss.sourcing")  # modules
 NEAR = 0.75  # likeness of two names: that of "biuld" and "build" is 0.8
 UNWRITTEN = (torch.Tensor, nn.Module, torch.Generator)
 
