@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from advss.config import RunConfig, paths_in
-from advss.configuration.resolve import resolve
+from advss.configuration.resolve import resolve, to_mapping
 from advss.errors import UsageError
 from advss.evaluations.ensemble import ensemble
 from advss.evaluations.evaluate import evaluate
@@ -53,13 +53,11 @@ def work(study: StudyFolder, run: str, *, reporter: Reporter) -> None:
         _wait_for(study.run(run).path, reporter)
         stage = study.stages[run]
         config = stage_config(study, run)
-        if stage["kind"] == "pretrain":
-            _trained(study, run, config, reporter)
-        elif stage["kind"] == "finetune":
-            _trained(study, run, config, reporter)
-            _measure(study, run, config, reporter)
+        if stage["kind"] in ("pretrain", "finetune"):
+            _train(study, run, config, reporter)
         else:
-            _joint(study, run, config, reporter)
+            _join(study, run, config, reporter)
+        _measure(study, run, config, reporter)
 
 
 def stage_config(study: StudyFolder, run: str) -> RunConfig:
@@ -103,7 +101,7 @@ def _wait_for(run: Path, reporter: Reporter) -> None:
         time.sleep(LOOK_S)
 
 
-def _trained(study: StudyFolder, run: str, config: RunConfig, reporter: Reporter) -> None:
+def _train(study: StudyFolder, run: str, config: RunConfig, reporter: Reporter) -> None:
     folder, stage = study.run(run), study.stages[run]
     begun = folder.path.exists() and folder.config.is_file()
     if begun and not folder.finished:
@@ -114,13 +112,11 @@ def _trained(study: StudyFolder, run: str, config: RunConfig, reporter: Reporter
         pretrain(config, resume=begun, reporter=reporter)
         return
     source = study.run(stage["after"][0]).path if stage["after"] else None
-    finetune(config, source=None if begun and source is None else source, resume=begun, reporter=reporter)
+    finetune(config, source=source, resume=begun, reporter=reporter)
 
 
 def _since(run: Path, config: RunConfig) -> dict[str, Any]:
     """What may be said of a run that is gone on with: how it runs now, and where its data are now."""
-    from advss.configuration.resolve import to_mapping
-
     said = to_mapping(config)
     return {flag: said[flag] for flag in PLACES} | {f"data.{n}": str(v) for n, v in _moved(run, config).items()}
 
@@ -157,7 +153,7 @@ def _note(folder: RunFolder, digest: str, measured: Mapping[str, Any]) -> None:
         write_json(folder.result, {**result, MEASURED: {**(result.get(MEASURED) or {}), digest: files}})
 
 
-def _joint(study: StudyFolder, run: str, config: RunConfig, reporter: Reporter) -> None:
+def _join(study: StudyFolder, run: str, config: RunConfig, reporter: Reporter) -> None:
     """Average runs, or try their examples on one another."""
     stage, folder = study.stages[run], study.run(run)
     members = [study.run(member).path for member in stage["after"]]
@@ -170,4 +166,3 @@ def _joint(study: StudyFolder, run: str, config: RunConfig, reporter: Reporter) 
     if not has_checkpoint(folder.best("finetune")):
         shutil.rmtree(folder.path, ignore_errors=True)
         ensemble(members, asked, reporter=reporter)
-    _measure(study, run, config, reporter)
