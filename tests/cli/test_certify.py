@@ -196,7 +196,7 @@ def test_bad_input_is_one_line(line: str, message: str, capsys: Capture) -> None
     ("flags", "message"),
     [
         ("--n 1.5", "--n: expected int, got '1.5'"),
-        ("--sigma wide", "--sigma: expected float | null, got 'wide'"),
+        ("--sigma wide", "--sigma: expected a number, such as 0.5 or 8/255, got 'wide'"),
         ("--n 5", "--n must be at least 10, got 5: so few copies can certify nothing at alpha 0.001"),
         ("--n0 0", "--n0 must be at least 1, got 0"),
         ("--batch-size 0", "--batch-size must be at least 1, got 0"),

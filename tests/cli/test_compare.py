@@ -118,7 +118,7 @@ def test_subsets_are_measured_on_request(flags: list[str], wanted: bool, calls: 
 
 
 BAD = {
-    "one run": (["first"], "needs RUN..."),
+    "one run": (["first"], "needs RUN RUN..., got first"),
     "no run": ([], "needs RUN RUN..."),
     "unknown run": (["first", "secnod"], "did you mean 'second'"),
     "unknown flag": ([*RUNS, "--subset"], "unknown flag --subset"),

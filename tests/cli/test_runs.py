@@ -36,9 +36,9 @@ def three(stored: Stored) -> Path:
     """Runs of RA .4, .5 and none, the last one interrupted."""
     stored("low")
     threat = {"norm": "linf", "eps": 0.03}
-    autoattack = {"options": {"version": "standard", **threat}, "figures": {"ra": {"accuracy": 0.3}}}
+    autoattack = {"options": {"version": "standard", **threat}, "figures": {"ra": {"accuracy": 0.3, "images": 20}}}
     attack = {"evaluation": "pgd", "title": "PGD", **threat}
-    stored("high", ra=0.5, ra_attack=attack, evaluations={"autoattack": autoattack})
+    stored("high", ra=0.5, ra_images=360, ra_attack=attack, evaluations={"autoattack": autoattack})
     return stored("broken-off", status="running", ra=None, ta=None, defense="none").parent
 
 
@@ -59,7 +59,8 @@ def test_a_line_a_run_where_nothing_folds(capsys: Capture) -> None:
     assert main(["runs", "--sort", "ra"]) == 0
     heading, high, low, broken = capsys.readouterr().out.splitlines()
     assert heading.split("  ")[0] == "name"
-    assert high.split()[:9] == ["high", "rotation", "pgd", "full", "digits", "90.00", "50.00", "30.00", "finished"]
+    choices = ["high", "rotation", "pgd", "full", "digits"]
+    assert high.split()[:11] == [*choices, "90.00", "50.00", "30.00", "of", "20", "finished"]
     assert low.split()[:9] == ["low", "rotation", "pgd", "full", "digits", "90.00", "40.00", "-", "finished"]
     assert broken.split()[:9] == ["broken-off", "rotation", "none/pgd", "full", "digits", *"---", "interrupted"]
 
@@ -91,6 +92,7 @@ def test_csv_has_a_column_each(capsys: Capture) -> None:
     assert main(["runs", "--csv", "--sort", "name"]) == 0
     broken, high, _ = csv.DictReader(io.StringIO(capsys.readouterr().out))
     assert (high["ra"], high["aa"], high["folder"]) == ("0.5", "0.3", "runs/high")
+    assert (high["ra_images"], high["aa_images"]) == ("360", "20")
     assert (broken["ra"], broken["defense"]) == ("", "none+pgd")
 
 

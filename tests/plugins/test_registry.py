@@ -180,7 +180,7 @@ def test_complete_fills_the_defaults_in(install: Install) -> None:
         ({"steps": True}, r"--defense\.steps: expected int, got True"),
         ({"steps": None}, r"--defense\.steps: expected int, got None"),
         ({"mode": "c"}, r"--defense\.mode: expected a \| b, got 'c'"),
-        ({"eps": "8/0"}, r"--defense\.eps: expected float, got '8/0'"),
+        ({"eps": "8/0"}, r"--defense\.eps: expected a number, such as 0.5 or 8/255, got '8/0'"),
         ({"eps": -1}, r"--defense\.eps must be at least 0, got -1\.0"),
         ({"steps": 0}, r"--defense shaped: no steps"),
     ],

@@ -204,7 +204,7 @@ def test_none_is_given_where_none_is_allowed() -> None:
         ),
         (
             {"defense.base": "trades", "defense.base.trades.beta": "x"},
-            r"^--defense\.base\.trades\.beta: expected float, got 'x'$",
+            r"^--defense\.base\.trades\.beta: expected a number, such as 0.5 or 8/255, got 'x'$",
         ),
         (
             {"defense.base": "trades", "defense.base.trades.beta": "-1"},

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from advss.arithmetic import Arithmetic, Computed
+from advss.cli.progress import reporter_for
 from advss.config import EvalSettings, RunConfig
 from advss.data.augmentation import Augment
 from advss.data.images import InMemory
@@ -21,6 +22,7 @@ from advss.data.splits import Part, open_splits
 from advss.runs.folder import RunFolder
 from advss.runs.session import Session
 from advss.stages.finetune import finetune_work
+from advss.stages.fit import fit
 from advss.stages.pretrain import pretrain_work
 from advss.stages.validation import ValidationImages, classifier_validation, validation_images
 from advss.tracking.tracker import Tracker
@@ -194,3 +196,13 @@ def test_logits_come_back_in_float32_or_wider() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(48, 4))
     assert Computed(model, Arithmetic(bf16=True))(x).dtype == torch.float32
     assert Computed(model.double(), Arithmetic())(x.double()).dtype == torch.float64
+
+
+@pytest.mark.parametrize(("limit", "said"), [(10, True), (0, False), (20, False)])
+def test_it_is_said_that_ra_and_ta_are_of_other_images(
+    settings: Settings, told: Callable[[], list[str]], limit: int, said: bool
+) -> None:
+    evaluation = EvalSettings(valid_limit=limit, valid_steps=1, steps=1, limit=4)
+    fit(settings("none", evaluation=evaluation), reporter=reporter_for(quiet=True))
+    line = "--eval-valid-limit 10: after each epoch RA is of 10 images, TA of all 20"
+    assert (line in told()) == said

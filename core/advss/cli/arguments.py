@@ -130,7 +130,8 @@ def _is_switch(flag: str) -> bool:
 def _count(positionals: list[str], grammar: Grammar) -> None:
     missing = [name for name in grammar.positionals[len(positionals) :] if not name.startswith("[")]
     if missing:
-        raise UsageError(f"`advss {grammar.command}` needs {' '.join(missing)}")
+        got = f", got {' '.join(positionals)}" if positionals else ""
+        raise UsageError(f"`advss {grammar.command}` needs {' '.join(grammar.positionals)}{got}")
     extra = positionals[len(grammar.positionals) :]
     endless = bool(grammar.positionals) and grammar.positionals[-1].rstrip("]").endswith("...")
     if extra and not endless:

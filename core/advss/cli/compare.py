@@ -138,6 +138,7 @@ GRAMMARS = [
             WHERE,
             {**_SUBSETS, **_QUIET},
             _TAKEN,
+            {"limit": "eval-limit"},
         ),
     ),
     (
@@ -149,6 +150,7 @@ GRAMMARS = [
             WHERE,
             _QUIET,
             _TAKEN,
+            {"limit": "eval-limit"},
         ),
     ),
 ]

@@ -19,7 +19,9 @@ def cells(row: Row) -> tuple[str, ...]:
     if row.kind in KINDS:
         tasks = f"{KINDS[row.kind]} {', '.join(row.members)}"
     choices = ("/".join(row.defense) or NONE, row.scheme or NONE, "/".join(row.data) or NONE)
-    shares = (NONE if share is None else f"{100 * share:.2f}" for share in (row.ta, row.ra, row.aa))
+    shares = [NONE if share is None else f"{100 * share:.2f}" for share in (row.ta, row.ra, row.aa)]
+    if row.aa is not None and row.aa_images != row.ra_images:
+        shares[-1] += f" of {row.aa_images}"
     return (
         printable(row.name),
         tasks if row.kind else NONE,

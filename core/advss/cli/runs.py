@@ -97,16 +97,17 @@ def print_json(rows: Iterable[Row]) -> None:
 
 
 _CELLS = ("name", "kind", "tasks", "defense", "scheme", "data", "backbone", "members", "ta", "ra", "aa", "state")
+_ENDS = ("size", "date", "folder", "ra_images", "aa_images")
 
 
 def print_csv(rows: Iterable[Row]) -> None:
     """Print a heading and a line a run; several names in a cell are joined by +."""
     out = csv.writer(sys.stdout, lineterminator="\n")
-    out.writerow([*_CELLS, "size", "date", "folder"])
+    out.writerow([*_CELLS, *_ENDS])
     for row in rows:
         values = [getattr(row, key) for key in _CELLS]
         joined = ["+".join(value) if isinstance(value, tuple) else value for value in values]
-        out.writerow([*joined, row.size, iso(row.date), row.folder])
+        out.writerow([*joined, row.size, iso(row.date), row.folder, row.ra_images, row.aa_images])
 
 
 _JSON = {"json": "as JSON"}

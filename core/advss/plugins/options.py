@@ -137,7 +137,7 @@ def convert(option: Option, value: Any, *, flag: str) -> Any:
     from jsonargparse import ArgumentError
 
     asked = _read(option.annotation, value)
-    wrong = UsageError(f"{flag}: expected {option.type}, got {value!r}")
+    wrong = UsageError(f"{flag}: expected {_in_words(option)}, got {value!r}")
     if value is None and not _accepts(option.annotation, type(None)):  # jsonargparse lets null pass for any type
         raise wrong
     if option.wraps:
@@ -148,6 +148,11 @@ def convert(option: Option, value: Any, *, flag: str) -> Any:
     except ArgumentError as error:
         raise wrong from error
     return _at_home(result, flag) if isinstance(result, Path) else result
+
+
+def _in_words(option: Option) -> str:
+    """What an option takes, as a user says it."""
+    return "a number, such as 0.5 or 8/255" if option.type in ("float", "float | null") else option.type
 
 
 def _is_of(annotation: Any, value: Any) -> bool:

@@ -47,6 +47,8 @@ class Row:
         ta: accuracy on the unperturbed test images, from 0 to 1.
         ra: accuracy under the headline's attack.
         aa: accuracy under AutoAttack.
+        ra_images: how many images RA is of.
+        aa_images: how many images AA is of.
         state: running only while a process works in it.
         problem: why it is damaged, or how it diverged.
         size: bytes of all its files.
@@ -65,6 +67,8 @@ class Row:
     ta: float | None = None
     ra: float | None = None
     aa: float | None = None
+    ra_images: int | None = None
+    aa_images: int | None = None
     state: State = "damaged"
     problem: str = ""
     size: int | None = None
@@ -163,7 +167,9 @@ def _run(folder: RunFolder, files: Files) -> dict[str, Any]:
     choices = _choices(result or _configured(folder))
     state, problem = state_of(folder, result, files)
     figures = {name: number(result.get(name)) for name in ("ta", "ra")}
-    return {**choices, **figures, "aa": _autoattack(result), "state": state, "problem": problem}
+    aa, aa_images = _autoattack(result)
+    counts = {"ra_images": _count(result.get("ra_images")), "aa_images": aa_images}
+    return {**choices, **figures, "aa": aa, **counts, "state": state, "problem": problem}
 
 
 def state_of(folder: RunFolder, result: Mapping[str, Any], files: Files) -> tuple[State, str]:
@@ -223,15 +229,24 @@ def number(value: Any) -> float | None:
     return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
 
 
-def _autoattack(result: Mapping[str, Any]) -> float | None:
-    """RA under the standard version, at the headline's threat: under another it is no number to stand beside RA."""
+def _count(value: Any) -> int | None:
+    """A whole number; None for anything else."""
+    return value if type(value) is int else None
+
+
+def _autoattack(result: Mapping[str, Any]) -> tuple[float | None, int | None]:
+    """RA under the standard version, at the headline's threat, and of how many images.
+
+    Under another threat it is no number to stand beside RA.
+    """
     try:
         found, headline = result["evaluations"]["autoattack"], result["ra_attack"]
         threat = [(found["options"][key], headline[key]) for key in ("norm", "eps")]
         alike = found["options"]["version"] == "standard" and all(own == other for own, other in threat)
-        return number(found["figures"]["ra"]["accuracy"]) if alike else None
+        aa = number(found["figures"]["ra"]["accuracy"]) if alike else None
+        return aa, _count(found["figures"]["ra"].get("images")) if aa is not None else None
     except (KeyError, TypeError):
-        return None
+        return None, None
 
 
 def _configured(folder: RunFolder) -> dict[str, Any]:

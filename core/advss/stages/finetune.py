@@ -42,6 +42,9 @@ def finetune_stage(session: Session, source: Path | None) -> Progress:
     work = finetune_work(session, source)
     for line in _at_another_side(ModelSpec.from_json(work.manifest["model"])):
         session.reporter.say(line)
+    valid, some = len(session.seen_by(STAGE).valid), session.config.evaluation.valid_limit
+    if work.defense.adversarial and 0 < some < valid:
+        session.reporter.say(f"--eval-valid-limit {some}: after each epoch RA is of {some} images, TA of all {valid}")
     for phase in work.idle_phases():
         of = f"phase {phase + 1} of {len(work.phases)} of --finetune {session.config.finetune.name}"
         say = f"its share of --finetune-epochs {work.settings.epochs} is rounded to none; give more epochs"
