@@ -25,7 +25,9 @@ MakeTrainer = Callable[..., Trainer]
 
 
 @pytest.mark.usefixtures("heard")
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129), (signal.SIGUSR2, 140)]
+)
 def test_signal_is_noted_and_answered_at_the_next_check(number: signal.Signals, code: int) -> None:
     with StopRequest() as stop:
         stop.check()

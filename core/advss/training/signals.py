@@ -1,4 +1,7 @@
-"""Ctrl-C, SIGTERM and SIGHUP as a request that is answered between two passes of a network, with a checkpoint."""
+"""Ctrl-C and other signals as a request that is answered between two passes of a network, with a checkpoint.
+
+Queues send SIGTERM or SIGUSR2 before they take a job's machine away.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # the command line catches Interrupted, and does not wait for torch
     from torch import nn
 
-HEARD = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+HEARD = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR2") if hasattr(signal, name))
 
 
 class Interrupted(BaseException):
-    """Work stopped on request, after a checkpoint; ``exit_code`` is 143 for SIGTERM, 130 for Ctrl-C, 129 for SIGHUP.
+    """Work stopped on request, after a checkpoint; ``exit_code`` is 128 and the signal's number: 130 for Ctrl-C.
 
     No Exception, so that a plugin's ``except Exception`` does not swallow it.
     """
@@ -29,7 +32,7 @@ class Interrupted(BaseException):
 
 
 class StopRequest:
-    """Context in which the first SIGINT, SIGTERM or SIGHUP is only noted; a second Ctrl-C exits at once.
+    """Context in which the first SIGINT, SIGTERM, SIGHUP or SIGUSR2 is only noted; a second Ctrl-C exits at once.
 
     A signal that is ignored as the context begins stays ignored: SIGHUP under nohup, SIGINT in a shell's background.
     The request stands until the context ends: whoever swallows :class:`Interrupted` meets it again.

@@ -9,7 +9,8 @@ advss_api = (1, 0)
 
 @hookimpl
 def advss_launchers() -> list[type[Launcher]]:
-    """Processes of this machine."""
+    """Processes of this machine, scripts, and queues of clusters."""
     from advss_launchers.local import Local
+    from advss_launchers.print import Print
 
-    return [Local]
+    return [Local, Print]

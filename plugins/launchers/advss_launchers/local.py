@@ -10,6 +10,7 @@ import queue
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Mapping, Sequence
 
 from advss.errors import UsageError
@@ -18,6 +19,7 @@ from advss.launching import TIED, Board, Job
 from advss.threads import environment
 
 LOOK_S = 0.25  # between two questions of whether the user wants to stop
+SAVE_S = 60.0  # for a job to save and end; one that has not is killed, and loses what came after its last checkpoint
 
 
 class Local(Launcher):
@@ -40,13 +42,13 @@ class Local(Launcher):
     def launch(self, jobs: Sequence[Job], board: Board) -> None:
         """Begin each job as soon as those it needs have ended well and a place is free."""
         places, ended = _places(self.jobs), queue.Queue[tuple[Job, int, int]]()
-        waiting, running, lost = list(jobs), dict[str, subprocess.Popen[bytes]](), set[str]()
+        waiting, running, lost, share = list(jobs), dict[str, subprocess.Popen[bytes]](), set[str](), len(places)
         try:
             while waiting or running:
                 unfinished = {job.name for job in waiting} | running.keys()
                 for job in [job for job in waiting if not unfinished & {*job.after}][: len(places)]:
                     waiting.remove(job)
-                    running[job.name] = _begin(job, places.pop(0), self.jobs, ended)
+                    running[job.name] = _begin(job, places.pop(0), share, ended)
                     board.began(job)
                 job, place, code = _wait(ended, board)
                 _let_go(running.pop(job.name))
@@ -120,8 +122,13 @@ def _stop(running: Mapping[str, subprocess.Popen[bytes]]) -> None:
     """Tell the jobs that run to save and end, and wait until they have."""
     for process in running.values():
         process.send_signal(signal.SIGTERM)
+    until = time.monotonic() + SAVE_S
     for process in running.values():
-        process.wait()
+        try:
+            process.wait(max(0.0, until - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
         _let_go(process)
 
 
