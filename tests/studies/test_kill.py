@@ -75,15 +75,17 @@ def test_kills_of_the_command_a_job_and_both_change_nothing(
     place = tmp_path / "killed"
     place.mkdir()
     (place / "s.yaml").write_text(study.to_yaml())
-    for kills_command, kills_jobs in ((False, True), (True, False), (True, True)):
+    for kills_a_job_first in (True, False):
         one = Killed(place)
-        jobs = until(one.jobs)
-        for victim in [*([one.process] if kills_command else []), *(jobs[:1] if kills_jobs else [])]:
+        (victim, *others) = until(one.jobs)
+        if kills_a_job_first:
             victim.kill()
-        if not kills_command:
-            one.process.terminate()
+            others = until(lambda one=one, victim=victim: [job for job in one.jobs() if job != victim])
+        one.process.kill()
+        if not kills_a_job_first:
+            victim.kill()
         one.process.wait(PATIENCE_S)
-        assert not psutil.wait_procs(jobs, timeout=PATIENCE_S)[1]
+        assert not psutil.wait_procs([victim, *others], timeout=PATIENCE_S)[1]
     last = Killed(place)
     assert last.process.wait(PATIENCE_S) == 0
     assert [state for state, _ in last.folder.states().values()] == ["done"] * 4

@@ -12,5 +12,6 @@ def advss_launchers() -> list[type[Launcher]]:
     """Processes of this machine, scripts, and queues of clusters."""
     from advss_launchers.local import Local
     from advss_launchers.print import Print
+    from advss_launchers.slurm import Slurm
 
-    return [Local, Print]
+    return [Local, Print, Slurm]
