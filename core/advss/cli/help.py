@@ -61,7 +61,10 @@ def print_help(grammar: Grammar, arguments: Arguments) -> None:
     flags = " [--FLAG VALUE ...]" if grammar.flags or grammar.settings else ""
     console.print(f"Usage: advss {' '.join([grammar.command, *grammar.positionals])}{flags}\n\n{grammar.summary}.\n")
     everywhere = {"strict-plugins": STRICT, "help": "this"}
-    values = {flag: "OPTION PATH" if flag.endswith(".") else f" {flag.upper()}" for flag in grammar.flags}
+    values = {
+        flag: f"OPTION {'VALUE' if flag == 'launcher.' else 'PATH'}" if flag.endswith(".") else f" {flag.upper()}"
+        for flag in grammar.flags
+    }
     docs = _said_by(grammar.evaluation) if grammar.evaluation else {}
     own = [(f"--{flag}{values[flag]}", doc or docs[flag]) for flag, doc in grammar.flags.items()]
     own += [(f"--{flag}", doc or docs[flag]) for flag, doc in {**grammar.switches, **everywhere}.items()]
