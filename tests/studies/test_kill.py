@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +35,13 @@ class Killed:
             command, cwd=place, env=environ | {"OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL
         )
 
-    def jobs(self) -> list[psutil.Process]:
+    def jobs(self, *, but: psutil.Process | None = None) -> list[psutil.Process]:
         """Those of its jobs that train: they have begun a run that is not done."""
         if not self.folder.cells.is_file():
             return []
-        return [job for job in self.process.children() if (name := self._run(job)) and self._trains(name)]
+        return [
+            job for job in self.process.children() if job != but and (name := self._run(job)) and self._trains(name)
+        ]
 
     def _run(self, job: psutil.Process) -> str:
         try:
@@ -80,7 +83,7 @@ def test_kills_of_the_command_a_job_and_both_change_nothing(
         (victim, *others) = until(one.jobs)
         if kills_a_job_first:
             victim.kill()
-            others = until(lambda one=one, victim=victim: [job for job in one.jobs() if job != victim])
+            others = until(partial(one.jobs, but=victim))
         one.process.kill()
         if not kills_a_job_first:
             victim.kill()

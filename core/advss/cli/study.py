@@ -43,8 +43,10 @@ def study_run(arguments: Arguments) -> int:
     except Interrupted as stopped:
         stopped.run = str(folder.path)
         raise
+    if not launcher.waits:  # how it stands is not known here, and a script on stdout stays one
+        return printed()
     print_study(known)
-    return printed(1 if launcher.waits and known.failed else 0)
+    return printed(1 if known.failed else 0)
 
 
 def study_status(arguments: Arguments) -> int:
