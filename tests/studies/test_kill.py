@@ -63,6 +63,7 @@ def until(said: Callable[[], Any]) -> Any:
     raise AssertionError("it takes too long")
 
 
+@pytest.mark.timeout(900)  # 120 CPU seconds, most of them imports of a dozen processes
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="there is no SIGKILL")
 def test_kills_of_the_command_a_job_and_both_change_nothing(
     made: Any, written: Any, inline: Any, told_of: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
