@@ -287,6 +287,7 @@ def test_runs_are_looked_up_where_the_variable_says(
         ("advss runs --pretext s", ["selfie"]),
         ("advss runs --pretext tilt --pretext.", []),
         ("advss runs show ", ["compared", "third"]),
+        ("advss report ", ["compared", "third"]),
         ("advss runs remove third ", ["compared"]),
         ("advss evaluate ", ["third"]),
     ],

@@ -20,6 +20,7 @@ LEAVE_OUT = "no:NAME leaves a plugin or distribution out"
 STRICT = "--strict-plugins"
 MARKS = {"run": ("config.yaml",), "any run": ("config.yaml", "transfer.json", "result.json")}
 STUDIES = ("study", "any study")  # that were planned; those that come with advss, too
+STUDY_OR_RUN = "study or run"
 EVALUATE = "evaluate"  # whose options stand below the evaluation's name: --pgd.steps
 SEVERAL = {"pretext": "no pretraining", "evaluation": "nothing is measured"}  # kinds, and what none of them means
 LAUNCHER = "launcher"  # one is chosen where none is said
@@ -145,6 +146,8 @@ class _Line:
         """Runs, recipes or plugins; several tasks or evaluations stand with commas between them."""
         if what in MARKS:
             return [(name, "") for name in self._runs(what)]
+        if what == STUDY_OR_RUN:
+            return [(name, "") for name in [*self._studies(), *self._runs("any run")]]
         if what in STUDIES:
             return [(name, "") for name in [*self._studies(), *(self.studies if what == "any study" else ())]]
         if what == "recipe":

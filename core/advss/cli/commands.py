@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from advss.cli import certify, check, compare, evaluate, new, plugins, runs, study
+from advss.cli import certify, check, compare, evaluate, new, plugins, report, runs, study
 from advss.cli.arguments import Arguments, Command, Grammar
 from advss.cli.context import check_plugins, find, find_tracked, reporter_of, runs_dir_of
 from advss.config import RunConfig
@@ -209,6 +209,7 @@ _GRAMMARS = [
     *compare.GRAMMARS,
     *runs.GRAMMARS,
     *study.GRAMMARS,
+    (report.report, report.GRAMMAR),
     *plugins.GRAMMARS,
     (check.plugins_check, check.GRAMMAR),
     (new.plugins_new, new.GRAMMAR),

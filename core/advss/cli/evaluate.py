@@ -20,8 +20,7 @@ FORMS = {"json": "all figures as JSON", "csv": "a line a figure as CSV"}
 def evaluate(arguments: Arguments) -> int:
     """``advss evaluate RUN...``; where a later run fails, what was measured before is kept, and shown."""
     from advss.evaluations import evaluate as stage
-    from advss.runs.finished import check_distinct, labelled
-    from advss.runs.folder import RunFolder
+    from advss.runs.folder import RunFolder, check_distinct, labelled
 
     form = sorted(arguments.switches & FORMS.keys())
     if len(form) > 1:

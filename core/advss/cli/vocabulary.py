@@ -36,6 +36,7 @@ POSITIONALS = {
     "NAME": "plugin",
     "STUDY": "study",
     "[STUDY]": "any study",
+    "STUDY|RUN...": "study or run" + MORE,
 }
 
 

@@ -13,7 +13,7 @@ from advss.config import EvalSettings, RunConfig
 from advss.data.fingerprint import Fingerprint
 from advss.errors import UsageError
 from advss.runs.classifier import restored
-from advss.runs.folder import RunFolder, classifier_of, find_run
+from advss.runs.folder import RunFolder, check_distinct, classifier_of, find_run, labelled
 from advss.runs.stored import found_config
 from advss.training.checkpoints import load_checkpoint
 
@@ -60,21 +60,6 @@ def open_finished(runs: Sequence[str | Path], where: Mapping[str, str] | None = 
     models = [restored(checkpoint, what=str(checkpoint.path)) for checkpoint in checkpoints]
     found = zip(labelled(folders), folders, configs, manifests, models, strict=True)
     return [Finished(*one) for one in found]
-
-
-def labelled(folders: Sequence[RunFolder]) -> list[str]:
-    """What the runs are called beside each other: their names, a second run of the same name "name#2"."""
-    names = [folder.path.resolve().name for folder in folders]
-    counts = [names[: place + 1].count(name) for place, name in enumerate(names)]
-    return [name if count == 1 else f"{name}#{count}" for name, count in zip(names, counts, strict=True)]
-
-
-def check_distinct(folders: Sequence[RunFolder]) -> None:
-    """Raise UsageError where a run is named twice."""
-    places = [folder.path.resolve() for folder in folders]
-    for place, folder in enumerate(folders):
-        if places[place] in places[:place]:
-            raise UsageError(f"run {folder.path} is named twice; name each run once")
 
 
 def _check_same_data(folders: Sequence[RunFolder], manifests: Sequence[dict[str, Any]]) -> None:

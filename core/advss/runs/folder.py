@@ -6,7 +6,7 @@ import itertools
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -246,6 +246,21 @@ def find_run(run: str | Path, runs_dir: Path = Path("runs")) -> RunFolder:
             return RunFolder(check_links(_with_its_name(path)))
     names = [p.parent.name for p in runs_dir.glob("*/config.yaml")] if runs_dir.is_dir() else []
     raise UsageError(f"there is no run '{run}' in {runs_dir}{did_you_mean(str(run), names)}")
+
+
+def labelled(folders: Sequence[RunFolder]) -> list[str]:
+    """What the runs are called beside each other: their names, a second run of the same name "name#2"."""
+    names = [folder.path.resolve().name for folder in folders]
+    counts = [names[: place + 1].count(name) for place, name in enumerate(names)]
+    return [name if count == 1 else f"{name}#{count}" for name, count in zip(names, counts, strict=True)]
+
+
+def check_distinct(folders: Sequence[RunFolder]) -> None:
+    """Raise UsageError where a run is named twice."""
+    places = [folder.path.resolve() for folder in folders]
+    for place, folder in enumerate(folders):
+        if places[place] in places[:place]:
+            raise UsageError(f"run {folder.path} is named twice; name each run once")
 
 
 def check_links(path: Path) -> Path:
