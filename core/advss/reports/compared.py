@@ -9,7 +9,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from advss.reports.reading import Cell, Column, Figure, Subject
+from advss.reports.measured import Column, Figure
+from advss.reports.reading import Cell, Subject
 from advss.reports.statistics import Difference, Interval, Right, differ, mean_sd, over_images, student
 
 Verdict = Literal["agree", "disagree", "not told apart"]

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from advss.reports.document import NONE, Block, Lines, Section, Table, Text, several
-from advss.reports.reading import Cell, Subject, read_json
+from advss.reports.measured import read_json
+from advss.reports.reading import Cell, Subject
 from advss.runs.listing import printable
 
 WARNING = "advss: warning: "

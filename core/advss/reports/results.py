@@ -24,7 +24,8 @@ from advss.reports.document import (
     with_sd,
 )
 from advss.reports.drawings import HEADS, draw_accuracies
-from advss.reports.reading import Cell, Column, Subject
+from advss.reports.measured import Column
+from advss.reports.reading import Cell, Subject
 from advss.reports.statistics import Difference, holm
 
 WORST = ("failed", "not run", "damaged", "diverged", "stopped", "interrupted", "running", "waiting")
