@@ -245,3 +245,14 @@ def test_nothing_measured_is_an_error_that_says_so(run: Run) -> None:
 def test_rows_and_columns_that_are_not_there(two: Subject, against: Against, said: str) -> None:
     with pytest.raises(UsageError, match=re.escape(said)):
         report_of(two, against)
+
+
+def test_a_run_goes_on_from_the_one_beside_it_or_from_none(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("pretext: none\n")  # nobody's, where the command is given
+    before = run("p")
+    moved = "/gone/runs/p/pretrain/best.safetensors"
+    tuned = run("f", right(MOST, HALF), result={"command": "finetune", "source": moved}, config={"finetune-lr": 0.3})
+    one, other = of_runs([tuned, run("s", right(MOST, HALF))], "pair").cells
+    assert one.pretraining
+    assert one.pretraining.path == before
+    assert other.pretraining is None

@@ -33,7 +33,9 @@ def _cell(folder: Path, label: str, known: dict[str, str]) -> Cell:
     seed, kind = found.result.get("seed", 0), "ensemble" if row.kind == "ensemble" else "cell"
     alike: Any = [row.kind, found.settings] if kind == "cell" and found.settings else label
     label = known.setdefault(json.dumps(alike, sort_keys=True, default=str), label)
-    begun = next((p for p in (folder.parent / source.name, source) if (p / "config.yaml").is_file()), None)
+    begun = next(
+        (p for p in (folder.parent / source.name, source) if source.name and (p / "config.yaml").is_file()), None
+    )
     return Cell(label, int(seed or 0), found.state, found.why, run, RunFolder(begun) if begun else None, kind=kind)
 
 
