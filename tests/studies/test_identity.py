@@ -103,7 +103,7 @@ def test_without_pretraining_nothing_of_it_counts(settings: Settings, data: Data
 
 
 def test_pretraining_on_images_of_its_own_is_that_on_the_same_images(settings: Settings, data: Datasets) -> None:
-    apart = settings(pretrain_data=Choice("digits"), pretrain_data_limit=60, limit=40)
+    apart = settings(pretrain_data=Choice("digits"), pretrain_data_limit=60, pretrain_data_size=16, limit=40)
     alone = settings(limit=60)
     assert pretraining(apart, data).named == pretraining(alone, data).named
 

@@ -56,6 +56,7 @@ def test_signal_that_is_ignored_at_the_start_stays_ignored(number: signal.Signal
         signal.signal(number, before)
 
 
+@pytest.mark.usefixtures("heard")
 @pytest.mark.parametrize(("signals", "code"), [(("SIGINT", "SIGINT"), 130), (("SIGTERM", "SIGINT"), 130)])
 def test_ctrl_c_after_a_first_request_exits_at_once(signals: tuple[str, str], code: int) -> None:
     program = f"""

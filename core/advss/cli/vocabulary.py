@@ -128,7 +128,8 @@ def _words(grammar: Grammar, plugins: list[Known]) -> Words:
     own = [p for p in plugins if (p["kind"], p["name"]) == ("evaluation", grammar.evaluation)]
     docs = {option["name"].replace("_", "-"): option["doc"] for plugin in own for option in plugin["options"]}
     for flag, doc in grammar.flags.items():
-        flags[flag] = {"doc": doc or docs.get(flag, ""), "values": few.get(flag, []), "options": flag in CHOSEN}
+        chooses = flag in CHOSEN and flag not in COMPONENTS  # those are filters here
+        flags[flag] = {"doc": doc or docs.get(flag, ""), "values": few.get(flag, []), "options": chooses}
     switches = {**grammar.switches, **dict.fromkeys(EVERYWHERE, "")}
     flags |= {f: {"doc": doc or docs.get(f, ""), "values": None, "options": False} for f, doc in switches.items()}
     positionals = [POSITIONALS.get(name, "") for name in grammar.positionals]
