@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from advss.cli.progress import reporter_for
 from advss.cli.study_shown import view_of
-from advss.config import Choice, DataFlag
+from advss.config import DataFlag
 from advss.configuration.keywords import Component, Keywords, MeasuringKeywords
+from advss.configuration.layers import Said, members_of
 from advss.configuration.resolve import by_flag, from_mapping
 from advss.data.splits import part_tensors
 from advss.errors import UsageError, did_you_mean
@@ -134,7 +135,8 @@ def study(
             versions of plugins have made, of which ``advss study run`` asks whether they are kept.
         Interrupted: as of :func:`fit`; the same again goes on.
     """
-    said = by_flag(fixed or {})
+    (named,) = members_of("launcher", Said(launcher, "launcher"))
+    chosen, said = build("launcher", named), by_flag(fixed or {})
     runs, reporter = Path(said.pop("runs-dir", "runs")), _reporter(progress)
     found, folder = asked_for(
         study,
@@ -148,15 +150,8 @@ def study(
     if line := made_by_others(laid):
         raise UsageError(f"{line}; `advss study run {folder.name} --versions keep` keeps them, `new` trains them anew")
     known = write_down(laid, folder, runs)
-    launch(known, build("launcher", _member(launcher)), retry=retry, view=view_of(quiet=not progress))
+    launch(known, chosen, retry=retry, view=view_of(quiet=not progress))
     return _framed(records(known))
-
-
-def _member(said: Component) -> Choice:
-    """A component from a name, or a name with options."""
-    return (
-        Choice(said) if isinstance(said, str) else next(Choice(name, dict(options)) for name, options in said.items())
-    )
 
 
 def _framed(found: list[dict[str, Any]]) -> Any:

@@ -102,8 +102,11 @@ def test_folders_are_called_as_the_file_has_them(tmp_path: Path, name: str) -> N
 
 
 # ---------------------------------------------------------------- ImageNet
+SYNSETS = ImageNetInfo("imagenet-1k")
+
+
 def _wnid(index: int) -> str:
-    return str(ImageNetInfo("imagenet-1k").index_to_label_name(index))
+    return str(SYNSETS.index_to_label_name(index))
 
 
 def test_indices_are_classes_of_imagenet(tmp_path: Path) -> None:

@@ -54,6 +54,8 @@ OF_BOTH: list[dict[str, Any]] = [
     {"seed": 1},
     {"split_seed": 3},
     {"limit": 70},
+    {"size": 20},
+    {"resize": 20},
     {"precision": "bf16"},
     {"memory_format": "channels_last"},
     {"backbone": Choice("resnet18", {"layers": [1, 1, 1, 1], "channels": [8, 8, 8, 16]})},

@@ -7,11 +7,16 @@ from typing import Any
 
 import pytest
 
+from advss.config import RunConfig
+from advss.data.splits import Splits
 from advss.errors import UsageError
+from advss.runs.session import open_data
+from advss.studies import identity
 from advss.studies.definition import Definition
 from advss.studies.grid import cells_of
 from advss.studies.identity import Datasets
 from advss.studies.plan import Plan, Runs, plan_of
+from advss.studies.run import lay_out
 from advss.training.reporting import Silent
 
 
@@ -45,6 +50,23 @@ def test_cells_that_differ_in_measuring_alone_are_one_run_with_two_measurements(
     (stage,) = plan.stages.values()
     assert sorted(by["eval-limit"] for by in stage.measures.values()) == [10, 20]
     assert len({of.measures for of in plan.cells}) == 2
+
+
+def test_a_cell_that_trains_nothing_is_refused(made: Any) -> None:
+    with pytest.raises(UsageError, match="cell 'a': nothing to train"):
+        planned(made(rows={"a": {"pretext": "none", "finetune-epochs": 0}}))
+
+
+def test_images_are_read_once_whatever_is_asked_of_them(made: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = list[RunConfig]()
+
+    def reading(config: RunConfig, *more: Any) -> Splits:
+        read.append(config)
+        return open_data(config, *more)
+
+    monkeypatch.setattr(identity, "open_data", reading)
+    lay_out(made({"data.limit": 0, "memory-format": "auto"}, seeds=3), Path("runs"), Silent())
+    assert len(read) == 1
 
 
 def test_an_average_of_one_run_twice_is_refused(made: Any) -> None:

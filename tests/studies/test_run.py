@@ -118,6 +118,17 @@ def test_a_stopped_stage_goes_on_in_mid_epoch_to_the_same_weights(made: Any, wri
     assert all(torch.equal(whole[name], stopped[name]) for name in whole)
 
 
+def test_what_was_measured_and_is_gone_is_measured_again(finished: StudyFolder, inline: Any, told_of: Any) -> None:
+    run = finished.content["cells"][0]["run"]
+    (file,) = (finished.run(run).path / "evaluations").glob("pgd-*.json")
+    file.unlink()
+    launcher = inline()
+    launch(StudyFolder(finished.path), launcher, view=told_of.of)
+    assert launcher.done == [run]
+    assert file.is_file()
+    assert states(finished) == ["done"] * 6
+
+
 def test_a_folder_that_was_killed_before_it_held_anything_is_begun_again(made: Any, written: Any) -> None:
     folder = written(made(rows={"a": {"pretext": "none"}}))
     (run,) = folder.stages

@@ -102,11 +102,11 @@ def of_study(folder: StudyFolder) -> Subject:
 
 def _cell(folder: StudyFolder, cell: dict[str, Any], states: dict[str, tuple[State, str]]) -> Cell:
     from advss.reports.reading import Cell
+    from advss.studies.folder import runs_of
 
-    before, last = ([run for run in (cell[key],) if run] for key in ("pretraining", "run"))
-    state, why = next((states[run] for run in [*before, *last] if states[run][0] != "done"), ("done", ""))
-    run, start = (next((folder.run(name) for name in names), None) for names in (last, before))
-    passes, values = _passes(folder, [*before, *last]), cell["values"]
+    state, why = folder.state_of(cell, states)
+    run, start = (folder.run(name) if (name := cell[key]) else None for key in ("run", "pretraining"))
+    passes, values = _passes(folder, runs_of(cell)), cell["values"]
     return Cell(cell["label"], cell["seed"], state, why, run, start, values, digest=cell["measures"], passes=passes)
 
 

@@ -62,8 +62,8 @@ def print_study(folder: StudyFolder) -> None:
     table = new_table(f"study {folder.path}", ("cell", "seeds", "TA", "RA", "state"))
     for label, cells in _by_label(folder).items():
         results = [folder.run(cell["run"]).read_result() for cell in cells if cell["run"]]
-        stood = [states[run] for cell in cells for run in (cell["pretraining"], cell["run"]) if run]
-        done = sum(all(states[r][0] == "done" for r in (c["pretraining"], c["run"]) if r) for c in cells)
+        stood = [folder.state_of(cell, states) for cell in cells]
+        done = sum(state == "done" for state, _ in stood)
         shown = [percent(_mean(result.get(key) for result in results)) for key in ("ta", "ra")]
         add_row(table, label, f"{done} of {len(cells)}", *shown, _state(stood))
     print_table(console, table)

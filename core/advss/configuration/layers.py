@@ -150,7 +150,7 @@ def _read_component(layer: Layer, flag: str, said: Said, *, chooses: bool) -> No
     if rest:
         part.options.append((tuple(rest.split(".")), said))
         return
-    members = _members(component, said)
+    members = members_of(component, said)
     if component in ("data", "pretrain-data"):
         members = tuple(_of_source(layer, component, member, said.origin) for member in members)
     if chooses:
@@ -172,7 +172,7 @@ def _of_source(layer: Layer, component: str, member: Choice, origin: str) -> Cho
     return replace(member, options=options)
 
 
-def _members(component: str, said: Said) -> tuple[Choice, ...]:
+def members_of(component: str, said: Said) -> tuple[Choice, ...]:
     """The components that a value chooses, with distinct keys."""
     several, optional = component in SEVERAL, component in (*SEVERAL, "pretrain-data")
     value = said.value

@@ -13,8 +13,8 @@ from advss.configuration.layers import Layer, read_layer
 from advss.errors import UsageError, did_you_mean
 
 
-class _Loader(yaml.SafeLoader):
-    """Refuses a key that stands twice, which YAML's loader would take silently."""
+class _Unrepeated(yaml.constructor.BaseConstructor):
+    """Refuses a key that stands twice, which YAML's loaders would take silently."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
@@ -22,6 +22,14 @@ class _Loader(yaml.SafeLoader):
             if keys.count(key) > 1:
                 raise yaml.constructor.ConstructorError(None, None, f"'{key}' stands twice", node.start_mark)
         return super().construct_mapping(node, deep)
+
+
+class _Typed(_Unrepeated, yaml.SafeLoader):
+    """Values in YAML's types."""
+
+
+class _Texts(_Unrepeated, yaml.BaseLoader):
+    """All is text, 007 and no too."""
 
 
 def recipes() -> dict[str, str]:
@@ -54,9 +62,9 @@ def read_config(config: str | Path) -> Layer:
         raise UsageError(f"--config: cannot read '{config}': {reason}") from error
 
 
-def read_yaml(text: str) -> Any:
-    """What a text of YAML holds; a key that stands twice is yaml.YAMLError."""
-    return yaml.load(text, _Loader)
+def read_yaml(text: str, *, typed: bool = True) -> Any:
+    """What a text of YAML holds, or with every value as its text; a key that stands twice is yaml.YAMLError."""
+    return yaml.load(text, _Typed if typed else _Texts)
 
 
 def _parse(text: str, *, where: str) -> Layer:

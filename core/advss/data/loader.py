@@ -23,6 +23,12 @@ from advss.hookspecs import Batch
 from advss.randomness import Key, stream
 
 
+def steps_of(images: int, batch_size: int, epoch_steps: int) -> int:
+    """Whole batches in an epoch: one or more whole passes, at least ``epoch_steps``; 0 where no batch is whole."""
+    once = images // batch_size
+    return once * max(1, math.ceil(epoch_steps / once)) if once else 0
+
+
 class Loader:
     """Shuffled, augmented batches of a part, or its images in order.
 
@@ -79,8 +85,7 @@ class Loader:
                 f"{len(self)} images are fewer than a batch of {self.batch_size}: lower "
                 f"`--{self._key[-1]}-batch-size`, or keep more images"
             )
-        once = len(self) // self.batch_size
-        return once * max(1, math.ceil(self._epoch_steps / once))
+        return steps_of(len(self), self.batch_size, self._epoch_steps)
 
     def batch(self, epoch: int, step: int, *, progress: float) -> Batch:
         """Batch ``step`` (0 to steps_per_epoch - 1) of ``epoch``, whatever was asked for before.

@@ -19,7 +19,7 @@ from advss.data.selection import few
 from advss.data.statistics import channel_statistics, digest
 from advss.data.watch import Found, Watch
 from advss.errors import UsageError
-from advss.hookspecs import DataFacts
+from advss.hookspecs import DataFacts, DataSource
 
 UNWATCHED = Watch()
 
@@ -136,28 +136,31 @@ def open_splits(
         UsageError: unknown names or options; data that are missing, unreadable, too few or of different sides; test
             images are asked for, and a part has no labels.
     """
-    if size < 0:
-        raise UsageError(f"--data.size {size}: expected a side in pixels, or 0 to take the images as they are")
-    if resize and not 0 < size <= resize:
-        raise UsageError(f"--data.resize {resize}: needs a --data.size from 1 to {resize}, got {size}")
+    _check_sizes(size, resize)
     source = make_source(name, options)
     source.size = resize or size
     chosen = divide(source, limit, seed, parts)
     classes = source.classes()
     _check_labels(name, chosen, len(classes))
-    sides = {part: read_side(source, choice.split, choice.places[:1]) for part, choice in chosen.items()}
-    stored = _one_side(name, sides)
+    opened = _read(name, source, chosen, size, watch)
+    digests = {part_name: Digest(len(part), digest(part.images, part.labels)) for part_name, part in opened.items()}
+    return Splits(opened, classes, Fingerprint(classes, digests), name, source.passed_over())
+
+
+def _read(
+    name: str, source: DataSource, chosen: Mapping[PartName, Chosen], size: int, watch: Watch
+) -> dict[PartName, Part]:
+    """The parts of a set, images of one side: ``size`` where it is not 0."""
+    stored = _one_side(name, {part: read_side(source, c.split, c.places[:1]) for part, c in chosen.items()})
     side = size or stored
     counts = {part: len(choice.labels) for part, choice in chosen.items()}
     unlabelled = {part: choice.unlabelled for part, choice in chosen.items() if choice.unlabelled}
-    watch.found(Found(name, counts, len(classes), side, source.passed_over(), unlabelled))
+    watch.found(Found(name, counts, len(source.classes()), side, source.passed_over(), unlabelled))
     tick = _Tick(watch, sum(counts.values()))
-    opened = {
+    return {
         part: Part(read_images(source, c.split, c.places, stored, tick, side=side), c.index, c.labels)
         for part, c in chosen.items()
     }
-    digests = {part_name: Digest(len(part), digest(part.images, part.labels)) for part_name, part in opened.items()}
-    return Splits(opened, classes, Fingerprint(classes, digests), name, source.passed_over())
 
 
 def part_tensors(part: Part, limit: int = 0) -> tuple[Tensor, Tensor]:
@@ -167,6 +170,13 @@ def part_tensors(part: Part, limit: int = 0) -> tuple[Tensor, Tensor]:
     """
     chosen = part.subset(limit)
     return unit(chosen.images.read(torch.arange(len(chosen)))), chosen.labels
+
+
+def _check_sizes(size: int, resize: int) -> None:
+    if size < 0:
+        raise UsageError(f"--data.size {size}: expected a side in pixels, or 0 to take the images as they are")
+    if resize and not 0 < size <= resize:
+        raise UsageError(f"--data.resize {resize}: needs a --data.size from 1 to {resize}, got {size}")
 
 
 class _Tick:

@@ -12,7 +12,6 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +19,13 @@ import torch
 from torch import Tensor, nn
 
 from advss.config import RunConfig
-from advss.configuration.resolve import to_mapping
-from advss.data.fingerprint import PARTS, PartName
-from advss.data.splits import Splits
+from advss.data.loader import steps_of
 from advss.runs.folder import RunFolder
 from advss.runs.initial import first_weights
-from advss.runs.session import Session, choose_device, open_data
+from advss.runs.session import Session, choose_device
 from advss.stages.finetune import finetune_work
 from advss.stages.pretrain import pretrain_work
+from advss.studies.identity import Datasets
 from advss.studies.plan import Plan, Stage
 from advss.tracking.tracker import Tracker
 from advss.training.first_batch import trial
@@ -37,13 +35,7 @@ from advss.training.work import Work, set_trainable
 
 FORWARD = 1 / 3  # of a pass
 SEEDS = ("seed", "split-seed")
-LENGTHS = (
-    "pretrain-epochs",
-    "finetune-epochs",
-    "data.limit",
-    "images",
-    "start",
-)  # of these the kind of a stage hangs not
+LENGTHS = ("pretrain-epochs", "finetune-epochs", "data.limit", "images", "start")  # a step costs the same of any
 
 Cost = dict[str, Any]  # passes an image and step; seconds a step
 
@@ -51,9 +43,8 @@ Cost = dict[str, Any]  # passes an image and step; seconds a step
 class Timed:
     """Kinds of stages, each built and tried once; what is ``known`` of before is not tried again."""
 
-    def __init__(self, reporter: Reporter, known: Mapping[str, Cost] | None = None) -> None:
-        self.reporter, self.known = reporter, dict(known or {})
-        self._data: dict[str, Splits] = {}
+    def __init__(self, data: Datasets, reporter: Reporter, known: Mapping[str, Cost] | None = None) -> None:
+        self.data, self.reporter, self.known = data, reporter, dict(known or {})
 
     def layout(self, config: RunConfig) -> str:
         """The memory layout that is the faster for a cell's fine-tuning, or its pretraining where that is all."""
@@ -76,11 +67,10 @@ class Timed:
         return {stage.run: self._cost(stage) for stage in stages}
 
     def _cost(self, stage: Stage) -> dict[str, float]:
-        of_step, splits = self.known[kind_of(stage)], self._splits(stage.config, ("train", "valid"))
+        of_step, splits = self.known[kind_of(stage)], self.data.splits(stage.config)
         own = stage.config.pretraining if stage.kind == "pretrain" else stage.config.finetuning
         part = splits.labelled if stage.kind == "finetune" else splits
-        once = len(part.train) // own.batch_size
-        steps = once * max(1, -(-own.epoch_steps // max(1, once)))
+        steps = steps_of(len(part.train), own.batch_size, own.epoch_steps)
         trained = own.epochs * steps * own.batch_size * of_step["passes"]
         validated = own.epochs * _validated(stage, len(part.valid), of_step["passes"])
         seconds = of_step["seconds"] / (own.batch_size * of_step["passes"])  # a pass
@@ -91,7 +81,7 @@ class Timed:
         """A stage built in a folder that is gone afterwards."""
         with tempfile.TemporaryDirectory() as place, StopRequest() as stop:
             folder = RunFolder(Path(place) / "run")
-            splits = self._splits(config, PARTS if kind == "finetune" else ("train", "valid"))
+            splits = self.data.splits(config)
             tracker = Tracker(folder.path, name="run", enabled=False)
             try:
                 session = Session(config, folder, splits, choose_device(config.device), tracker, Silent(), stop)
@@ -100,13 +90,6 @@ class Timed:
                 yield session, finetune_work(session, None) if kind == "finetune" else pretrain_work(session)
             finally:
                 tracker.finish("FINISHED")
-
-    def _splits(self, config: RunConfig, parts: tuple[PartName, ...]) -> Splits:
-        """Images as a stage has them, but for the seed, which changes no number of them."""
-        key = json.dumps([to_mapping(config)["data"], config.limit, config.size, parts])
-        if key not in self._data:
-            self._data[key] = open_data(replace(config, split_seed=0), parts)
-        return self._data[key]
 
 
 def kind_of(stage: Stage) -> str:

@@ -92,11 +92,17 @@ class StudyFolder:
         stage, folder = self.stages[run], self.run(run)
         if stage["kind"] == "transfer":
             return (folder.path / TRANSFER).is_file()
-        result = folder.read_result()
-        measured = result.get(MEASURED) or {}
-        return result.get("status") == "finished" and all(
-            all((folder.path / file).is_file() for file in measured.get(digest, [""])) for digest in stage["measures"]
-        )
+        return folder.finished and not self.unmeasured(run)
+
+    def unmeasured(self, run: str) -> dict[str, dict[str, Any]]:
+        """What is to be measured of a stage's run and is not there: settings of evaluations by their digest."""
+        folder = self.run(run)
+        known = folder.read_result().get(MEASURED) or {}
+        return {
+            digest: by
+            for digest, by in self.stages[run]["measures"].items()
+            if not (files := known.get(digest)) or not all((folder.path / file).is_file() for file in files)
+        }
 
     def states(self) -> dict[str, tuple[State, str]]:
         """How each stage stands, and why where it failed or cannot begin."""
@@ -107,6 +113,10 @@ class StudyFolder:
             if lost and found[run][0] in ("waiting", "stopped"):
                 found[run] = "not run", f"{lost[0]} {found[lost[0]][0]}"
         return found
+
+    def state_of(self, cell: Mapping[str, Any], states: Mapping[str, tuple[State, str]]) -> tuple[State, str]:
+        """How one of its cells stands: as the first of its stages that is not done."""
+        return next((states[run] for run in runs_of(cell) if states[run][0] != "done"), ("done", ""))
 
     @property
     def failed(self) -> bool:
@@ -129,6 +139,11 @@ class StudyFolder:
             return (self.job(run) / "failed.txt").read_text("utf-8").strip()
         except OSError:
             return ""
+
+
+def runs_of(cell: Mapping[str, Any]) -> list[str]:
+    """The runs of a cell of the table: what pretrained, and what fine-tuned."""
+    return [run for run in (cell["pretraining"], cell["run"]) if run]
 
 
 def find_study(study: str | Path, studies_dir: Path) -> StudyFolder | None:

@@ -17,13 +17,16 @@ from typing import Any, Literal
 
 from advss.config import RunConfig, paths_in
 from advss.configuration.resolve import to_mapping
+from advss.configuration.settings import OF_DATA
+from advss.data.splits import Splits
 from advss.plugins.provenance import choices_of, used_by
 from advss.runs.reading import watched
 from advss.runs.session import build_defense, open_data
 from advss.training.reporting import Reporter
 
 Training = Literal["pretrain", "finetune"]
-SHARED = ("backbone", "seed", "precision", "memory-format", "data.limit", "data.size")
+OF_IMAGES = tuple(flag for flag in OF_DATA.values() if flag.startswith("data."))
+SHARED = ("backbone", "seed", "precision", "memory-format", *OF_IMAGES)
 OF_TASKS = ("pretext", "defense", "ensemble-loss")
 VALIDATING = ("eval-norm", "eval-eps", "eval-step-size", "eval-top-share", "eval-batch-size")
 LETTERS, LETTERS_OF_VERSIONS = 10, 4
@@ -53,27 +56,30 @@ def digest_of(content: Any) -> str:
 
 
 class Datasets:
-    """The fingerprints of the images of a study, each set read once, whole and divided in one way."""
+    """The images of a study that may be trained on, each set read once, and divided in one way whatever the seed."""
 
     def __init__(self, reporter: Reporter) -> None:
         self.reporter = reporter
-        self.known: dict[str, str] = {}
+        self._read: dict[str, Splits] = {}
+
+    def splits(self, config: RunConfig) -> Splits:
+        """The images of ``--data`` to train on and to validate on."""
+        said = to_mapping(config)
+        key = json.dumps([said[flag] for flag in ("data", *OF_IMAGES)])
+        if key not in self._read:
+            with watched(self.reporter) as watch:
+                self._read[key] = open_data(replace(config, split_seed=0), ("train", "valid"), watch)
+        return self._read[key]
 
     def sha256(self, config: RunConfig) -> str:
-        """The digest of the images and labels of ``--data`` that may be trained on, before limits and division."""
-        whole = replace(config, limit=0, seed=0, split_seed=None)
-        key = json.dumps([to_mapping(whole)["data"], whole.size])
-        if key not in self.known:
-            with watched(self.reporter) as watch:
-                self.known[key] = open_data(whole, ("train", "valid"), watch).fingerprint.sha256
-        return self.known[key]
+        """The digest of these images and labels, before limits and division."""
+        return self.splits(replace(config, limit=0)).fingerprint.sha256
 
 
 def pretraining_config(config: RunConfig) -> RunConfig:
     """The run that pretrains for a cell: on ``--data``, whatever it was called."""
-    return replace(
-        config.chosen("pretrain-data"), pretrain_data=None, pretrain_data_limit=0, pretrain_data_size=0, evaluate=()
-    )
+    unsaid: dict[str, Any] = {name: 0 for name in OF_DATA if name.startswith("pretrain_data")}
+    return replace(config.chosen("pretrain-data"), pretrain_data=None, evaluate=(), **unsaid)
 
 
 def pretraining(config: RunConfig, data: Datasets) -> Identity:

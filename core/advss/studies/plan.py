@@ -140,6 +140,8 @@ def _cell(cell: Cell, data: Datasets, runs: Runs, stages: dict[str, Stage]) -> O
         run = runs.name(f"{'-'.join(choices)}-{config.finetune_defense.name}-s{cell.seed}", tuned)
         last = stages.setdefault(run, Stage(run, "finetune", cell.label, cell.seed, config, after, tuned))
         last.measures |= measures
+    if not first and not last:
+        raise UsageError(f"cell '{cell.label}': nothing to train; give it a pretext task, or --finetune-epochs")
     return Of(cell, first, last, next(iter(measures), "") if last else "")
 
 

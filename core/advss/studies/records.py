@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from advss.studies.folder import StudyFolder
+from advss.studies.folder import StudyFolder, runs_of
 
 OF_RESULT = ("ta", "ra", "ra_images", "best_epoch", "epochs", "seconds")
 
@@ -13,12 +13,12 @@ def records(folder: StudyFolder) -> list[dict[str, Any]]:
     """A record a cell: label, what varies, seed, how it stands, and of its result what is known."""
     states, found = folder.states(), []
     for cell in folder.content["cells"]:
-        runs = [run for run in (cell["pretraining"], cell["run"]) if run]
-        state, why = next((states[run] for run in runs if states[run][0] != "done"), ("done", ""))
-        result = folder.run(runs[-1]).read_result()
+        state, why = folder.state_of(cell, states)
+        last = folder.run(runs_of(cell)[-1])
+        result = last.read_result()
         found.append(
             {"cell": cell["label"], **cell["values"], "seed": cell["seed"], "state": state, "why": why}
             | {key: result.get(key) for key in OF_RESULT}
-            | {"folder": str(folder.run(runs[-1]).path)}
+            | {"folder": str(last.path)}
         )
     return found

@@ -50,11 +50,12 @@ def lay_out(study: Definition, runs_dir: Path, reporter: Reporter, known: Mappin
     Raises:
         UsageError: a part of it cannot be understood, or its data cannot be read.
     """
-    cells, timed = cells_of(study), Timed(reporter, known)
+    cells, data = cells_of(study), Datasets(reporter)
+    timed = Timed(data, reporter, known)
     study = replace(study, decided={**study.decided, **_decided(cells, study.decided, timed)})
     cells = [replace(cell, config=_settled(cell.config, study.decided)) for cell in cells]
     runs = Runs(runs_dir, study.decided.get("kept", ()))
-    plan = plan_of(study, cells, Datasets(reporter), runs)
+    plan = plan_of(study, cells, data, runs)
     others = {name: other for name, other in runs.others.items() if name in plan.stages}
     return Laid(study, plan, others, timed.costs(plan), timed.known)
 
@@ -83,13 +84,11 @@ def _settled(config: RunConfig, decided: Mapping[str, Any]) -> RunConfig:
 
 def write_down(laid: Laid, folder: StudyFolder, runs_dir: Path) -> StudyFolder:
     """Keep a study and its plan in its folder, and each stage's configuration; returns the folder, read anew."""
-    content = to_json(folder.name, os.path.relpath(runs_dir, folder.path), laid.plan, laid.costs) | {
-        "timed": laid.timed
-    }
+    content = to_json(folder.name, os.path.relpath(runs_dir, folder.path), laid.plan, laid.costs)
     for stage in laid.plan.stages.values():
         write_text(folder.job(stage.run) / "config.yaml", to_yaml(replace(stage.config, name=None)))
     write_text(folder.definition, laid.definition.to_yaml())
-    write_json(folder.cells, content)
+    write_json(folder.cells, content | {"timed": laid.timed})
     return StudyFolder(folder.path)
 
 

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from advss.config import RunConfig, paths_in
+from advss.config import RunConfig
 from advss.configuration.resolve import resolve, to_mapping
 from advss.errors import UsageError
 from advss.evaluations.ensemble import ensemble
@@ -118,29 +118,27 @@ def _train(study: StudyFolder, run: str, config: RunConfig, reporter: Reporter) 
 def _since(run: Path, config: RunConfig) -> dict[str, Any]:
     """What may be said of a run that is gone on with: how it runs now, and where its data are now."""
     said = to_mapping(config)
-    return {flag: said[flag] for flag in PLACES} | {f"data.{n}": str(v) for n, v in _moved(run, config).items()}
+    return {flag: said[flag] for flag in PLACES} | {f"data.{n}": place for n, place in _moved(run, config).items()}
 
 
-def _moved(run: Path, config: RunConfig) -> dict[str, Path]:
+def _moved(run: Path, config: RunConfig) -> dict[str, str]:
     """By option of their source, where the data are now, as far as they were elsewhere."""
     was = stored_config(run).data.options
-    now = {name: value for name, value in config.data.options.items() if isinstance(value, Path) and paths_in(value)}
-    return {name: value for name, value in now.items() if was.get(name) != value}
+    now = {name: value for name, value in config.data.options.items() if isinstance(value, Path)}
+    return {name: str(place) for name, place in now.items() if was.get(name) != place}
 
 
 def _measure(study: StudyFolder, run: str, config: RunConfig, reporter: Reporter) -> None:
     """Measure a finished run by all that the study asks for and that is not there."""
     folder = study.run(run)
-    for digest, by in study.stages[run]["measures"].items():
-        if digest in (folder.read_result().get(MEASURED) or {}):
-            continue
+    for digest, by in study.unmeasured(run).items():
         asked = stored_config(folder.path, by, measured=True)
         measured = evaluate(
             folder.path,
             asked.evaluation,
             asked.evaluate,
             device=config.device,
-            where={name: str(place) for name, place in _moved(folder.path, config).items()} or None,
+            where=_moved(folder.path, config) or None,
             reporter=reporter,
         )
         _note(folder, digest, measured)
@@ -157,7 +155,7 @@ def _join(study: StudyFolder, run: str, config: RunConfig, reporter: Reporter) -
     """Average runs, or try their examples on one another."""
     stage, folder = study.stages[run], study.run(run)
     members = [study.run(member).path for member in stage["after"]]
-    where = {name: str(place) for name, place in _moved(members[0], config).items()} or None
+    where = _moved(members[0], config) or None
     asked = Asked(config.evaluation, study.runs_dir, run, config.device, config.tracking, where)
     if stage["kind"] == "transfer":
         shutil.rmtree(folder.path, ignore_errors=True)  # of one that was killed

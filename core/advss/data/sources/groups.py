@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Hashable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from difflib import get_close_matches
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import yaml
 
+from advss.configuration.recipes import read_yaml
 from advss.errors import UsageError, did_you_mean
 
 Grouping = Literal["restricted-imagenet", "imagenet-m10"]  # those that are packaged
@@ -64,17 +66,6 @@ class Groups:
         return found
 
 
-class _Loader(yaml.BaseLoader):
-    """Takes all for text, folders called 007 and no too, and refuses a key that stands twice."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(None, None, f"'{key}' stands twice", node.start_mark)
-        return super().construct_mapping(node, deep)
-
-
 def _text(groups: Path | Grouping) -> str:
     if isinstance(groups, str):
         return (files("advss.data") / "groupings" / f"{groups}.yaml").read_text("utf-8")
@@ -90,7 +81,7 @@ def _text(groups: Path | Grouping) -> str:
 
 def _parsed(text: str, where: str) -> Any:
     try:
-        return yaml.load(text, _Loader)
+        return read_yaml(text, typed=False)  # folders may be called 007 and no
     except yaml.YAMLError as error:
         raise UsageError(f"{where}: not YAML: {' '.join(str(error).split())}") from error
 
@@ -114,7 +105,13 @@ def _folders(member: str, there: Collection[str], where: str) -> Sequence[str]:
     first, last = int(indices[1]), int(indices[2] or indices[1])
     if not first <= last < IMAGENET:
         raise UsageError(f"{where}: '{member}' is no class folder, nor classes of ImageNet, 0 to {IMAGENET - 1}")
-    from timm.data.imagenet_info import ImageNetInfo
+    return _wnids()[first : last + 1]
+
+
+@cache
+def _wnids() -> list[str]:
+    """The WordNet ids of ImageNet-1k's classes, in their order."""
+    from timm.data.imagenet_info import ImageNetInfo  # reads several files
 
     imagenet: Any = ImageNetInfo("imagenet-1k")
-    return [imagenet.index_to_label_name(index) for index in range(first, last + 1)]
+    return [imagenet.index_to_label_name(index) for index in range(IMAGENET)]
