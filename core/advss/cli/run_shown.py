@@ -16,6 +16,7 @@ from advss.cli.table import attacked, pages, percent, print_places
 from advss.cli.titled import title_of_figure, titles_of
 from advss.data.fingerprint import PARTS, Fingerprint
 from advss.errors import UsageError
+from advss.files import read_json
 from advss.naming import as_typed
 from advss.output import printed
 from advss.runs.folder import RunFolder, begun_by, check_links, to_evaluate, to_finetune
@@ -53,27 +54,18 @@ def described(row: Row) -> dict[str, Any]:
         "result": result,
         "stages": _stages(folder, result),
         "fingerprint": _fingerprint(folder),
-        "measurements": {n: _json(folder / n) for n in sorted(files) if Path(n).match("evaluations/*.json")},
+        "measurements": {n: read_json(folder / n) for n in sorted(files) if Path(n).match("evaluations/*.json")},
         "files": dict(sorted(files.items())),
         "mlflow": pages(folder),
         "next": _next(row, result),
     }
 
 
-def _json(path: Path) -> dict[str, Any]:
-    """A file's content; empty where it cannot be read."""
-    try:
-        content = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
 def _stages(folder: Path, result: Mapping[str, Any]) -> dict[str, dict[str, float | None]]:
     """How far each stage has come: result.json says it of those that are done, the last checkpoint of the others."""
     epochs, best, seconds = (dict(result.get(key) or {}) for key in ("epochs", "best_epochs", "seconds"))
     for stage in ("pretrain", "finetune"):
-        progress = _json(folder / stage / "last.json").get("progress")
+        progress = read_json(folder / stage / "last.json").get("progress")
         if stage not in epochs and isinstance(progress, dict):
             epochs[stage], best[stage] = progress.get("epoch"), progress.get("best_epoch")
             seconds = {stage: progress.get("seconds"), **seconds}
@@ -92,7 +84,7 @@ def _fingerprint(folder: Path) -> dict[str, Any] | None:
     for stage in ("finetune", "pretrain"):
         for which in ("best", "last"):
             try:
-                found = Fingerprint.from_json(_json(folder / stage / f"{which}.json")["data"])
+                found = Fingerprint.from_json(read_json(folder / stage / f"{which}.json")["data"])
                 return {**found.to_json(), "sha256": found.sha256}
             except (KeyError, TypeError, AttributeError):
                 continue

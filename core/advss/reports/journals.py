@@ -42,7 +42,8 @@ def mean_curve(curves: Sequence[Curve]) -> tuple[Curve, Curve, Curve]:
     """Mean, least and highest of several curves, where all of them have a value."""
     shared = sorted(set.intersection(*(set(curve) for curve in curves))) if curves else []
     at = {epoch: [curve[epoch] for curve in curves] for epoch in shared}
-    return tuple({e: float(f(v)) for e, v in at.items()} for f in (np.mean, np.min, np.max))  # type: ignore[return-value]
+    mean, least, most = ({e: float(of(values)) for e, values in at.items()} for of in (np.mean, np.min, np.max))
+    return mean, least, most
 
 
 def gradients(cell: Cell) -> Mapping[str, Curve]:

@@ -6,13 +6,13 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, deserialize
 
+from advss.files import read_json
 from advss.naming import in_words
 from advss.runs.folder import RunFolder
 from advss.runs.listing import number, printable
@@ -63,15 +63,6 @@ class Figure:
             and other.index is not None
             and np.array_equal(self.index, other.index)
         )
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A file's content; empty where it cannot be read."""
-    try:
-        content = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 def flat(content: Mapping[str, Any], head: str = "") -> dict[str, Any]:

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from advss.files import read_json
 from advss.reports.document import NONE, Block, Lines, Section, Table, Text, several
-from advss.reports.measured import read_json
 from advss.reports.reading import Cell, Subject
 from advss.runs.listing import printable
 

@@ -16,7 +16,8 @@ from typing import Any
 import yaml
 
 from advss.errors import UsageError
-from advss.reports.measured import Column, Figure, contents, figures_of, flat, measured_by, read_json
+from advss.files import read_json
+from advss.reports.measured import Column, Figure, contents, figures_of, flat, measured_by
 from advss.runs.folder import RunFolder
 from advss.runs.listing import printable
 

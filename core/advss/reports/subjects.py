@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from advss.files import read_json
 from advss.naming import as_typed
-from advss.reports.measured import read_json
 from advss.reports.reading import Cell, Comparison, Subject
 from advss.runs.folder import RunFolder, labelled
 from advss.runs.listing import COMPARISON, row_of
