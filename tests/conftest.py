@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +30,7 @@ from advss.threads import own_cores
 from advss.training.checkpoints import load_checkpoint
 from advss.training.reporting import Silent
 
+PATIENCE_S = 240.0
 FACTS = DataFacts(images=40, side=32, channels=3, classes=4)
 TINY = {"layers": [1, 1, 1, 1], "channels": [8, 8, 16, 16]}
 
@@ -291,3 +293,18 @@ STORED_RESULT: dict[str, Any] = {
     "best_epochs": {"pretrain": 2, "finetune": 3},
     "seconds": {"pretrain": 7.0, "finetune": 6.0, "evaluate": 1.0},
 }
+
+
+@pytest.fixture
+def until() -> Callable[[Callable[[], Any]], Any]:
+    """Waits for what another process does: what is said, as soon as it is true."""
+
+    def found(said: Callable[[], Any]) -> Any:
+        end = time.monotonic() + PATIENCE_S
+        while time.monotonic() < end:
+            if it := said():
+                return it
+            time.sleep(0.02)
+        raise AssertionError("it takes too long")
+
+    return found

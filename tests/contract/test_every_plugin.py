@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,10 @@ from advss.testing.subject import Subject
 from advss.testing.suite import checks_of
 from advss.testing.verdicts import Check, judge
 
-QUICK = {("evaluation", "certify"): {"n0": 10, "n": 40}}  # options of what takes minutes without
+QUICK: dict[tuple[str, str], dict[str, Any]] = {  # options of what takes minutes without
+    ("evaluation", "certify"): {"n0": 10, "n": 40},
+    ("evaluation", "autoattack"): {"version": "custom", "attacks": ("apgd-ce", "fab-t")},  # all: tests/attacks
+}
 SUBJECTS = [
     # sources of data that lie somewhere are asked where there are some: tests/data/test_contract.py
     Subject(plugin, QUICK.get((plugin.kind, plugin.name), {}))

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -53,20 +52,10 @@ class Killed:
         return self.folder.run(run).config.is_file() and not self.folder.finished(run)
 
 
-def until(said: Callable[[], Any]) -> Any:
-    """What is said as soon as it is true."""
-    end = time.monotonic() + PATIENCE_S
-    while time.monotonic() < end:
-        if found := said():
-            return found
-        time.sleep(0.02)
-    raise AssertionError("it takes too long")
-
-
 @pytest.mark.timeout(900)  # 120 CPU seconds, most of them imports of a dozen processes
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="there is no SIGKILL")
 def test_kills_of_the_command_a_job_and_both_change_nothing(
-    made: Any, written: Any, inline: Any, told_of: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    made: Any, written: Any, inline: Any, told_of: Any, tmp_path: Path, until: Callable[..., Any]
 ) -> None:
     study = made(rows=ROWS, seeds=2)
     whole = written(study)

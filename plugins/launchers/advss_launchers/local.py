@@ -1,25 +1,20 @@
-"""Jobs as processes of this machine, several at once: cores are divided between them, and each has a GPU of its own.
-
-A job is tied to this process by a pipe: where this process dies, by whatever, the job hears it, saves and ends.
-"""
+"""Jobs as processes of this machine, several at once: cores are divided between them, and each has a GPU of its own."""
 
 from __future__ import annotations
 
 import os
 import queue
-import signal
 import subprocess
 import threading
-import time
 from collections.abc import Mapping, Sequence
 
 from advss.errors import UsageError
 from advss.hookspecs import Launcher
-from advss.launching import TIED, Board, Job
+from advss.launching import Board, Job
 from advss.threads import environment
+from advss_launchers.jobs import Order, begin, let_go, stop
 
 LOOK_S = 0.25  # between two questions of whether the user wants to stop
-SAVE_S = 60.0  # for a job to save and end; one that has not is killed, and loses what came after its last checkpoint
 
 
 class Local(Launcher):
@@ -42,48 +37,24 @@ class Local(Launcher):
     def launch(self, jobs: Sequence[Job], board: Board) -> None:
         """Begin each job as soon as those it needs have ended well and a place is free."""
         places, ended = _places(self.jobs), queue.Queue[tuple[Job, int, int]]()
-        waiting, running, lost, share = list(jobs), dict[str, subprocess.Popen[bytes]](), set[str](), len(places)
+        order, running, share = Order(jobs), dict[str, subprocess.Popen[bytes]](), len(places)
         try:
-            while waiting or running:
-                unfinished = {job.name for job in waiting} | running.keys()
-                for job in [job for job in waiting if not unfinished & {*job.after}][: len(places)]:
-                    waiting.remove(job)
+            while order.waiting or running:
+                for job in order.ready(len(places)):
                     running[job.name] = _begin(job, places.pop(0), share, ended)
                     board.began(job)
                 job, place, code = _wait(ended, board)
-                _let_go(running.pop(job.name))
+                let_go(running.pop(job.name))
                 places.append(place)
+                order.ended(job, code)
                 board.ended(job, code)
-                if code:
-                    lost.add(job.name)
-                    waiting = _without(waiting, lost)
         finally:
-            _stop(running)
-
-
-def _without(waiting: Sequence[Job], lost: set[str]) -> list[Job]:
-    """The jobs that need none of those that are lost; the others are lost, too."""
-    left = []
-    for job in waiting:
-        if lost & {*job.after}:
-            lost.add(job.name)
-        else:
-            left.append(job)
-    return left
+            stop(running.values())
 
 
 def _begin(job: Job, place: int, jobs: int, ended: queue.Queue[tuple[Job, int, int]]) -> subprocess.Popen[bytes]:
     """Start a job in a place; a thread waits for its end."""
-    with job.log.open("ab") as log:
-        process = subprocess.Popen(
-            (*job.command, TIED),
-            cwd=job.folder,
-            env=_environment(place, jobs),
-            stdin=subprocess.PIPE,  # never written to: it ends when this process does
-            stdout=log,
-            stderr=log,
-            start_new_session=True,  # Ctrl-C is this process's, which tells its jobs
-        )
+    process = begin(job, _environment(place, jobs))
     threading.Thread(target=lambda: ended.put((job, place, process.wait())), daemon=True).start()
     return process
 
@@ -100,11 +71,11 @@ def _places(jobs: int) -> list[int]:
 
 def _gpus() -> list[str]:
     """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
-    import torch
-
     said = os.environ.get("CUDA_VISIBLE_DEVICES")
     if said is not None:
         return [one for one in said.split(",") if one]
+    import torch
+
     return [str(place) for place in range(torch.cuda.device_count())]
 
 
@@ -116,23 +87,3 @@ def _wait(ended: queue.Queue[tuple[Job, int, int]], board: Board) -> tuple[Job, 
             return ended.get(timeout=LOOK_S)
         except queue.Empty:
             continue
-
-
-def _stop(running: Mapping[str, subprocess.Popen[bytes]]) -> None:
-    """Tell the jobs that run to save and end, and wait until they have."""
-    for process in running.values():
-        process.send_signal(signal.SIGTERM)
-    until = time.monotonic() + SAVE_S
-    for process in running.values():
-        try:
-            process.wait(max(0.0, until - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        _let_go(process)
-
-
-def _let_go(process: subprocess.Popen[bytes]) -> None:
-    """Close what tied a job that has ended."""
-    if process.stdin:
-        process.stdin.close()
