@@ -9,6 +9,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+import time
 import venv
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -62,9 +63,9 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return found
 
 
-@pytest.fixture
-def address(python: Path, until: Callable[..., Any]) -> Iterator[str]:
-    """A cluster of one core on 127.0.0.1, as long as the test."""
+@pytest.fixture(scope="module")
+def address(python: Path) -> Iterator[str]:
+    """A cluster of one core on 127.0.0.1, as long as the tests."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -75,7 +76,9 @@ def address(python: Path, until: Callable[..., Any]) -> Iterator[str]:
     with Path(place, "log").open("wb") as log:
         head = psutil.Popen([python.parent / "ray", *words, *off], env=environ, stdout=log, stderr=log)
     try:
-        until(lambda: b"--block" in Path(place, "log").read_bytes())
+        end = time.monotonic() + PATIENCE_S
+        while b"--block" not in Path(place, "log").read_bytes() and time.monotonic() < end:
+            time.sleep(0.1)
         yield f"127.0.0.1:{port}"
     finally:
         processes = [*head.children(recursive=True), head]
@@ -119,6 +122,17 @@ def test_a_job_whose_worker_is_killed_goes_on_at_another(
     one, other = (load_checkpoint(folder.run(run).best("finetune")).tensors for folder in (ours, theirs))
     assert all(torch.equal(one[name], other[name]) for name in other)
     assert ours.run(run).read_result()["ra"] == theirs.run(run).read_result()["ra"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_it_keeps_the_contract(python: Path, address: str, tmp_path: Path) -> None:
+    line = (python, "-m", "advss.cli.main", "plugins", "check", "ray")
+    done = subprocess.run(
+        line, cwd=tmp_path, env=os.environ | {"RAY_ADDRESS": address}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert " 0 failed, 0 not checked" in done.stdout
 
 
 @pytest.mark.parametrize(
