@@ -219,6 +219,14 @@ def test_latex_is_escaped_and_as_many_columns_as_headings() -> None:
     assert escaped("ℓ∞ −2") == r"$\ell$$\infty$ $-$2"
 
 
+def test_latex_breaks_what_is_longer_than_a_page_or_wider_than_a_line() -> None:
+    long = Table("long", "c", ("row", "n"), [(str(row), "1") for row in range(50)])
+    wide = Table("wide", "c", ("what", "said"), [("plugins", "many words " * 20)], left=2)
+    text = latex(Report("r", [], [Section("s", [long, wide])]))
+    assert "\\begin{longtable}{lr}\n\\caption{c}\\label{long}\\\\\n\\toprule" in text
+    assert r"\begin{tabular}{lp{0.7\linewidth}}" in text
+
+
 def test_markdown_cells_end_where_they_should() -> None:
     text = markdown(Report("r", [], [Section("s", [Table("t", "c", ("|cos|",), [("<b>",)])])]))
     assert r"| \|cos\| |" in text

@@ -15,6 +15,9 @@ CSV_HEADINGS = (
     *("setting", "evaluation", "title", "options", "figure", "seeds", "mean", "sd"),
     *("low_seeds", "high_seeds", "low_images", "high_images", "images", "values"),
 )
+PAGE = 45  # rows that a page of LaTeX holds; longer tables are broken
+FITTED = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}"  # no wider than a line
+LONG, LONG_WIDTH = 60, 0.7  # letters from which a column of text is broken into lines, and its share of the line
 LATEX = {
     **{letter: f"\\{letter}" for letter in "&%$#_{}"},
     **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"},
@@ -53,22 +56,33 @@ def _plain(text: str) -> str:
 
 
 def latex(report: Report) -> str:
-    """Tables and figures, each to be taken into a paper; the preamble needs booktabs and graphicx."""
+    """Tables and figures, each to be taken into a paper; the first line says what the preamble needs."""
     blocks = [block for section in report.sections for block in section.blocks]
     drawn = [_typeset(block) for block in blocks if isinstance(block, Table | Drawing)]
-    return "\n\n".join([r"% \usepackage{booktabs,graphicx}", *drawn]) + "\n"
+    return "\n\n".join([r"% \usepackage{booktabs,graphicx,longtable}", *drawn]) + "\n"
 
 
 def _typeset(block: Table | Drawing) -> str:
     if isinstance(block, Drawing):
         shown = [rf"\includegraphics[width=\linewidth]{{figures/{block.name}.pdf}}", *_labelled(block)]
         return "\n".join([r"\begin{figure}", r"\centering", *shown, r"\end{figure}"])
-    columns = "l" * block.left + "r" * (len(block.headings) - block.left)
     lines = [" & ".join(map(escaped, row)) + r" \\" for row in (block.headings, *block.rows)]
-    table = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", lines[0], r"\midrule", *lines[1:], r"\bottomrule"]
+    body = [r"\toprule", lines[0], r"\midrule", *lines[1:], r"\bottomrule"]
     note = [rf"\par\smallskip\footnotesize {escaped(block.note)}"] if block.note else []
+    if len(block.rows) > PAGE:
+        caption, label = _labelled(block)
+        begun = [r"\begingroup\small", rf"\begin{{longtable}}{{{_columns(block)}}}", caption + label + r"\\"]
+        return "\n".join([*begun, *body, r"\end{longtable}", *note, r"\endgroup"])
     begun = [r"\begin{table}", r"\centering", r"\small", *_labelled(block)]
-    return "\n".join([*begun, *table, r"\end{tabular}", *note, r"\end{table}"])
+    table = [FITTED + "{%", rf"\begin{{tabular}}{{{_columns(block)}}}", *body, r"\end{tabular}}"]
+    return "\n".join([*begun, *table, *note, r"\end{table}"])
+
+
+def _columns(block: Table) -> str:
+    """Text flush left, in lines of its own where it is long; numbers flush right."""
+    longest = [max(len(row[place]) for row in (block.headings, *block.rows)) for place in range(block.left)]
+    text = (rf"p{{{LONG_WIDTH}\linewidth}}" if length > LONG else "l" for length in longest)
+    return "".join(text) + "r" * (len(block.headings) - block.left)
 
 
 def _labelled(block: Table | Drawing) -> list[str]:

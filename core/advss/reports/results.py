@@ -218,13 +218,14 @@ def counted(figure: str, found: Sequence[Order]) -> str:
 
 def _beside(subject: Subject, paper: Mapping[str, Mapping[str, float]]) -> Table:
     keys = dict.fromkeys(key for row in paper.values() for key in row)
+    digits = {key: 1 if key == "epochs" else 2 for key in keys}
     rows = []
     for label, said in paper.items():
         row = [label]
         for key in keys:
             ours, theirs = _ours(subject, label, key), said.get(key)
-            gap = NONE if ours is None or theirs is None else f"{ours - theirs:+.2f}".replace("-", "−")
-            row += [NONE if one is None else f"{one:.2f}" for one in (theirs, ours)] + [gap]
+            gap = NONE if ours is None or theirs is None else f"{ours - theirs:+.{digits[key]}f}".replace("-", "−")
+            row += [NONE if one is None else f"{one:.{digits[key]}f}" for one in (theirs, ours)] + [gap]
         rows.append(row)
     headings = [f"{in_words(key)} {what}" for key in keys for what in ("paper", "ours", "ours − paper")]
     return Table("published", "The paper's numbers and ours, means over seeds", ["row", *headings], rows)
