@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from advss.errors import UsageError
-from advss.studies.definition import Definition, packaged, parse_definition
+from advss.studies.definition import Definition, packaged, parse_definition, read_definition
 from advss.studies.grid import cells_of, written
 
 
@@ -90,3 +92,13 @@ def test_a_value_is_written_shortly(value: Any, text: str) -> None:
 def test_table_3_of_the_paper_is_26_trainings_a_seed() -> None:
     study = parse_definition(packaged()["paper-table3"], where="paper-table3")
     assert len(cells_of(study)) == 20
+
+
+def test_the_study_of_cifar10_gives_p1_the_images_of_pretraining(tmp_path: Path) -> None:
+    study = read_definition(Path(__file__).parents[2] / "benchmarks" / "studies" / "cifar10-labels.yaml")
+    roots = {f"{flag}.root": str(tmp_path) for flag in ("data", "pretrain-data")}
+    rows = {name: {**row, **roots} for name, row in study.rows.items() if name != "P1 F4"}
+    rows["P1 F4"] = study.rows["P1 F4"] | {"data.root": str(tmp_path)}
+    cells = {cell.label: cell.config for cell in cells_of(replace(study, rows=rows))}
+    images = {name: int(0.9 * config.limit) * config.finetuning.epochs for name, config in cells.items()}
+    assert images["P1 F4"] == images["P3 F4"] + 45_000 * cells["P3 F4"].pretraining.epochs

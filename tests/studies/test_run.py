@@ -6,6 +6,9 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +17,7 @@ import torch
 
 import advss
 from advss.errors import UsageError
-from advss.runs.lock import locked
+from advss.runs.lock import held, locked
 from advss.studies.folder import StudyFolder
 from advss.studies.run import launch
 from advss.studies.work import stage_config, work
@@ -157,6 +160,21 @@ def test_a_stage_that_somebody_works_on_is_running(made: Any, written: Any) -> N
     with locked(folder.job(run)):
         assert StudyFolder(folder.path).states()[run][0] == "running"
     assert StudyFolder(folder.path).states()[run][0] == "waiting"
+
+
+def test_a_study_that_somebody_runs_is_not_run_twice(
+    finished: StudyFolder, inline: Any, told_of: Any, until: Callable[..., Any]
+) -> None:
+    holds = "import sys, time, pathlib, advss.runs.lock as l\nwith l.locked(pathlib.Path(sys.argv[1])): time.sleep(60)"
+    other = subprocess.Popen([sys.executable, "-c", holds, str(finished.path)])
+    try:
+        until(lambda: held(finished.path))
+        with pytest.raises(UsageError, match=rf"study .*s is in use by process {other.pid} on .*; wait until it has"):
+            launch(finished, inline(), view=told_of.of)
+    finally:
+        other.kill()
+        other.wait()
+    launch(finished, inline(), view=told_of.of)
 
 
 def test_a_signal_ends_the_study_and_is_raised(made: Any, written: Any, inline: Any, told_of: Any) -> None:

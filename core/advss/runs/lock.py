@@ -1,4 +1,4 @@
-"""One process at a time in a run's folder, by a lock that the operating system releases when its holder dies.
+"""One process at a time in the folder of a run or a study, by a lock that the system releases when its holder dies.
 
 The lock is on the file ``.lock``, which stays and names its last holder. flock, and not lockf: a lockf lock is lost as
 soon as anything in the process opens and closes the file. A flock lock is shared with forked children and would outlive
@@ -33,15 +33,15 @@ _held: dict[Path, int] = {}  # files that this process has locked, and their des
 
 
 @contextmanager
-def locked(folder: Path, patience_s: float = PATIENCE_S) -> Iterator[None]:
-    """Within, this process alone works in a run's folder.
+def locked(folder: Path, patience_s: float = PATIENCE_S, *, what: str = "run") -> Iterator[None]:
+    """Within, this process alone works in the folder of a run, or of what it is called.
 
     Raises:
         UsageError: another does, for longer than ``patience_s``; its process and host are named.
     """
     path = _place(folder)
     if not _take(path, patience_s):
-        raise UsageError(_in_use(folder))
+        raise UsageError(_in_use(folder, what))
     try:
         yield
     finally:
@@ -155,11 +155,11 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_let_go)
 
 
-def _in_use(folder: Path) -> str:
+def _in_use(folder: Path, what: str = "run") -> str:
     holder = ""
     with suppress(OSError, ValueError):
         holder = _place(folder).read_text("utf-8")
-    return f"run {folder} is in use by {holder or 'another process'}; wait until it has ended, or end it"
+    return f"{what} {folder} is in use by {holder or 'another process'}; wait until it has ended, or end it"
 
 
 @cache

@@ -16,6 +16,7 @@ from advss.configuration.resolve import to_yaml
 from advss.files import write_json, write_text
 from advss.hookspecs import Launcher
 from advss.launching import Board, Job
+from advss.runs.lock import locked
 from advss.runs.session import choose_device
 from advss.studies.cost import Timed
 from advss.studies.definition import Definition
@@ -112,10 +113,11 @@ def launch(
     """Have a launcher finish what is left of a study, failed stages as often again as ``retry`` says.
 
     Raises:
+        UsageError: the launcher cannot work here, or another process runs the study.
         Interrupted: a signal came; the jobs that ran have saved.
     """
     launcher.check()
-    with StopRequest() as stop, view(folder) as shown:
+    with locked(folder.path, what="study"), StopRequest() as stop, view(folder) as shown:
         board = _Board(folder, shown, stop)
         for left in range(retry, -1, -1):
             launcher.launch(_jobs(folder), board)
