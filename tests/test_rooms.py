@@ -26,6 +26,7 @@ STOREYS = [
         "ensemble",
         "tracking",
         "attacks",
+        "unforeseen",
         "config",
         "hookspecs",
         "launching",

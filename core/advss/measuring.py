@@ -30,10 +30,11 @@ class Victim(nn.Module):
     It is in eval mode, and none of its parameters takes a gradient. Passes that memory does not hold are split.
     """
 
-    def __init__(self, model: nn.Module, *, classes: Sequence[str], noise: float = 0.0) -> None:
+    def __init__(self, model: nn.Module, *, classes: Sequence[str], noise: float = 0.0, side: int = 0) -> None:
         super().__init__()
         self.model, self.classes = model, tuple(classes)
         self.noise = noise  # standard deviation of the Gaussian noise it was fine-tuned on, pixels in [0, 1]
+        self.side = side  # of the images that it was made for; 0 where that is not known
         self.at_once = sys.maxsize  # images of a pass; core halves it when the device's memory runs out
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
@@ -108,6 +109,10 @@ class Evaluation:
                 for the whole chunk, whichever of its images still need it.
         """
         raise NotImplementedError
+
+    def passes(self, classes: int) -> int:
+        """Passes forward and backward that an image costs; core says them before it begins, unless they are 0."""
+        return 0
 
     def parts(self, classes: int) -> Sequence[str]:
         """Names of what is measured of each chunk one after another; a kill loses no more than one part."""

@@ -18,6 +18,7 @@ from advss.testing.verdicts import Check, judge
 QUICK: dict[tuple[str, str], dict[str, Any]] = {  # options of what takes minutes without
     ("evaluation", "certify"): {"n0": 10, "n": 40},
     ("evaluation", "autoattack"): {"version": "custom", "attacks": ("apgd-ce", "fab-t")},  # all: tests/attacks
+    ("evaluation", "unforeseen"): {"attacks": ("pgd_linf", "jpeg_l1", "gabor"), "steps": 2},  # all: tests/unforeseen
 }
 SUBJECTS = [
     # sources of data that lie somewhere are asked where there are some: tests/data/test_contract.py

@@ -145,6 +145,9 @@ class Measuring:
         done = sum(count * len(chunk) for (count, _), chunk in zip(begun, chunks, strict=True))
         if known := sum(len(chunk) for (count, _), chunk in zip(begun, chunks, strict=True) if count == len(parts)):
             self.reporter.say(f"{title}: {known} of {len(images)} images were measured before, in the same way")
+        if passes := evaluation.passes(len(model.classes)):
+            all_passes = f"{passes:,} an image, {passes * len(images):,} in all"
+            self.reporter.say(f"{title}: passes forward and backward of {len(images)} images: {all_passes}")
         unit = "image" if len(parts) == 1 else ""
         self.reporter.start(title, steps=len(images) * len(parts), done=done, epochs=1, unit=unit)
         try:

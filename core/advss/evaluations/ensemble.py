@@ -183,7 +183,7 @@ def _of_some(session: Session, some: Sequence[Finished], by: Choice | None, titl
     config, test, found = session.config, session.splits.test, learnt(model.eval(), session)
     if by:
         plan = planned(by, config.evaluation)
-        victim = plan.victim(model, classes=session.splits.classes, noise=0.0)
+        victim = plan.victim(model, classes=session.splits.classes, side=session.splits.side)
         plan.check(victim)
         how = Measuring(session.device, config.seed, config.evaluation.batch_size, session.reporter, session.stop)
         measured = plan.measured(victim, test, how, Kept(None, {}), title)

@@ -162,4 +162,12 @@ def _head(found: Sequence[Found]) -> Found | None:
 def victim_of(plan: Planned, model: nn.Module, manifest: Mapping[str, Any]) -> Victim:
     """In the memory layout in which it trained, which was found to be the faster."""
     layout = manifest.get("memory_format", "contiguous")
-    return plan.victim(model, classes=manifest["classes"], noise=float(manifest.get("noise", 0.0)), layout=layout)
+    noise = float(manifest.get("noise", 0.0))
+    return plan.victim(model, classes=manifest["classes"], noise=noise, side=_side(manifest), layout=layout)
+
+
+def _side(manifest: Mapping[str, Any]) -> int:
+    """Of the images; an ensemble's members are of the same."""
+    while "members" in manifest:
+        manifest = manifest["members"][0]
+    return int(manifest["model"]["data"]["side"])

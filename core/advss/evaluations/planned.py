@@ -82,12 +82,12 @@ class Planned:
         }
 
     def victim(
-        self, model: nn.Module, *, classes: Sequence[str], noise: float = 0.0, layout: str = "contiguous"
+        self, model: nn.Module, *, classes: Sequence[str], noise: float = 0.0, side: int = 0, layout: str = "contiguous"
     ) -> Victim:
         """A model as it is measured, by a name of :data:`advss.training.layout.FORMATS` in that memory layout."""
         arithmetic = Arithmetic(bf16=self.settings.precision == "bf16", memory_format=FORMATS[layout])
         model.eval().to(memory_format=arithmetic.memory_format)
-        return Victim(Computed(model, arithmetic), classes=classes, noise=noise)
+        return Victim(Computed(model, arithmetic), classes=classes, noise=noise, side=side)
 
     def check(self, victim: Victim) -> None:
         """Raise UsageError where a model cannot be measured so, before it is."""

@@ -9,7 +9,7 @@ advss_api = (1, 0)
 
 @hookimpl
 def advss_evaluations() -> list[type[Evaluation]]:
-    """Accuracy clean, under PGD and over its strength, under AutoAttack, and certified; examples of PGD."""
+    """Accuracy clean, under PGD and over its strength, AutoAttack and unforeseen attacks, certified; examples."""
     from advss_evaluations.autoattack import AutoAttack
     from advss_evaluations.certify import Certify
     from advss_evaluations.clean import Clean
@@ -17,5 +17,6 @@ def advss_evaluations() -> list[type[Evaluation]]:
     from advss_evaluations.gallery import Gallery
     from advss_evaluations.pgd import PGD
     from advss_evaluations.strength import Strength
+    from advss_evaluations.unforeseen import Unforeseen
 
-    return [Clean, PGD, AutoAttack, Certify, Examples, Gallery, Strength]
+    return [Clean, PGD, AutoAttack, Certify, Examples, Gallery, Strength, Unforeseen]

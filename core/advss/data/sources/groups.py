@@ -105,11 +105,11 @@ def _folders(member: str, there: Collection[str], where: str) -> Sequence[str]:
     first, last = int(indices[1]), int(indices[2] or indices[1])
     if not first <= last < IMAGENET:
         raise UsageError(f"{where}: '{member}' is no class folder, nor classes of ImageNet, 0 to {IMAGENET - 1}")
-    return _wnids()[first : last + 1]
+    return wnids()[first : last + 1]
 
 
 @cache
-def _wnids() -> list[str]:
+def wnids() -> list[str]:
     """The WordNet ids of ImageNet-1k's classes, in their order."""
     from timm.data.imagenet_info import ImageNetInfo  # reads several files
 

@@ -8,11 +8,13 @@ from advss.evaluations.pictures.answered import calibration_errors, draw_answers
 from advss.evaluations.pictures.by_class import draw_by_class
 from advss.evaluations.pictures.confusion import draw_confusion
 from advss.evaluations.pictures.examples import Page, draw_examples
+from advss.evaluations.pictures.radar import OverEps, draw_over_eps, draw_radar
 from advss.evaluations.pictures.reliability import calibration_error, draw_reliability
 from advss.evaluations.pictures.strength import Curve, draw_strength, sanity, verdict
 
 __all__ = [
     "Curve",
+    "OverEps",
     "Page",
     "calibration_error",
     "calibration_errors",
@@ -20,6 +22,8 @@ __all__ = [
     "draw_by_class",
     "draw_confusion",
     "draw_examples",
+    "draw_over_eps",
+    "draw_radar",
     "draw_reliability",
     "draw_strength",
     "sanity",
