@@ -112,7 +112,11 @@ def test_ua_has_the_mean_of_each_strength() -> None:
     assert figures["summary"] == "TA 90.00 %; mean medium 60.00 %; mean high 30.00 %"
     radar = evaluation.draw(measured)["radar"].axes[0]
     assert [tick.get_text() for tick in radar.get_xticklabels()] == ["wood", "snow", "gabor"]
-    assert [list(line.get_ydata()) for line in radar.get_lines()] == [[60, 60, 60, 60], [50, 20, 20, 50]]
+    assert [heights(line) for line in radar.get_lines()] == [[60, 60, 60, 60], [50, 20, 20, 50]]
+
+
+def heights(line: Any) -> list[float]:
+    return list(line.get_ydata())
 
 
 def test_one_figure_shows_all_attacks_beside_their_ata() -> None:
@@ -120,8 +124,8 @@ def test_one_figure_shows_all_attacks_beside_their_ata() -> None:
     figures = evaluation.draw(as_trained(evaluation, 10_000, CLASSES))
     assert [axes.get_title() for axes in figures["over-eps"].axes[:3]] == ["PGD ℓ∞", "PGD ℓ2", "Frank-Wolfe ℓ1"]
     own, ata = figures["over-eps"].axes[0].get_lines()
-    assert list(own.get_ydata())[1:] == pytest.approx(list(ata.get_ydata()))
-    assert list(figures["radar"].axes[0].get_lines()[0].get_ydata()) == pytest.approx([100] * 8)
+    assert heights(own)[1:] == pytest.approx(heights(ata))
+    assert heights(figures["radar"].axes[0].get_lines()[0]) == pytest.approx([100] * 8)
 
 
 @pytest.mark.parametrize(

@@ -18,12 +18,13 @@ from advss.unforeseen import FAMILIES, Attack, examples, wrong_class
 
 Trained = tuple[nn.Module, Tensor, Tensor]
 Make = Callable[..., Attack]
-Array = NDArray[np.float64]
+Array = NDArray[Any]
 
 
 def array(x: Tensor) -> Array:
     """In float64."""
-    return np.asarray(x.detach().double().numpy())
+    found: Array = x.detach().double().numpy()
+    return found
 
 
 def watched(attack: Attack) -> list[Tensor]:
@@ -121,7 +122,8 @@ def test_without_a_slip_eps_0_leaves_the_image(which: str, slip: str, make: Make
 
 
 def norm(z: Tensor, p: float) -> Tensor:
-    return z.flatten(1).norm(p=p, dim=1)
+    length: Tensor = z.flatten(1).norm(p=p, dim=1)
+    return length
 
 
 def box(z: Tensor, low: float, high: float) -> bool:

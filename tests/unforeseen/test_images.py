@@ -26,7 +26,8 @@ TO_YCC = np.array([[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.
 
 def array(x: Tensor) -> Array:
     """In float64."""
-    return np.asarray(x.detach().double().numpy())
+    found: Array = x.detach().double().numpy()
+    return found
 
 
 def alike(attack: Attack, z: Tensor, expected: Array, *, step: int = 1, atol: float = 1e-5) -> None:
@@ -58,15 +59,15 @@ def test_jpeg_is_that_of_the_standard_without_rounding(make: Make, colours: Tens
     expected = []
     for image, own in zip(array(colours), array(z) * times, strict=True):
         y, blue, red = np.tensordot(TO_YCC, 255 * image, 1) + np.array([0, 128, 128])[:, None, None]
-        planes = []
+        planes = list[Array]()
         for plane, table, start in ((y, np.array(LUMINANCE), 0), (blue, chroma, 16), (red, chroma, 20)):
             small = plane if start == 0 else plane.reshape(16, 2, 16, 2).mean((1, 3))
 
             def change(c: Array, n: int, table: Array = table, start: int = start, own: Array = own) -> Array:
-                return (c / table + own.reshape(24, 8, 8)[start + n] / 2) * table
+                return np.asarray((c / table + own.reshape(24, 8, 8)[start + n] / 2) * table)
 
             decoded = blocks(small, change)
-            planes.append(decoded if start == 0 else np.kron(decoded, np.ones((2, 2))))
+            planes.append(decoded if start == 0 else np.kron(decoded, np.ones((2, 2))).astype(np.float64))
         expected.append(rgb(*planes))
     alike(attack, z, np.stack(expected), step=step)
 
@@ -239,8 +240,8 @@ def test_flakes_are_mirrored_lines(make: Make, colours: Tensor) -> None:
     chance = torch.rand(60, generator=draws)
     width = torch.where(chance <= 0.6, 1, torch.where(chance <= 0.9, 3, 5))
     assert set(down.tolist()) == set(across.tolist()) == {2, 3, 4, 5, 6}
-    for shape, *drawn in zip(array(made), down.tolist(), across.tolist(), width.tolist(), strict=True):
-        np.testing.assert_allclose(shape, line(*drawn, 13), atol=1e-6)
+    for shape, i, j, wide in zip(array(made), down.tolist(), across.tolist(), width.tolist(), strict=True):
+        np.testing.assert_allclose(shape, line(i, j, wide, 13), atol=1e-6)
 
 
 def test_snow_falls_on_seven_shifted_grids(make: Make, colours: Tensor) -> None:

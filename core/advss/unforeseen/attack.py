@@ -1,7 +1,7 @@
 """What all unforeseen attacks share: variables, images made of them, and the ascent.
 
-Letters: B images of a chunk, C H W their channels and sides, S the side of a square one, K classes; L layers, k the side
-of a kernel.
+Letters: B images of a chunk, C H W their channels and sides, S the side of a square one, K classes, L
+layers, k the side of a kernel.
 """
 
 from __future__ import annotations
@@ -102,7 +102,8 @@ def laid(planes_BLSS: Tensor, kernels_BLkk: Tensor) -> Tensor:
     length = next_fast_len(side + size - 1, real=True)
     waves = torch.fft.rfft2(planes_BLSS, (length, length)) * torch.fft.rfft2(kernels_BLkk, (length, length))
     first = size // 2
-    return torch.fft.irfft2(waves.sum(1), (length, length))[..., first : first + side, first : first + side]
+    whole: Tensor = torch.fft.irfft2(waves.sum(1), (length, length))
+    return whole[..., first : first + side, first : first + side]
 
 
 def snowy(x_BCHW: Tensor, share: float) -> Tensor:

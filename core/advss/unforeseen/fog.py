@@ -44,7 +44,7 @@ class Fog(Attack):
 
     def apply(self, z: Tensor, step: int) -> Tensor:
         """Fog is added, and each channel is scaled so that its brightest pixel could not leave [0, 1]."""
-        fog = self._stretched(heights(z.split(self.counts, 1)))
+        fog = self._stretched(heights(torch.split(z, self.counts, 1)))
         edge = (fog.shape[-1] - self.side) // 2
         fog_B1SS = fog[:, None, edge : edge + self.side, edge : edge + self.side]
         largest = (self.brightest_BC11 + self.eps).clamp_min(1e-12)

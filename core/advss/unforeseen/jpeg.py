@@ -56,7 +56,7 @@ class JPEG(Attack):
     def apply(self, z: Tensor, step: int) -> Tensor:
         """What the variables add is decoded."""
         z = z * self.eps if self.first and step == 0 else z
-        light, blue, red = (z * self.scale_D).split(self.count, 1)
+        light, blue, red = torch.split(z * self.scale_D, self.count, 1)
         halves = [
             _plane(chroma, self.side // 2).repeat_interleave(2, 1).repeat_interleave(2, 2) for chroma in (blue, red)
         ]
@@ -122,7 +122,7 @@ def _plane(coefficients: Tensor, side: int) -> Tensor:
     """The plane (..., side, side) of the coefficients (..., side · side) of its blocks, row by row."""
     cells = side // BLOCK
     wave = _cosines(like=coefficients)
-    blocks = wave.T @ coefficients.unflatten(-1, (cells, cells, BLOCK, BLOCK)) @ wave
+    blocks = wave.T @ coefficients.view(*coefficients.shape[:-1], cells, cells, BLOCK, BLOCK) @ wave
     return blocks.transpose(-3, -2).flatten(-4, -3).flatten(-2, -1)
 
 

@@ -49,7 +49,7 @@ class Kaleidoscope(Attack):
 
     def apply(self, z: Tensor, step: int) -> Tensor:
         """Colours of shapes that overlap add up; a rim covers everything."""
-        added, grey = z.split(self.counts, 1)
+        added, grey = torch.split(z, self.counts, 1)
         colour_BN3 = self.colour_BN3 + added.view_as(self.colour_BN3)
         filled = self.through + torch.einsum("bnhw,bnc->bchw", self.inside_BNSS, colour_BN3)
         return torch.where(self.rim_B1SS, grey.abs().view(-1, 1, self.side, self.side), filled).clamp(0, 1)

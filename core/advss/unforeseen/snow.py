@@ -78,7 +78,7 @@ class SnowUA(Attack):
     def __init__(self, x_BCHW: Tensor, *, flake: int, grid: int, blur: int, **given: Any) -> None:
         super().__init__(x_BCHW, **given)
         count = len(self.x) * self.layers
-        shapes_BLkk = flakes(self, count, side=flake, shortest=1).unflatten(0, (len(self.x), self.layers))
+        shapes_BLkk = flakes(self, count, side=flake, shortest=1).view(len(self.x), self.layers, flake, flake)
         turned_B111 = self.uniform(len(self.x), 1, 1, 1) < 0.5
         self.shapes_BLkk = torch.where(turned_B111, shapes_BLkk.flip(3), shapes_BLkk)
         wide_N = self.uniform(count, low=10, high=15)

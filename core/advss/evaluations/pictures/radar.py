@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
@@ -40,7 +40,7 @@ def draw_radar(lines: Mapping[str, Mapping[str, float]], unit: str) -> Figure:
         unit: what the values are.
     """
     figure = new_figure(width=5.5, height=5.5)
-    axes = figure.add_subplot(projection="polar")
+    axes: Any = figure.add_subplot(projection="polar")
     spokes = list(next(iter(lines.values())))
     angles = [2 * math.pi * place / len(spokes) for place in range(len(spokes))]
     for place, (name, values) in enumerate(lines.items()):
