@@ -58,6 +58,11 @@ class HalfAChunk(Sound):
     chunk = 0.5  # type: ignore[assignment]
 
 
+class HalfAPass(Sound):
+    def passes(self, classes: int) -> int:
+        return 0.5  # type: ignore[return-value]
+
+
 class FewerThanNone(Sound):
     most = -1
 
@@ -178,6 +183,7 @@ class DrawsText(Sound):
 BROKEN = [
     (HalfAChunk, counts, "chunk is 0.5; give a whole number of images"),
     (FewerThanNone, counts, "most is -1; give a whole number of images"),
+    (HalfAPass, counts, r"passes\(\) must return a whole number of passes an image costs, or 0, got 0.5"),
     (Untitled, title, r"title\(\) returns None; return a few words"),
     (LongTitle, title, r"title\(\) returns 'Means\\nof images'; say it in one short line"),
     (

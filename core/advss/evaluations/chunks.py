@@ -22,7 +22,7 @@ from torch import Tensor
 from advss.attacks.victim import as_victim
 from advss.data.splits import Part, part_tensors
 from advss.errors import UsageError
-from advss.evaluations.form import accuracies, checked, checked_words
+from advss.evaluations.form import accuracies, checked, checked_passes, checked_words
 from advss.evaluations.packed import packed, unpacked
 from advss.files import write_bytes
 from advss.hookspecs import Evaluation
@@ -145,7 +145,7 @@ class Measuring:
         done = sum(count * len(chunk) for (count, _), chunk in zip(begun, chunks, strict=True))
         if known := sum(len(chunk) for (count, _), chunk in zip(begun, chunks, strict=True) if count == len(parts)):
             self.reporter.say(f"{title}: {known} of {len(images)} images were measured before, in the same way")
-        if passes := evaluation.passes(len(model.classes)):
+        if passes := checked_passes(evaluation.passes(len(model.classes))):
             all_passes = f"{passes:,} an image, {passes * len(images):,} in all"
             self.reporter.say(f"{title}: passes forward and backward of {len(images)} images: {all_passes}")
         unit = "image" if len(parts) == 1 else ""

@@ -61,6 +61,17 @@ def checked_figures(figures: Any, counted: Collection[str]) -> Mapping[str, Any]
     return figures
 
 
+def checked_passes(passes: Any) -> int:
+    """What passes() gives.
+
+    Raises:
+        MisfitError: it is no whole number from 0.
+    """
+    if isinstance(passes, bool) or not isinstance(passes, int) or passes < 0:
+        raise MisfitError(f"passes() must return a whole number of passes an image costs, or 0, got {passes!r:.40}")
+    return passes
+
+
 def checked_words(words: Any, name: str) -> str:
     """What in_words() gives for a name.
 

@@ -77,9 +77,10 @@ def untrained(session: Session) -> tuple[ImageClassifier, dict[str, Any]]:
     """The classifier that fine-tuning will leave, its weights still random, and of its manifest what measuring asks."""
     config, classes = session.config, session.splits.classes
     with blaming(STAGE, used_by(choices_of(config, STAGE))):
-        classifier = new_classifier(session.spec(("main",), STAGE), len(classes), seed=config.seed)
+        spec = session.spec(("main",), STAGE)
+        classifier = new_classifier(spec, len(classes), seed=config.seed)
         noise = build_defense(config.finetune_defense, flag="--finetune-defense.").noise
-    return classifier, {"classes": list(classes), "noise": noise}
+    return classifier, {"classes": list(classes), "noise": noise, "model": spec.to_json()}
 
 
 def finetune_work(session: Session, source: Path | None) -> Work:

@@ -12,7 +12,7 @@ from advss.attacks import Threat
 from advss.config import EvalSettings
 from advss.configuration.resolve import plain
 from advss.errors import UsageError
-from advss.evaluations.form import accuracies, checked_figures, checked_words
+from advss.evaluations.form import accuracies, checked_figures, checked_passes, checked_words
 from advss.evaluations.intervals import numbers
 from advss.figures import save_figure
 from advss.hookspecs import Evaluation
@@ -28,12 +28,13 @@ OTHER = EvalSettings(norm="l2", eps=L2.eps, step_size=L2.step_size, steps=2, res
 
 
 def its_counts_are_whole_numbers(subject: Subject) -> None:
-    """``most`` and ``chunk``, of the class or set from options."""
+    """``most`` and ``chunk``, of the class or set from options, and ``passes()``."""
     evaluation = evaluation_of(subject)
     for name in ("most", "chunk"):
         count = getattr(evaluation, name)
         whole = isinstance(count, int) and not isinstance(count, bool) and count >= 0
         expect(whole, f"{name} is {count!r:.40}; give a whole number of images, 0 for no number of its own")
+    as_in_training(checked_passes, evaluation.passes(len(chunk_for(subject).victim.classes)))
 
 
 def its_title_is_one_line(subject: Subject) -> None:
