@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Generator, Tensor, nn
 
+from advss.plugins import registry
+from advss.testing.checks.evaluations import it_works_on_another_device
+from advss.testing.subject import Subject
 from advss.unforeseen import FAMILIES, Attack, examples, wrong_class
 
 Trained = tuple[nn.Module, Tensor, Tensor]
@@ -238,6 +241,15 @@ def test_draws_are_the_generators(which: str, make: Make, trained: Trained) -> N
     assert torch.equal(state, torch.get_rng_state())
     one, other = (make(which, x[:3], seed=seed).start() for seed in (0, 1))
     assert torch.equal(one, other) == (which == "ua wood")  # which alone draws nothing
+
+
+@pytest.mark.parametrize("family", list(FAMILIES))
+def test_they_work_on_another_device(family: str) -> None:
+    plugin = next(one for one in registry().found.plugins if (one.kind, one.name) == ("evaluation", "unforeseen"))
+    attacks = tuple(FAMILIES[family].attacks)
+    strength = ("low",) if family == "ua" else ()
+    subject = Subject(plugin, {"family": family, "attacks": attacks, "strength": strength, "steps": 1})
+    it_works_on_another_device(subject)
 
 
 def test_fog_of_the_whole_chunk_hangs_on_the_others(make: Make, colours: Tensor) -> None:

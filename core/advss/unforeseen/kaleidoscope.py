@@ -56,23 +56,22 @@ class Kaleidoscope(Attack):
 
     def _shapes(self, images: int, shapes: int, size: int) -> Tensor:
         """Which pixels each shape holds (B, N, S, S), bool: a disc, a triangle or a square, each as likely."""
-        draw, kind = (images, shapes), self.whole(images, shapes, below=3)[..., None, None]
-        middle = self.whole(*draw, 2, below=self.side)
-        place = torch.arange(self.side, device=self.x.device)
-        y, x = torch.meshgrid(place, place, indexing="ij")
-        disc = (x - middle[..., :1, None]) ** 2 + (y - middle[..., 1:, None]) ** 2 < (size / 2) ** 2
+        kind, middle = self.whole(images, shapes, 1, 1, below=3), self.whole(images, shapes, 2, below=self.side)
         edge = int(1.5 * size / math.sin(math.pi / 3))
-        triangle = self._polygon(draw, edge, [(0, 0), (1, 0), (0.5, math.sin(math.pi / 3))])
-        square = self._polygon(draw, size, [(0, 0), (1, 0), (1, 1), (0, 1)])
-        return torch.where(kind == 0, disc, torch.where(kind == 1, triangle, square))
+        triangle = self._corners((images, shapes), edge, [(0, 0), (1, 0), (0.5, math.sin(math.pi / 3))])
+        square = self._corners((images, shapes), size, [(0, 0), (1, 0), (1, 1), (0, 1)])
+        found = list[Tensor]()
+        for n in range(shapes):  # one after another, as all at once take many times the memory of what is returned
+            sides = torch.where(kind[:, n] == 1, _within(triangle[:, n], self.side), _within(square[:, n], self.side))
+            found.append(torch.where(kind[:, n] == 0, _disc(middle[:, n], size / 2, self.side), sides))
+        return torch.stack(found, 1)
 
-    def _polygon(self, draw: tuple[int, int], edge: int, form: list[tuple[float, float]]) -> Tensor:
-        """Convex forms of an edge, turned at random; the first corner stands ``edge`` and a pixel off the border."""
+    def _corners(self, draw: tuple[int, int], edge: int, form: list[tuple[float, float]]) -> Tensor:
+        """Forms (B, N, P, 2) of an edge, turned at random; the first corner stands off the border by more than that."""
         first = edge + 1 + self.whole(*draw, 2, below=self.side - 2 * edge - 2)
         angle = 2 * math.pi * self.uniform(*draw)
         turn = torch.stack([angle.cos(), angle.sin(), -angle.sin(), angle.cos()], -1).view(*draw, 2, 2)
-        corner_BNP2 = (first[..., None, :] + edge * self.x.new_tensor(form) @ turn + 1e-4).trunc()
-        return _within(corner_BNP2, self.side)
+        return (first[..., None, :] + edge * self.x.new_tensor(form) @ turn).trunc()
 
     def _colours(self, images: int, shapes: int) -> Tensor:
         """Bright and full colours (B, N, 3), of hue, saturation and value."""
@@ -82,13 +81,20 @@ class Kaleidoscope(Attack):
         return value * (1 - saturation * torch.minimum(turn, 4 - turn).clamp(0, 1))
 
 
-def _within(corner_BNP2: Tensor, side: int) -> Tensor:
-    """Which pixels (B, N, S, S) have their middles within convex polygons, whichever way round their corners go."""
-    place = torch.arange(side, device=corner_BNP2.device, dtype=corner_BNP2.dtype) + 0.5
-    y, x = torch.meshgrid(place, place, indexing="ij")
-    left, right = torch.ones((), dtype=torch.bool, device=y.device), torch.ones((), dtype=torch.bool, device=y.device)
-    for start, end in zip(corner_BNP2.unbind(2), corner_BNP2.roll(-1, 2).unbind(2), strict=True):
-        along, first = (end - start)[..., None, None], start[..., None, None]
-        turn = along[..., 0, :, :] * (y - first[..., 1, :, :]) - along[..., 1, :, :] * (x - first[..., 0, :, :])
-        left, right = left & (turn > 0), right & (turn < 0)
-    return left | right
+def _disc(middle_B2: Tensor, radius: float, side: int) -> Tensor:
+    """Which pixels (B, S, S) are nearer to a middle than the radius."""
+    place = torch.arange(side, device=middle_B2.device)
+    across, down = (place - middle_B2[:, axis, None] for axis in (0, 1))
+    return down[:, :, None] ** 2 + across[:, None] ** 2 < radius**2
+
+
+def _within(corner_BP2: Tensor, side: int) -> Tensor:
+    """Which pixels (B, S, S) have their middles within convex polygons, whichever way round their corners go."""
+    place = torch.arange(side, device=corner_BP2.device, dtype=corner_BP2.dtype) + 0.5
+    turns = []
+    for start, end in zip(corner_BP2.unbind(1), corner_BP2.roll(-1, 1).unbind(1), strict=True):
+        x, y = start[:, :, None, None].unbind(1)
+        across, down = (end - start)[:, :, None, None].unbind(1)
+        turns.append(across * (place[:, None] - y) - down * (place - x))
+    turn_BPSS = torch.stack(turns, 1)
+    return (turn_BPSS > 0).all(1) | (turn_BPSS < 0).all(1)

@@ -97,13 +97,11 @@ class Unforeseen(Evaluation):
         """``7 unforeseen attacks, kang``."""
         which = next(iter(self.attacks)) if len(self.attacks) == 1 else f"{len(self.attacks)} unforeseen attacks"
         steps = f", {self.steps} steps" if self.steps else ""
-        aimed = (
-            "" if self.targeted == FAMILIES[self.family].targeted else ", targeted" if self.targeted else ", untargeted"
-        )
-        return f"{which}, {self.family}{steps}{aimed}"
+        aimed = ", targeted" if self.targeted else ", untargeted"
+        return f"{which}, {self.family}{steps}" + (aimed if self.targeted != FAMILIES[self.family].targeted else "")
 
     def check(self, model: Victim) -> None:
-        """ValueError where the images have another side, or no class is wrong."""
+        """ValueError where the images have another side."""
         if model.side and model.side not in SIDES:
             raise ValueError(f"its attacks are defined for images of 32 or 224 pixels, and these have {model.side}")
         if model.side and model.side != self.side:
