@@ -98,7 +98,7 @@ def test_the_study_of_cifar10_gives_p1_the_images_of_pretraining(tmp_path: Path)
     study = read_definition(Path(__file__).parents[2] / "benchmarks" / "studies" / "cifar10-labels.yaml")
     roots = {f"{flag}.root": str(tmp_path) for flag in ("data", "pretrain-data")}
     rows = {name: {**row, **roots} for name, row in study.rows.items() if name != "P1 F4"}
-    rows["P1 F4"] = study.rows["P1 F4"] | {"data.root": str(tmp_path)}
+    rows["P1 F4"] = {**study.rows["P1 F4"], "data.root": str(tmp_path)}
     cells = {cell.label: cell.config for cell in cells_of(replace(study, rows=rows))}
     images = {name: int(0.9 * config.limit) * config.finetuning.epochs for name, config in cells.items()}
     assert images["P1 F4"] == images["P3 F4"] + 45_000 * cells["P3 F4"].pretraining.epochs
