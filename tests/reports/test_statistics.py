@@ -113,7 +113,7 @@ def test_over_both_is_the_formula_of_hillis() -> None:
     trc = y - y.mean(2)[..., None] - y.mean(1)[:, None] - y.mean(0)[None]
     trc += y.mean((1, 2))[:, None, None] + y.mean((0, 2))[None, :, None] + y.mean((0, 1))[None, None] - m
     ms_trc = (trc**2).sum() / ((readers - 1) * (cases - 1))
-    whole = ms_tr + max(0.0, ms_tc - ms_trc)
+    whole = max(ms_tr + max(0.0, ms_tc - ms_trc), ms_tc)  # no variance of seeds is below 0
     error = math.sqrt(2 / (readers * cases) * whole)
     freedom = whole**2 / (ms_tr**2 / (readers - 1))
     d = y[0].mean() - y[1].mean()
@@ -121,6 +121,19 @@ def test_over_both_is_the_formula_of_hillis() -> None:
     found = over_both(y[0].astype(bool), y[1].astype(bool))
     assert found.interval == pytest.approx((d - reach, d + reach))
     assert found.p == pytest.approx(2 * t.sf(abs(d) / error, freedom))
+
+
+def test_seeds_that_happen_to_be_alike_do_not_make_it_sure() -> None:
+    """One image of 100 more in each of three seeds, never the same: the interval is that over images, with 0 in it."""
+    right_SN, other_SN = np.zeros((3, 100), bool), np.zeros((3, 100), bool)
+    for seed in range(3):
+        right_SN[seed, 10 * seed : 10 * seed + 4] = True
+        other_SN[seed, 50 + 10 * seed : 53 + 10 * seed] = True
+    d_N = (right_SN * 1.0 - other_SN).mean(0)
+    reach = 1.959964 * d_N.std(ddof=1) / 10
+    found = over_both(right_SN, other_SN)
+    assert found.interval == pytest.approx((0.01 - reach, 0.01 + reach), rel=1e-6)
+    assert not found.told_apart
 
 
 def test_over_both_holds_the_true_difference_as_often_as_it_says() -> None:

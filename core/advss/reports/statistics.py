@@ -158,7 +158,8 @@ def over_both(right_SN: Right, other_SN: Right, *, level: float = LEVEL) -> Diff
     """The difference for other seeds and other images: both are drawn at random, and every seed has every image.
 
     As readers and cases are in diagnosis: Dorfman, Berbaum and Metz (1992), with the degrees of freedom of Hillis
-    (2007). Variance between seeds counts by their number, and that between images by theirs, less what is both's.
+    (2007). Variance between seeds counts by their number, and that between images by theirs, less what is both's; the
+    sum is never less than these seeds' own over images, which seeds that happen to be alike would make it.
     """
     d_SN = right_SN.astype(np.float64) - other_SN
     seeds, images = d_SN.shape
@@ -167,7 +168,7 @@ def over_both(right_SN: Right, other_SN: Right, *, level: float = LEVEL) -> Diff
     by_images = float(of_image_N.var(ddof=1)) / images if images > 1 else 0.0
     rest_SN = d_SN - of_seed_S[:, None] - of_image_N + mean
     both = float((rest_SN**2).sum()) / max(1, (seeds - 1) * (images - 1)) / (seeds * images)
-    variance = by_seeds + max(0.0, by_images - both)
+    variance = max(by_seeds + by_images - both, by_seeds, by_images)
     freedom = (seeds - 1) * (variance / by_seeds) ** 2 if by_seeds else math.inf
     if not variance:
         return Difference(mean, (mean, mean), float(mean == 0), seeds, images, CROSSED)
