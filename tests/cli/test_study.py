@@ -12,6 +12,7 @@ import yaml
 from advss.cli.main import main
 from advss.cli.study_shown import Left
 from advss.studies.folder import StudyFolder
+from advss.training.signals import Interrupted
 
 TINY: list[str] = [
     *["--config", "digits", "--data", "digits", "--data.limit", "80", "--backbone", "resnet18"],
@@ -79,6 +80,19 @@ def test_bad_input_is_one_line_and_2(line: list[str], said: str, capsys: pytest.
 def test_a_study_that_is_not_there_has_no_status(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["study", "status", "s"]) == 2
     assert "there is no study 's' in studies" in capsys.readouterr().err
+
+
+def test_a_job_that_is_stopped_says_how_the_study_goes_on(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*args: object, **said: object) -> None:
+        raise Interrupted(15)
+
+    assert main(["study", "run", *TINY, "--name", "s", "--vary", "defense=none", "--launcher", "print", "--quiet"]) == 0
+    (run,) = StudyFolder(Path("studies/s")).stages
+    monkeypatch.setattr("advss.studies.work.work", stopped)
+    assert main(["study", "job", "s", run]) == 143
+    assert capsys.readouterr().err.endswith("; the same command goes on, or: advss study run studies/s\n")
 
 
 def test_what_other_versions_made_is_asked_about(

@@ -30,11 +30,11 @@ STUDY: dict[str, Any] = {
     "fixed": {
         "config": "digits",
         "data": "digits",
-        "data.limit": 200,
+        "data.limit": 100,
         "pretext": "none",
         "defense": {"pgd": {"steps": 1}},
         "backbone": {"resnet18": {"layers": [1, 1, 1, 1], "channels": [8, 8, 8, 8]}},
-        "finetune-epochs": 30,
+        "finetune-epochs": 12,
         "finetune-batch-size": 16,
         "eval-steps": 1,
         "eval-limit": 20,

@@ -68,7 +68,12 @@ def study_job(arguments: Arguments) -> int:
         tie()
     check_plugins(arguments)
     name, run = arguments.positionals
-    work(planned_study(name, _studies_dir(arguments)), run, reporter=reporter_of(arguments))
+    study = planned_study(name, _studies_dir(arguments))
+    try:
+        work(study, run, reporter=reporter_of(arguments))
+    except Interrupted as stopped:
+        stopped.run = str(study.path)  # which goes on with it, too
+        raise
     return 0
 
 
