@@ -26,6 +26,7 @@ STOREYS = [
         "ensemble",
         "tracking",
         "attacks",
+        "corruptions",
         "unforeseen",
         "config",
         "hookspecs",

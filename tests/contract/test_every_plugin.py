@@ -17,6 +17,7 @@ from advss.testing.verdicts import Check, judge
 
 QUICK: dict[tuple[str, str], dict[str, Any]] = {  # options of what takes minutes without
     ("evaluation", "certify"): {"n0": 10, "n": 40},
+    ("evaluation", "corruptions"): {"kinds": ("shot_noise", "jpeg_compression"), "severities": (1, 5)},
     ("evaluation", "autoattack"): {"version": "custom", "attacks": ("apgd-ce", "fab-t")},  # all: tests/attacks
     ("evaluation", "unforeseen"): {"attacks": ("pgd_linf", "jpeg_l1", "gabor"), "steps": 2},  # all: tests/unforeseen
 }

@@ -13,6 +13,7 @@ def advss_evaluations() -> list[type[Evaluation]]:
     from advss_evaluations.autoattack import AutoAttack
     from advss_evaluations.certify import Certify
     from advss_evaluations.clean import Clean
+    from advss_evaluations.corruptions import Corruptions
     from advss_evaluations.examples import Examples
     from advss_evaluations.gallery import Gallery
     from advss_evaluations.pgd import PGD

@@ -7,6 +7,7 @@
 from advss.evaluations.pictures.answered import calibration_errors, draw_answers
 from advss.evaluations.pictures.by_class import draw_by_class
 from advss.evaluations.pictures.confusion import draw_confusion
+from advss.evaluations.pictures.corruptions import draw_corruptions
 from advss.evaluations.pictures.examples import Page, draw_examples
 from advss.evaluations.pictures.radar import OverEps, draw_over_eps, draw_radar
 from advss.evaluations.pictures.reliability import calibration_error, draw_reliability
@@ -21,6 +22,7 @@ __all__ = [
     "draw_answers",
     "draw_by_class",
     "draw_confusion",
+    "draw_corruptions",
     "draw_examples",
     "draw_over_eps",
     "draw_radar",
