@@ -23,10 +23,10 @@ SIDES = (32, 64, 80)  # one of each table; the third is ImageNet's, on images th
 
 def _image(side: int) -> Array:
     smooth = ndimage.gaussian_filter(np.random.default_rng(side).random((side, side, 3)), (2, 2, 0))
-    smooth = np.uint8(255 * (smooth - smooth.min()) / np.ptp(smooth))
+    smooth = (255 * (smooth - smooth.min()) / np.ptp(smooth)).astype(np.uint8)
     smooth[:2, :2] = 0, 0, 0
     smooth[2:4, :2] = 90, 90, 90
-    return smooth
+    return np.asarray(smooth)
 
 
 def _made(kind: str, severity: int, side: int, seed: int = 0) -> Array:
@@ -45,7 +45,7 @@ def _disc(radius: float, sd: float) -> Array:
     y, x = np.mgrid[-reach : reach + 1, -reach : reach + 1]
     disc = (x**2 + y**2 <= radius**2) / np.sum(x**2 + y**2 <= radius**2)
     line = np.exp(-(np.arange(-rim, rim + 1) ** 2) / (2 * sd**2))
-    return ndimage.correlate(disc, np.outer(line, line) / line.sum() ** 2, mode="mirror")
+    return np.asarray(ndimage.correlate(disc, np.outer(line, line) / line.sum() ** 2, mode="mirror"))
 
 
 def _defocus(x: Array, c: tuple[float, ...]) -> Array:
@@ -180,21 +180,19 @@ def test_glass_blur_copies_pixel_after_pixel(side: int) -> None:
 
 def _plasma(size: int, decay: float, draws: Generator) -> Array:
     m, step, wibble = np.zeros((size, size)), size, 100.0
-
-    def near(total: Array) -> Array:
-        drawn = torch.empty(1, *total.shape, dtype=torch.float64).uniform_(generator=draws)[0].numpy()
-        return np.asarray(total / 4 + wibble * (2 * wibble * drawn - wibble))
-
     while step >= 2:
-        h = step // 2
-        cells = range(size // step)
-        at = lambda r, c: m[r % size, c % size]  # noqa: E731
-        grid = lambda f: np.array([[f(r * step, c * step) for c in cells] for r in cells])  # noqa: E731, B023
-        m[h::step, h::step] = near(
-            grid(lambda r, c: at(r, c) + at(r + step, c) + at(r, c + step) + at(r + step, c + step))
-        )
-        m[::step, h::step] = near(grid(lambda r, c: at(r + h, c + h) + at(r - h, c + h) + at(r, c) + at(r, c + step)))  # noqa: B023
-        m[h::step, ::step] = near(grid(lambda r, c: at(r + h, c + h) + at(r + h, c - h) + at(r, c) + at(r + step, c)))  # noqa: B023
+        h, cells = step // 2, size // step
+        for down, right, around in (
+            (h, h, ((-h, -h), (-h, h), (h, -h), (h, h))),
+            (0, h, ((-h, 0), (h, 0), (0, -h), (0, h))),
+            (h, 0, ((-h, 0), (h, 0), (0, -h), (0, h))),
+        ):
+            drawn = torch.empty(1, cells, cells, dtype=torch.float64).uniform_(generator=draws)[0].numpy()
+            for r in range(cells):
+                for c in range(cells):
+                    row, column = r * step + down, c * step + right
+                    near = sum(m[(row + i) % size, (column + j) % size] for i, j in around)
+                    m[row, column] = near / 4 + wibble * (2 * wibble * drawn[r, c] - wibble)
         step, wibble = h, wibble / decay
     m -= m.min()
     return np.asarray(m / m.max())
@@ -209,15 +207,18 @@ def test_fog_is_diamond_square(side: int, size: int) -> None:
         _alike(_made("fog", severity, side), (x + much * heights) * x.max() / (x.max() + much))
 
 
+def _uniform(shape: tuple[int, ...], draws: Generator) -> Array:
+    return np.asarray(2 * torch.empty(shape, dtype=torch.float64).uniform_(generator=draws).numpy() - 1)
+
+
 @pytest.mark.parametrize("side", SIDES)
 def test_elastic_transform_is_affine_then_a_smooth_field(side: int) -> None:
     for severity in SEVERITIES:
         length, sd, shift = (side * c for c in table_of(side)["elastic_transform"][severity - 1])
         draws = torch.Generator().manual_seed(0)
-        uniform = lambda *s: 2 * torch.empty(*s, dtype=torch.float64).uniform_(generator=draws).numpy() - 1  # noqa: E731, B023
         centre, third = side // 2, side // 3
         before = np.array([[centre + third] * 2, [centre + third, centre - third], [centre - third] * 2], float)
-        after = before + shift * uniform(1, 3, 2)[0]
+        after = before + shift * _uniform((1, 3, 2), draws)[0]
         ones = np.ones((3, 1))
         forth = np.linalg.lstsq(np.hstack([before, ones]), after, rcond=None)[0].T  # (2, 3), of x and y
         back = np.linalg.inv(np.vstack([forth, [0, 0, 1]]))
@@ -227,7 +228,8 @@ def test_elastic_transform_is_affine_then_a_smooth_field(side: int) -> None:
         x = _image(side) / 255.0
         x = np.stack([ndimage.map_coordinates(x[..., k], [ys, xs], order=1, mode="mirror") for k in range(3)], -1)
         dx, dy = (
-            length * ndimage.gaussian_filter(f, sd, mode="reflect", truncate=3) for f in uniform(1, 2, side, side)[0]
+            length * ndimage.gaussian_filter(f, sd, mode="reflect", truncate=3)
+            for f in _uniform((1, 2, side, side), draws)[0]
         )
         places = [row + dy, column + dx]
         x = np.stack([ndimage.map_coordinates(x[..., k], places, order=1, mode="reflect") for k in range(3)], -1)

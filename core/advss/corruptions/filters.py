@@ -47,7 +47,8 @@ def correlate(x_BCHW: Tensor, kernel_hw: Tensor, border: Border) -> Tensor:
     """Correlation of each channel with one kernel of odd sides."""
     x_BCHW = _extended(_extended(x_BCHW, kernel_hw.shape[0] // 2, 2, border), kernel_hw.shape[1] // 2, 3, border)
     flat = x_BCHW.flatten(0, 1)[:, None]
-    return F.conv2d(flat, kernel_hw[None, None])[:, 0].unflatten(0, x_BCHW.shape[:2])
+    made = F.conv2d(flat, kernel_hw[None, None])
+    return made.reshape(*x_BCHW.shape[:2], *made.shape[2:])
 
 
 def _extended(x_BCHW: Tensor, by: int, dim: int, border: Border) -> Tensor:
@@ -64,5 +65,7 @@ def bilinear(x_BCHW: Tensor, row_BHW: Tensor, column_BHW: Tensor, border: Border
             row, column = border(top.long() + down, height), border(left.long() + right, width)
             weight = (1 - (row_BHW - top - down).abs()) * (1 - (column_BHW - left - right).abs())
             place = (row * width + column).flatten(1)[:, None].expand(-1, x_BCHW.shape[1], -1)
-            found = found + weight[:, None] * x_BCHW.flatten(2).gather(2, place).unflatten(2, row.shape[1:])
+            found = found + weight[:, None] * x_BCHW.flatten(2).gather(2, place).reshape(
+                *x_BCHW.shape[:2], *row.shape[1:]
+            )
     return found

@@ -1,7 +1,7 @@
 """Fifteen corruptions by their definitions, in float64 on the images' device; results are truncated to 8 bits.
 
-Source: Hendrycks and Dietterich (2019), as published in github.com/hendrycks/robustness. JPEG and pixelate are Pillow's,
-on the CPU. Letters: B images, C channels, H W their sides; c are the numbers of a table.
+Source: Hendrycks and Dietterich (2019), as published in github.com/hendrycks/robustness. JPEG and pixelate are of
+Pillow, on the CPU. Letters: B images, C channels, H W their sides; c are the numbers of a table.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def _glass_blur(x: Tensor, c: Numbers, generator: Generator) -> Tensor:
             for column in places:
                 own = row * side + column
                 source_BS[:, own] = source_BS.gather(1, (own + next(steps))[:, None])[:, 0]
-    taken = blurred.flatten(2).gather(2, source_BS[:, None].expand(-1, x.shape[1], -1)).unflatten(2, x.shape[2:])
+    taken = blurred.flatten(2).gather(2, source_BS[:, None].expand(-1, x.shape[1], -1)).reshape(x.shape)
     return gaussian(taken, c[0])
 
 

@@ -20,4 +20,4 @@ def advss_evaluations() -> list[type[Evaluation]]:
     from advss_evaluations.strength import Strength
     from advss_evaluations.unforeseen import Unforeseen
 
-    return [Clean, PGD, AutoAttack, Certify, Examples, Gallery, Strength, Unforeseen]
+    return [Clean, PGD, AutoAttack, Certify, Corruptions, Examples, Gallery, Strength, Unforeseen]
