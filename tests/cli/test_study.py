@@ -59,6 +59,7 @@ def test_a_plan_runs_and_writes_nothing(capsys: pytest.CaptureFixture[str]) -> N
         ([], "a study is needed: a file, a name, or what varies"),
         (["paper-table33"], "there is no study 'paper-table33'; did you mean 'paper-table3'"),
         (["--vary", "defense"], "--vary: expected KEY=A,B"),
+        (["--vary", "defense=pgd", "--vary", "defense=none"], "--vary: defense stands twice; write all its values in"),
         (["--vary", "defense=pgdd"], "unknown defense 'pgdd'"),
         (["--vary", "defense=pgd", "--seeds", "0"], "--seeds: expected how many"),
         (["--vary", "defense=pgd", "--launcher", "locall"], "unknown launcher 'locall'; did you mean 'local'"),
@@ -80,6 +81,12 @@ def test_bad_input_is_one_line_and_2(line: list[str], said: str, capsys: pytest.
 def test_a_study_that_is_not_there_has_no_status(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["study", "status", "s"]) == 2
     assert "there is no study 's' in studies" in capsys.readouterr().err
+
+
+def test_a_study_that_is_not_done_ends_with_1(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where a job was killed, which is no failure of its own."""
+    monkeypatch.setattr("advss.studies.run.launch", lambda *args, **said: None)
+    assert main(["study", "run", *TINY, "--name", "s", "--vary", "defense=none", "--quiet"]) == 1
 
 
 def test_a_job_that_is_stopped_says_how_the_study_goes_on(

@@ -62,6 +62,8 @@ def test_cells_are_left_out_by_row_value_and_what_is_resolved(made: Any, skip: d
         ({"fixed": {"seed": 1}}, "seed: a study has seeds"),
         ({"vary": {"seed": [1]}}, "seed: a study has seeds"),
         ({"vary": {"pretext": ["none"]}}, "vary: pretext varies, and row 'P1 F4' says it"),
+        ({"vary": {"finetune-lr": [0.1, 0.2, 0.1]}}, "vary: finetune-lr has '0.1' twice; leave one out"),
+        ({"skip": [{"row": "P1 F5"}]}, "skip: there is no row 'P1 F5'; did you mean 'P1 F4'"),
         ({"vary": {"finetune-ll": [1]}}, "cell 'P1 F4, finetune-ll 1': unknown setting .*finetune-lr"),
         ({"vary": {"finetune-lr": ["x"]}}, "cell 'P1 F4, finetune-lr x': .*finetune-lr"),
         ({"skip": [{"finetune-ll": 1}]}, "skip: unknown setting 'finetune-ll'; did you mean 'finetune-lr'"),
@@ -102,3 +104,8 @@ def test_the_study_of_cifar10_gives_p1_the_images_of_pretraining(tmp_path: Path)
     cells = {cell.label: cell.config for cell in cells_of(replace(study, rows=rows))}
     images = {name: int(0.9 * config.limit) * config.finetuning.epochs for name, config in cells.items()}
     assert images["P1 F4"] == images["P3 F4"] + 45_000 * cells["P3 F4"].pretraining.epochs
+
+
+def test_what_varies_is_a_list_in_python_too(made: Any) -> None:
+    with pytest.raises(UsageError, match="vary: finetune is a list of values, got 'full'"):
+        cells_of(made().over({}, {"finetune": "full"}))

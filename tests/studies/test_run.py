@@ -95,6 +95,18 @@ def test_a_failed_stage_is_tried_again_as_often_as_asked(made: Any, written: Any
     assert [line for line in told_of.lines if "trying again" in line] == ["1 failed; trying again"] * 2
 
 
+def test_what_failed_before_is_forgotten_when_it_is_tried_again(
+    made: Any, written: Any, inline: Any, told_of: Any
+) -> None:
+    folder = written(made(rows={"P1 F4": {"pretext": "none", "defense": {"pgd": {"steps": 1}}}}))
+    (run,) = folder.stages
+    (folder.job(run) / "failed.txt").write_text("of an earlier try\n")
+    assert folder.failed
+    launch(folder, inline(breaks=lambda job: True), view=told_of.of)  # killed: it leaves no line of its own
+    assert states(folder) == ["waiting"]
+    assert "of an earlier try" not in " ".join(told_of.lines)
+
+
 def test_what_fails_in_a_job_leaves_its_line(made: Any, written: Any) -> None:
     folder = written(made(rows={"a": {"pretext": "none"}}))
     (run,) = folder.stages

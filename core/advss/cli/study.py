@@ -46,7 +46,7 @@ def study_run(arguments: Arguments) -> int:
     if not launcher.waits:  # how it stands is not known here, and a script on stdout stays one
         return printed()
     print_study(known)
-    return printed(1 if known.failed else 0)
+    return printed(0 if known.done else 1)  # a job that was killed has not failed, and is not done
 
 
 def study_status(arguments: Arguments) -> int:
@@ -80,7 +80,7 @@ def study_job(arguments: Arguments) -> int:
 def _asked(arguments: Arguments) -> tuple[Definition, StudyFolder]:
     """The study that the line asks for, what it changes in it taken in, and the folder of it."""
     from advss.studies.asked import asked_for
-    from advss.studies.definition import axis, seeds_of, setting, value_of
+    from advss.studies.definition import seeds_of, setting, value_of
 
     said: dict[str, Any] = {flag: value_of(text) for flag, text in arguments.settings.items() if flag != "runs-dir"}
     said |= dict(setting(one) for one in arguments.flags.get("set", ()))
@@ -90,11 +90,23 @@ def _asked(arguments: Arguments) -> tuple[Definition, StudyFolder]:
     return asked_for(
         next(iter(arguments.positionals), None),
         said,
-        dict(axis(one) for one in arguments.flags.get("vary", ())),
+        _axes(arguments),
         None if seeds is None else seeds_of(value_of(seeds), origin="--seeds"),
         name=arguments.flag("name"),
         studies_dir=_studies_dir(arguments),
     )
+
+
+def _axes(arguments: Arguments) -> dict[str, list[Any]]:
+    """What varies, by flag."""
+    from advss.studies.definition import axis
+
+    found: dict[str, list[Any]] = {}
+    for flag, values in map(axis, arguments.flags.get("vary", ())):
+        if flag in found:
+            raise UsageError(f"--vary: {flag} stands twice; write all its values in one, as --vary {flag}=A,B")
+        found[flag] = values
+    return found
 
 
 def _versions_settled(laid: Laid, arguments: Arguments, runs_dir: Path) -> Laid:

@@ -22,7 +22,7 @@ State = Literal["done", "running", "stopped", "failed", "waiting", "not run"]
 STATES: tuple[State, ...] = get_args(State)
 CELLS, STUDY, JOBS = "cells.json", "study.yaml", "jobs"
 MEASURED = "studied"  # in a run's result: the files of its measurements by the digest of what was asked for
-TRANSFER = "transfer.json"
+TRANSFER, FAILED = "transfer.json", "failed.txt"
 
 
 @dataclass(frozen=True)
@@ -119,6 +119,11 @@ class StudyFolder:
         return next((states[run] for run in runs_of(cell) if states[run][0] != "done"), ("done", ""))
 
     @property
+    def done(self) -> bool:
+        """Whether all its stages are."""
+        return all(state == "done" for state, _ in self.states().values())
+
+    @property
     def failed(self) -> bool:
         """Whether a stage has failed, and nobody tries it again."""
         return any(state == "failed" for state, _ in self.states().values())
@@ -133,10 +138,14 @@ class StudyFolder:
             return "failed", why
         return ("stopped" if self.run(run).path.exists() else "waiting"), ""
 
+    def forget_failure(self, run: str) -> None:
+        """Let a stage be tried again as if it had not failed."""
+        (self.job(run) / FAILED).unlink(missing_ok=True)
+
     def failure(self, run: str) -> str:
         """Why a stage failed when it was run last; empty where it did not."""
         try:
-            return (self.job(run) / "failed.txt").read_text("utf-8").strip()
+            return (self.job(run) / FAILED).read_text("utf-8").strip()
         except OSError:
             return ""
 

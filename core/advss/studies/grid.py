@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -42,6 +42,7 @@ def cells_of(study: Definition) -> list[Cell]:
         UsageError: a setting that a study does not take, a cell that is no run, or none that is left.
     """
     _check_settings(study)
+    _check_skip(study)
     said = {key: value for key, value in study.fixed.items() if key != "config"}
     found = [cell for cell in _cells(study, [read_layer(said, where="fixed")]) if not _skipped(cell, study)]
     if not found:
@@ -107,9 +108,21 @@ def _check_settings(study: Definition) -> None:
     for part in (study.fixed, study.vary, *study.rows.values()):
         if "seed" in part:
             raise UsageError("seed: a study has seeds; write seeds: [0, 1, 2], or --seeds 3")
-    for flag in study.vary:
+    for flag, values in study.vary.items():
+        if isinstance(values, str) or not isinstance(values, Sequence):
+            raise UsageError(f"vary: {flag} is a list of values, got {values!r:.80}")
+        names = [written(value) for value in values]
+        if same := next((name for name in names if names.count(name) > 1), None):
+            raise UsageError(f"vary: {flag} has '{same}' twice; leave one out")
         if twice := [name for name, row in study.rows.items() if flag in row]:
             raise UsageError(f"vary: {flag} varies, and row '{twice[0]}' says it; leave one of both out")
+
+
+def _check_skip(study: Definition) -> None:
+    """Raise UsageError where a row is skipped that there is not."""
+    for row in (str(one[ROW]) for one in study.skip if ROW in one and not isinstance(one[ROW], list)):
+        if row not in study.rows:
+            raise UsageError(f"skip: there is no row '{row}'{did_you_mean(row, study.rows)}")
 
 
 def _skipped(cell: Cell, study: Definition) -> bool:

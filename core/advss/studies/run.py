@@ -120,7 +120,10 @@ def launch(
     with locked(folder.path, what="study"), StopRequest() as stop, view(folder) as shown:
         board = _Board(folder, shown, stop)
         for left in range(retry, -1, -1):
-            launcher.launch(_jobs(folder), board)
+            jobs = _jobs(folder)
+            for job in jobs if launcher.waits else ():
+                folder.forget_failure(job.name)
+            launcher.launch(jobs, board)
             if not board.failed:
                 break
             if left:

@@ -26,12 +26,11 @@ from advss.runs.folder import RunFolder
 from advss.runs.lock import held, locked, writing
 from advss.runs.stored import resume_config, stored_config
 from advss.stages.fit import finetune, pretrain
-from advss.studies.folder import MEASURED, StudyFolder
+from advss.studies.folder import FAILED, MEASURED, StudyFolder
 from advss.training.checkpoints import has_checkpoint
 from advss.training.reporting import Reporter
 from advss.training.signals import Interrupted
 
-FAILED = "failed.txt"
 LOOK_S = 0.5
 PATIENCE_S = 600.0  # for whoever works on the same: a job whose launcher has died saves and ends before that
 PLACES = ("device", "tracking", "checkpoint-minutes")  # that may differ when a run is gone on with
