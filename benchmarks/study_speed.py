@@ -4,8 +4,8 @@
 
 Both are whole commands on one machine that does nothing else: first the study of one seed, then a ``fit`` for each of
 its cells, with all cores. What a study saves is pretraining that cells share, and cores that one small network leaves
-idle. The figures of the two are compared, too: they differ at most by
-what another number of threads rounds otherwise.
+idle. The figures of the two are compared, too: they differ by
+what another number of threads rounds otherwise, which training enlarges.
 """
 
 from __future__ import annotations

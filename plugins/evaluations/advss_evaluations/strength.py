@@ -103,8 +103,7 @@ class Strength(Evaluation):
             with torch.no_grad():
                 return {CLEAN: answers(model(x_BCHW)) == label_B}
         threat = self.threat(*self.points[part])
-        found = {**before, part: self.attack(model, x_BCHW, label_B, threat, generator).robust_B}
-        return {name: found[name] for name in self.parts(len(model.classes)) if name in found}  # a file keeps no order
+        return {**before, part: self.attack(model, x_BCHW, label_B, threat, generator).robust_B}
 
     def figures(self, measured: Measured) -> dict[str, Any]:
         """``over_eps`` and ``over_steps``, pairs of a strength and RA, and what is wrong with them as notes."""
